@@ -1,0 +1,1 @@
+//! Kafka as a sink of captures and as a source of sinks.

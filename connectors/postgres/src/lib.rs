@@ -1,0 +1,1 @@
+//! Postgres: applies batches as upserts, exactly once.

@@ -1,0 +1,1 @@
+//! Wire types: the records of the side topics and the envelope.

@@ -1,0 +1,1 @@
+//! The vocabulary of Caudal and the contract of its connectors: no I/O, no drivers.

@@ -1,0 +1,1 @@
+//! The embedded log: the Kafka protocol over segment files.

@@ -1,0 +1,1 @@
+//! The test kit, the integration tests and the benchmarks.
