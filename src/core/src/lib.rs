@@ -1,1 +1,22 @@
 //! The vocabulary of Caudal and the contract of its connectors: no I/O, no drivers.
+//!
+//! A pipeline is `Reader -> transforms -> Writer`, then commit. Everything that passes between the stages is a [`Batch`]:
+//! rows as [`Cell`]s over shared buffers, with the [`Position`] that is safe once the batch is durable.
+//! `connectors/README.md` states the contract of the traits in MUST and SHOULD; `conformance` in the test kit runs it.
+
+pub mod batch;
+pub mod cell;
+pub mod check;
+pub mod connector;
+pub mod fault;
+pub mod position;
+pub mod schema;
+pub mod temporal;
+
+pub use batch::{Batch, BatchBuilder, Boundary, Ddl, EventHead, Op, Raw, SnapshotMark, Transaction};
+pub use cell::{Cell, Slice};
+pub use check::{Check, Severity};
+pub use connector::{DeadLetters, Outcome, Prepare, Reader, Rejected, Sink, Source, Writer};
+pub use fault::{Error, Fault, Result};
+pub use position::{LogOffset, LogPosition, Position, SourcePosition};
+pub use schema::{Column, ColumnType, ForeignKey, KeyKind, TableId, TableSchema, UniqueKey};
