@@ -388,24 +388,34 @@ async fn sources_have_numbers_of_their_own_and_are_claimed_through_the_group() {
 }
 
 #[tokio::test]
-async fn an_instance_claims_only_when_the_one_before_has_left() {
+async fn two_instances_share_the_sources_and_the_one_that_stays_takes_all() {
     let Some(brokers) = brokers() else { return };
     let prefix = prefix();
     let (first, second) = (log(&brokers, &prefix), log(&brokers, &prefix));
-    first.capture_sink("a", CaptureOptions::default()).claim().await.unwrap();
-    first.capture_sink("b", CaptureOptions::default()).claim().await.unwrap();
-    let claim = |log: &Log, source: &str| {
-        let sink = log.capture_sink(source, CaptureOptions::default());
-        tokio::spawn(async move { sink.claim().await.map(|()| true) })
-    };
-    // Of the eight partitions, the newcomer gets half; never both of these without the first one's leave.
-    let (a, b) = (claim(&second, "a"), claim(&second, "b"));
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(!(a.is_finished() && b.is_finished()));
-    drop(first);
-    for claim in [a, b] {
-        assert!(tokio::time::timeout(Duration::from_secs(60), claim).await.unwrap().unwrap().unwrap());
+    let sources: Vec<String> = (0..8).map(|i| format!("s{i}")).collect();
+    for source in &sources {
+        first.capture_sink(source, CaptureOptions::default()).claim().await.unwrap();
     }
+    let mut claims: Vec<_> = sources.iter().map(|source| claim(&second, source)).collect();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while claims.iter().filter(|c| c.is_finished()).count() < 4 {
+        assert!(Instant::now() < deadline, "the newcomer gets its half");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for (source, claimed) in sources.iter().zip(&claims) {
+        let sink = first.capture_sink(source, CaptureOptions::default());
+        let again = tokio::time::timeout(Duration::from_secs(1), sink.claim()).await;
+        assert_ne!(again.is_ok(), claimed.is_finished(), "{source} has exactly one owner");
+    }
+    drop(first);
+    for claim in &mut claims {
+        tokio::time::timeout(Duration::from_secs(60), claim).await.unwrap().unwrap();
+    }
+}
+
+fn claim(log: &Log, source: &str) -> tokio::task::JoinHandle<()> {
+    let sink = log.capture_sink(source, CaptureOptions::default());
+    tokio::spawn(async move { sink.claim().await.unwrap() })
 }
 
 #[tokio::test]
