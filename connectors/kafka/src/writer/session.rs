@@ -94,7 +94,10 @@ impl Session {
             session.epoch = record.epoch + 1;
             for (topic, ends) in record.touched {
                 let ends = ends.into_iter().map(|(partition, end)| ((topic.clone(), partition), end));
-                session.touched.extend(ends);
+                // Nobody can reach an end in a topic that is gone.
+                if existing.contains_key(&topic) {
+                    session.touched.extend(ends);
+                }
             }
         }
         let mut partitions = Vec::new();
@@ -121,10 +124,11 @@ impl Session {
         Ok(())
     }
 
-    /// A topic met for the first time in this session, with its id. A topic that was made anew under an old name has no shapes yet.
+    /// What the broker says of a topic's id now. A topic that was made anew under an old name has no shapes yet; nil tells
+    /// nothing.
     pub(crate) fn meet(&mut self, name: &str, id: Uuid) {
         let known = self.topics.entry(name.to_owned()).or_default();
-        if known.id != id {
+        if known.id != id && !id.is_nil() {
             *known = KnownTopic { id, shapes: HashMap::new() };
         }
     }
