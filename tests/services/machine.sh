@@ -35,9 +35,9 @@ wait_ready() {
   local dir=$1 log=$2 left=600
   shift 2
   until "$@" >/dev/null 2>&1; do
-    is_running "$dir" || { tail -n 20 "$log" >&2 || true; die "the server ended while starting; its log is $log"; }
+    is_running "$dir" || { tail -q -n 20 "$log" "$dir/stderr" >&2 2>/dev/null || true; die "the server ended while starting; its log is $log"; }
     left=$((left - 1))
-    [ $left -gt 0 ] || { tail -n 20 "$log" >&2 || true; die "the server did not answer within a minute; its log is $log"; }
+    [ $left -gt 0 ] || { tail -q -n 20 "$log" "$dir/stderr" >&2 2>/dev/null || true; die "the server did not answer within a minute; its log is $log"; }
     sleep 0.1
   done
 }
