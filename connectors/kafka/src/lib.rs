@@ -1,1 +1,3 @@
 //! Kafka as a sink of captures and as a source of sinks.
+
+mod decode;
