@@ -195,7 +195,7 @@ pub struct Batch {
     /// Where a reader resumes once this batch, and all before, are durable.
     pub position: Position,
     /// What a writer's [`crate::Prepare`] made of it ahead of time.
-    pub prepared: Option<Box<dyn Any + Send>>,
+    pub prepared: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Batch {
