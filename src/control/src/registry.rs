@@ -12,8 +12,8 @@ use std::sync::Arc;
 pub struct Kind<End: ?Sized> {
     /// The word behind `type:`.
     pub name: &'static str,
-    /// One line for the reference page.
-    pub summary: &'static str,
+    /// Schemes of the URLs that mean it: `mysql`, `mariadb`.
+    pub schemes: &'static [&'static str],
     schema: fn(&mut SchemaGenerator) -> Schema,
     build: Build<End>,
 }
@@ -23,7 +23,11 @@ type Build<End> =
 
 impl<End: ?Sized + 'static> Kind<End> {
     /// A kind whose keys are those of `C`, and that `open` makes of its name and configuration.
-    pub fn new<C>(name: &'static str, summary: &'static str, open: fn(&str, C) -> Result<Arc<End>>) -> Self
+    pub fn new<C>(
+        name: &'static str,
+        schemes: &'static [&'static str],
+        open: fn(&str, C) -> Result<Arc<End>>,
+    ) -> Self
     where
         C: DeserializeOwned + JsonSchema + 'static,
     {
@@ -32,7 +36,7 @@ impl<End: ?Sized + 'static> Kind<End> {
             let config: C = read_beside(&node, at, common)?;
             open(name, config).map_err(|error| Problem::from(error).under(at, &node))
         };
-        Self { name, summary, schema: subschema::<C>, build: Box::new(build) }
+        Self { name, schemes, schema: subschema::<C>, build: Box::new(build) }
     }
 
     /// The end that the node at the path `at` describes. `common` are the keys that stand in every node of its family.
@@ -47,6 +51,13 @@ impl<End: ?Sized + 'static> Kind<End> {
         common: &[&str],
     ) -> std::result::Result<Arc<End>, Problem> {
         (self.build)(name, at, node, common)
+    }
+
+    /// Whether a URL means this kind.
+    #[must_use]
+    pub fn is_meant_by(&self, url: &str) -> bool {
+        url.split_once("://")
+            .is_some_and(|(scheme, _)| self.schemes.iter().any(|s| s.eq_ignore_ascii_case(scheme)))
     }
 
     /// The schema of its own keys.
@@ -69,30 +80,34 @@ fn keep_own_keys<C: JsonSchema>(node: &mut Node, common: &[&str]) {
     }
 }
 
-/// All kinds of connectors.
-#[derive(Default)]
-pub struct Registry {
+/// All kinds of connectors, and how the log is configured (`K`: the type behind `kafka:`).
+pub struct Registry<K> {
     /// What may stand under `sources`.
     pub sources: Vec<Kind<dyn Source>>,
     /// What may stand under `sinks`.
     pub sinks: Vec<Kind<dyn Sink>>,
-    /// The schema of `kafka:`.
-    pub kafka: Option<fn(&mut SchemaGenerator) -> Schema>,
+    validate: fn(&K) -> Result<()>,
 }
 
-impl Registry {
+impl<K: DeserializeOwned + JsonSchema> Registry<K> {
+    /// Without connectors. `validate` tells what is wrong with a `kafka:` node, by its fields (`kafka.brokers`); where the
+    /// daemon serves the log itself, the node has no brokers.
+    pub fn new(validate: fn(&K) -> Result<()>) -> Self {
+        Self { sources: Vec::new(), sinks: Vec::new(), validate }
+    }
+
     /// Adds a kind of source.
     #[must_use]
     pub fn source<C>(
         mut self,
         name: &'static str,
-        summary: &'static str,
+        schemes: &'static [&'static str],
         open: fn(&str, C) -> Result<Arc<dyn Source>>,
     ) -> Self
     where
         C: DeserializeOwned + JsonSchema + 'static,
     {
-        self.sources.push(Kind::new(name, summary, open));
+        self.sources.push(Kind::new(name, schemes, open));
         self
     }
 
@@ -101,20 +116,22 @@ impl Registry {
     pub fn sink<C>(
         mut self,
         name: &'static str,
-        summary: &'static str,
+        schemes: &'static [&'static str],
         open: fn(&str, C) -> Result<Arc<dyn Sink>>,
     ) -> Self
     where
         C: DeserializeOwned + JsonSchema + 'static,
     {
-        self.sinks.push(Kind::new(name, summary, open));
+        self.sinks.push(Kind::new(name, schemes, open));
         self
     }
 
-    /// Says what `kafka:` may hold.
-    #[must_use]
-    pub fn kafka<C: JsonSchema>(mut self) -> Self {
-        self.kafka = Some(subschema::<C>);
-        self
+    /// Reads the `kafka:` node; an absent one has all defaults.
+    pub(crate) fn kafka(&self, node: Option<&Node>) -> std::result::Result<K, Problem> {
+        let nothing = Node::made(Value::Map(Vec::new()));
+        let node = node.unwrap_or(&nothing);
+        let kafka: K = read_beside(node, "kafka", &[])?;
+        (self.validate)(&kafka).map_err(|error| Problem::from(error).under("kafka", node))?;
+        Ok(kafka)
     }
 }

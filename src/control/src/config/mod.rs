@@ -6,6 +6,7 @@
 pub mod de;
 pub mod nearest;
 pub mod problem;
+pub mod reference;
 pub mod resolved;
 pub mod secret;
 pub mod tree;
@@ -17,7 +18,9 @@ pub use secret::Secret;
 pub use written::{Consistency, OnReject};
 
 use crate::registry::Registry;
+use schemars::JsonSchema;
 use secret::{Fetched, Process, Vault};
+use serde::de::DeserializeOwned;
 use std::path::Path;
 use tree::Node;
 
@@ -28,7 +31,10 @@ pub const LARGEST_FILE: u64 = 8 << 20;
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn load(path: &Path, registry: &Registry) -> Result<Resolved, Invalid> {
+pub fn load<K>(path: &Path, registry: &Registry<K>) -> Result<Resolved<K>, Invalid>
+where
+    K: DeserializeOwned + JsonSchema,
+{
     let origin = path.display().to_string();
     let text = file(path).map_err(|problem| Invalid::one(&origin, problem))?;
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -39,13 +45,16 @@ pub fn load(path: &Path, registry: &Registry) -> Result<Resolved, Invalid> {
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn parse(
+pub fn parse<K>(
     text: &str,
     origin: &str,
     folder: &Path,
-    registry: &Registry,
+    registry: &Registry<K>,
     vault: &dyn Vault,
-) -> Result<Resolved, Invalid> {
+) -> Result<Resolved<K>, Invalid>
+where
+    K: DeserializeOwned + JsonSchema,
+{
     let invalid = |problems| Invalid { origin: origin.to_owned(), problems };
     let mut root = Node::parse(text).map_err(|problem| invalid(vec![problem]))?;
     let fetched = secret::expand(&mut root, vault).map_err(invalid)?;

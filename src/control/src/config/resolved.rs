@@ -7,6 +7,8 @@ use super::tree::{Node, Value};
 use super::written::{Consistency, HttpWritten, LogWritten, OnReject, SinkCommon, SourceCommon, Written};
 use crate::registry::{Kind, Registry};
 use caudal_core::{Sink, Source};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,13 +19,13 @@ pub const SHORTEST_API_KEY: usize = 16;
 pub const LONGEST_NAME: usize = 64;
 
 /// A configuration without a mistake.
-pub struct Resolved {
+pub struct Resolved<K> {
     /// First part of the names of all topics.
     pub prefix: String,
     /// Absolute, or relative to the working directory if the file's own path was.
     pub data_dir: PathBuf,
-    /// The `kafka:` node, for the connector to read; none if it is not there.
-    pub kafka: Option<Node>,
+    /// How the log is reached and its topics are made. Without brokers if `log` is there.
+    pub kafka: K,
     /// The embedded log, if there are no brokers.
     pub log: Option<LogSettings>,
     /// The HTTP API.
@@ -81,19 +83,24 @@ pub struct SinkEntry {
 }
 
 /// Resolves a tree whose `${…}` are expanded. `folder` is where relative paths start.
-pub(super) fn resolve(root: &Node, folder: &Path, registry: &Registry) -> Result<Resolved, Vec<Problem>> {
+pub(super) fn resolve<K: DeserializeOwned + JsonSchema>(
+    root: &Node,
+    folder: &Path,
+    registry: &Registry<K>,
+) -> Result<Resolved<K>, Vec<Problem>> {
     let mut stage = Stage { registry, problems: Vec::new() };
     let written = stage.keep(read::<Written>(root, ""));
-    let kafka = root.get("kafka").filter(|node| node.value != Value::Null).cloned();
+    let kafka_node = root.get("kafka").filter(|node| node.value != Value::Null);
+    let kafka = stage.keep(registry.kafka(kafka_node));
     let sources = stage.sources(root.get("sources"));
     let names: Vec<&str> = names(root.get("sources"));
     let sinks = stage.sinks(root.get("sinks"), &names);
     let Some(written) = written else { return Err(stage.problems) };
     stage.prefix(&written.prefix, root);
     let http = stage.http(&written.http, root);
-    let log = stage.log(&written.log, root, kafka.as_ref());
-    match (http, log) {
-        (Some(http), Some(log)) if stage.problems.is_empty() => Ok(Resolved {
+    let log = stage.log(&written.log, root, kafka_node);
+    match (kafka, http, log) {
+        (Some(kafka), Some(http), Some(log)) if stage.problems.is_empty() => Ok(Resolved {
             prefix: written.prefix,
             data_dir: folder.join(written.data_dir),
             kafka,
@@ -113,12 +120,12 @@ fn names(group: Option<&Node>) -> Vec<&str> {
     }
 }
 
-struct Stage<'a> {
-    registry: &'a Registry,
+struct Stage<'a, K> {
+    registry: &'a Registry<K>,
     problems: Vec<Problem>,
 }
 
-impl Stage<'_> {
+impl<K> Stage<'_, K> {
     fn keep<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
         result.map_err(|problem| self.problems.push(problem)).ok()
     }
@@ -220,7 +227,14 @@ impl Stage<'_> {
             stage.from(&common.from, sources, at, node);
             let kind = stage.kind(&registry.sinks, &common.kind, at, node)?;
             let keys = ["type", "from", "consistency", "on_reject"];
-            let sink = stage.keep(kind.build(name, at, node.clone(), &keys))?;
+            // One default for all: a connector that reads it too is told what counts.
+            let mut told = node.clone();
+            let consistency = Value::Text(common.consistency.as_str().to_owned());
+            told.put(
+                "consistency",
+                Node { line: node.line_of("consistency"), value: consistency, expanded: false },
+            );
+            let sink = stage.keep(kind.build(name, at, told, &keys))?;
             let on_reject = common.on_reject.unwrap_or(match common.consistency {
                 Consistency::Transaction => OnReject::Park,
                 Consistency::Key => OnReject::DeadLetter,

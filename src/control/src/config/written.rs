@@ -84,6 +84,17 @@ impl<'de> Deserialize<'de> for Opaque {
     }
 }
 
+impl Consistency {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Transaction => "transaction",
+            Self::Key => "key",
+        }
+    }
+}
+
 impl JsonSchema for Opaque {
     fn schema_name() -> Cow<'static, str> {
         "Group".into()
@@ -114,10 +125,11 @@ pub(crate) struct SinkCommon {
     pub(crate) kind: String,
     /// The sources whose tables it takes.
     pub(crate) from: Vec<String>,
-    /// What a reader of the target sees.
+    /// What a reader of the target sees: `transaction` (whole source transactions) or `key` (each row by itself, the fastest).
     #[serde(default)]
     pub(crate) consistency: Consistency,
-    /// What happens to an event that the target cannot take. Default: `park` with `consistency: transaction`, else `dead_letter`.
+    /// What happens to an event that the target cannot take: `park` stops the sink there, `dead_letter` stores the event in
+    /// `caudal.<prefix>.dlq.<sink>` and goes on. Default: `park` with `consistency: transaction`, else `dead_letter`.
     #[serde(default)]
     pub(crate) on_reject: Option<OnReject>,
 }
@@ -126,11 +138,11 @@ pub(crate) struct SinkCommon {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Consistency {
-    /// Each row in the order of its changes; rows of one source transaction may appear at different moments. The fastest.
-    #[default]
-    Key,
     /// Whole source transactions across tables: never half of one.
+    #[default]
     Transaction,
+    /// Each row in the order of its changes; rows of one source transaction may appear at different moments. The fastest.
+    Key,
 }
 
 /// What happens to an event that the target cannot take.
