@@ -17,7 +17,7 @@ use crate::canon::{SourceColumn, from_mysql, from_postgres};
 use crate::{patience, postgres};
 
 /// At most so many differences are described; all are counted.
-const DESCRIBED: usize = 20;
+const DESCRIBED: usize = 10;
 /// Between the columns of a row's canonical text; NULL is a text that no value has.
 const SEPARATOR: char = '\u{1f}';
 const NULL: &str = "\u{0}";
