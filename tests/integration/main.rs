@@ -3,4 +3,6 @@
 // A test that can't go on says so by panicking.
 #![allow(clippy::unwrap_used)]
 
+mod consistency;
+mod crash;
 mod kit;
