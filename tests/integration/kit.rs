@@ -67,7 +67,7 @@ async fn the_comparison_names_missing_surplus_and_different_rows() {
     sink.sql("INSERT INTO s.tags VALUES ('b','x',18446744073709551615,1), ('c','x',0,1), ('d','x',1,1)")
         .await
         .unwrap();
-    let pair = TablePair { sink_schema: "s".into(), ..TablePair::same_names(&db, "tags") };
+    let pair = TablePair { sink_schema: "s".into(), ..TablePair::by_default(&db, "tags") };
     let found = pair.compare(&server.url(&db), &sink.url).await.unwrap();
     assert_eq!((found.missing, found.surplus, found.different), (1, 1, 1), "{found}");
 

@@ -17,7 +17,7 @@ use crate::canon::{SourceColumn, from_mysql, from_postgres};
 use crate::{patience, postgres};
 
 /// At most so many differences are described; all are counted.
-const DESCRIBED: usize = 20;
+const DESCRIBED: usize = 10;
 /// Between the columns of a row's canonical text; NULL is a text that no value has.
 const SEPARATOR: char = '\u{1f}';
 const NULL: &str = "\u{0}";
@@ -53,11 +53,11 @@ pub struct Comparison {
 }
 
 impl TablePair {
-    /// The pair where the sink uses the source's names: schema = database.
+    /// The pair where the sink has its defaults: the table's own name in the schema `public`.
     #[must_use]
-    pub fn same_names(database: &str, table: &str) -> Self {
+    pub fn by_default(database: &str, table: &str) -> Self {
         let (database, table) = (database.to_owned(), table.to_owned());
-        Self { sink_schema: database.clone(), sink_table: table.clone(), database, table }
+        Self { sink_schema: "public".to_owned(), sink_table: table.clone(), database, table }
     }
 
     /// One pair per base table of a database.
@@ -69,7 +69,7 @@ impl TablePair {
         let query = "SELECT table_name FROM information_schema.tables WHERE table_schema = ? AND table_type = 'BASE TABLE' ORDER BY 1";
         let names: Vec<String> = conn.exec(query, (database,)).await?;
         conn.disconnect().await?;
-        Ok(names.iter().map(|t| Self::same_names(database, t)).collect())
+        Ok(names.iter().map(|t| Self::by_default(database, t)).collect())
     }
 
     /// Compares the two tables as they are now.

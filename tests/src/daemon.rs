@@ -109,6 +109,7 @@ pub struct Daemon {
     dir: TempDir,
     child: Option<Child>,
     http_port: u16,
+    log_port: u16,
     brokers: String,
 }
 
@@ -140,10 +141,20 @@ impl Daemon {
     pub fn prepare(config: &DaemonConfig) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("caudal-daemon-").tempdir_in(run_dir())?;
         let (http_port, log_port) = (free_port()?, free_port()?);
-        let yaml = config.yaml(&dir.path().join("data"), http_port, log_port);
-        fs::write(dir.path().join("caudal.yaml"), yaml)?;
-        let brokers = config.brokers.clone().unwrap_or_else(|| format!("127.0.0.1:{log_port}"));
-        Ok(Self { dir, child: None, http_port, brokers })
+        let mut daemon = Self { dir, child: None, http_port, log_port, brokers: String::new() };
+        daemon.reconfigure(config)?;
+        Ok(daemon)
+    }
+
+    /// Writes another config over the old one, same folder and ports; the next start reads it.
+    ///
+    /// # Errors
+    /// When the folder can't be written.
+    pub fn reconfigure(&mut self, config: &DaemonConfig) -> Result<()> {
+        let yaml = config.yaml(&self.data_dir(), self.http_port, self.log_port);
+        fs::write(self.config_file(), yaml)?;
+        self.brokers = config.brokers.clone().unwrap_or_else(|| format!("127.0.0.1:{}", self.log_port));
+        Ok(())
     }
 
     /// Starts the process again on the same config and data, after a kill or a stop.
