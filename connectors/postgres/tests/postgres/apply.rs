@@ -38,8 +38,7 @@ async fn the_last_event_of_a_key_decides() {
 async fn values_of_another_unique_index_swap_within_a_batch() {
     let Some(db) = Database::new().await else { return };
     let (mut w, t) = (db.writer().await, people());
-    let batch =
-        Rows::new().create(&t, &[I(1), T("a"), T("one")]).create(&t, &[I(2), T("b"), T("two")]).at(1);
+    let batch = Rows::new().create(&t, &[I(1), T("a"), T("one")]).create(&t, &[I(2), T("b"), T("two")]).at(1);
     put(w.as_mut(), batch).await;
     db.run("CREATE UNIQUE INDEX ON people (mail)").await;
     let mut w = db.writer().await;
@@ -68,9 +67,13 @@ async fn a_unique_swap_also_works_through_the_stage() {
     put(w.as_mut(), fill).await;
     db.run("CREATE UNIQUE INDEX ON pairs (place)").await;
     let mut w = db.writer().await;
-    let turn = (0..n).fold(Rows::new(), |rows, i| rows.update(&t, &[I(i), I(i)], &[I(i), I(n - 1 - i)])).at(2);
+    let turn =
+        (0..n).fold(Rows::new(), |rows, i| rows.update(&t, &[I(i), I(i)], &[I(i), I(n - 1 - i)])).at(2);
     put(w.as_mut(), turn).await;
-    assert_eq!(db.value(&format!("SELECT count(*) FROM pairs WHERE place = {n} - 1 - id")).await, n.to_string());
+    assert_eq!(
+        db.value(&format!("SELECT count(*) FROM pairs WHERE place = {n} - 1 - id")).await,
+        n.to_string()
+    );
 }
 
 #[tokio::test]
@@ -104,7 +107,10 @@ async fn a_truncate_removes_what_came_before_and_nothing_after() {
 #[tokio::test]
 async fn a_table_without_a_key_loses_one_row_for_each_delete() {
     let Some(db) = Database::new().await else { return };
-    let t = Arc::new(keyless(table("log", &[("at", int()), ("line", text()), ("doc", caudal_core::ColumnType::Json)])));
+    let t = Arc::new(keyless(table(
+        "log",
+        &[("at", int()), ("line", text()), ("doc", caudal_core::ColumnType::Json)],
+    )));
     let mut w = db.writer().await;
     let row = |at, line| [I(at), line, V::J("{\"a\": 1}")];
     let batch = Rows::new()
@@ -126,11 +132,17 @@ async fn copying_straight_into_a_table_equals_upserting_and_gives_way_on_conflic
     let direct = Arc::new(table("direct", &[("id", int()), ("name", text())]));
     let upsert = Arc::new(table("upsert", &[("id", int()), ("name", text())]));
     let fill = |t: &Arc<TableSchema>, op, from, to, name, offset| {
-        let row = move |rows: Rows, i: i64| rows.event(t, op, (op == Op::Update).then_some(&[I(i), T("")]), Some(&[I(i), T(name)]));
+        let row = move |rows: Rows, i: i64| {
+            rows.event(t, op, (op == Op::Update).then_some(&[I(i), T("")]), Some(&[I(i), T(name)]))
+        };
         (from..to).fold(Rows::new(), row).at(offset)
     };
     put(w.as_mut(), fill(&direct, Op::Read, 0, 2_000, "a", 1)).await;
-    assert_eq!(db.value("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'stage%'").await, "0", "no stage was needed");
+    assert_eq!(
+        db.value("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'stage%'").await,
+        "0",
+        "no stage was needed"
+    );
     put(w.as_mut(), fill(&upsert, Op::Update, 0, 2_000, "a", 2)).await;
     // Half of these rows are there already.
     put(w.as_mut(), fill(&direct, Op::Read, 1_000, 3_000, "b", 3)).await;

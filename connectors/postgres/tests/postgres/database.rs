@@ -27,7 +27,10 @@ impl Database {
         let name = format!("caudal_test_{}_{number}", std::process::id());
         let admin = connect(&server).await;
         admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await.unwrap();
-        admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")).await.unwrap();
+        admin
+            .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"))
+            .await
+            .unwrap();
         let (base, query) = server.split_once('?').unwrap_or((&server, ""));
         let (base, _) = base.rsplit_once('/').expect("the server's URL ends in a database");
         let url = if query.is_empty() { format!("{base}/{name}") } else { format!("{base}/{name}?{query}") };
@@ -90,8 +93,9 @@ impl Database {
 }
 
 pub(crate) async fn connect(url: &str) -> Client {
-    let (client, connection) =
-        tokio_postgres::connect(url, NoTls).await.expect("CAUDAL_TEST_POSTGRES_URL names a server that answers");
+    let (client, connection) = tokio_postgres::connect(url, NoTls)
+        .await
+        .expect("CAUDAL_TEST_POSTGRES_URL names a server that answers");
     tokio::spawn(connection);
     client
 }

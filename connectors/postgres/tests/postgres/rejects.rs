@@ -42,7 +42,10 @@ async fn rows_that_a_constraint_refuses_are_found_among_many_and_the_others_stay
     });
     let named = rejected(w.as_mut(), rows.at(1)).await;
     assert_eq!(named.iter().map(|r| r.0).collect::<Vec<_>>(), [13, 699]);
-    assert!(named[0].1.contains("sane") && !named[0].1.contains("4711"), "names the constraint, no value: {named:?}");
+    assert!(
+        named[0].1.contains("sane") && !named[0].1.contains("4711"),
+        "names the constraint, no value: {named:?}"
+    );
     w.commit().await.unwrap();
     assert_eq!(db.value("SELECT count(*) FROM stock").await, "698");
 }

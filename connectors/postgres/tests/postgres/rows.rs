@@ -2,8 +2,8 @@
 
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
-    Batch, BatchBuilder, Boundary, Cell, Column, ColumnType, EventHead, KeyKind, LogOffset, LogPosition, Op, Position,
-    SnapshotMark, SourcePosition, TableId, TableSchema, Transaction, Writer,
+    Batch, BatchBuilder, Boundary, Cell, Column, ColumnType, EventHead, KeyKind, LogOffset, LogPosition, Op,
+    Position, SnapshotMark, SourcePosition, TableId, TableSchema, Transaction, Writer,
 };
 use std::sync::Arc;
 use uuid::Uuid;
@@ -96,7 +96,13 @@ impl Rows {
         self
     }
 
-    pub(crate) fn push(&mut self, schema: &Arc<TableSchema>, op: Op, before: Option<&[V]>, after: Option<&[V]>) {
+    pub(crate) fn push(
+        &mut self,
+        schema: &Arc<TableSchema>,
+        op: Op,
+        before: Option<&[V]>,
+        after: Option<&[V]>,
+    ) {
         let table = self.builder.table(schema);
         let before = before.map_or(NO_ROW, |row| self.image(row));
         let after = after.map_or(NO_ROW, |row| self.image(row));
