@@ -10,7 +10,10 @@ const DAY_MIN: i64 = -719_162; // 0001-01-01
 const DAY_MAX: i64 = 2_932_896; // 9999-12-31
 const DAY: i64 = 86_400_000_000;
 
-fn cases() -> Vec<(C, &'static str, Vec<(V, &'static str)>)> {
+/// A type, what it is in Postgres, and values with what `SELECT` shows of them.
+type Case = (C, &'static str, Vec<(V, &'static str)>);
+
+fn cases() -> Vec<Case> {
     use V::{B, D, F32, F64, J, Null, U};
     let enumeration = || vec!["small".to_owned(), "large".to_owned()];
     let point = b"\xE6\x10\0\0\x01\x01\0\0\0\0\0\0\0\0\0\xF0?\0\0\0\0\0\0\0@";
@@ -149,7 +152,7 @@ fn cases() -> Vec<(C, &'static str, Vec<(V, &'static str)>)> {
     ]
 }
 
-fn vectors() -> (C, &'static str, Vec<(V, &'static str)>) {
+fn vectors() -> Case {
     let floats = b"\0\0\xC0?\0\0\0\xC0";
     (
         C::Vector { dimensions: 2 },
@@ -159,7 +162,7 @@ fn vectors() -> (C, &'static str, Vec<(V, &'static str)>) {
 }
 
 /// Writes each case's values as rows 0, 1, … of one table, with `padding` rows of NULLs behind them; compares.
-async fn round_trip(cases: &[(C, &'static str, Vec<(V, &'static str)>)], padding: i64, op: Op) {
+async fn round_trip(cases: &[Case], padding: i64, op: Op) {
     let Some(db) = Database::new().await else { return };
     db.run("SET timezone = 'UTC'").await;
     let names: Vec<String> = (0..cases.len()).map(|i| format!("c{i}")).collect();
@@ -169,9 +172,7 @@ async fn round_trip(cases: &[(C, &'static str, Vec<(V, &'static str)>)], padding
     let depth = cases.iter().map(|(_, _, values)| values.len()).max().unwrap() as i64;
     let mut rows = Rows::new();
     for id in 0..depth + padding {
-        let value = |(_, _, values): &(C, &str, Vec<(V, &str)>)| {
-            values.get(id as usize).map_or(V::Null, |v| v.0.clone())
-        };
+        let value = |(_, _, values): &Case| values.get(id as usize).map_or(V::Null, |v| v.0.clone());
         let row: Vec<V> = std::iter::once(I(id)).chain(cases.iter().map(value)).collect();
         rows.push(&t, op, (op == Op::Update).then_some(row.as_slice()), Some(&row));
     }
