@@ -6,6 +6,7 @@
 pub mod config;
 
 mod client;
+mod decode;
 mod encode;
 mod faults;
 mod log;
