@@ -92,10 +92,13 @@ pub(super) mod memory {
     /// (key, value)
     type Pair = (Vec<u8>, Option<Vec<u8>>);
 
+    /// What lies in a partition: offsets, and the record of each that holds one.
+    type Visible = VecDeque<(i64, Option<Pair>)>;
+
     #[derive(Default)]
     pub(in super::super) struct Memory {
         lanes: Vec<((String, i32), i64)>,
-        visible: HashMap<(String, i32), VecDeque<(i64, Option<Pair>)>>,
+        visible: HashMap<(String, i32), Visible>,
         ends: HashMap<(String, i32), i64>,
         located: Vec<i64>,
     }

@@ -21,6 +21,9 @@ mod sides;
 mod wake;
 mod whole;
 
+#[cfg(test)]
+mod tests;
+
 pub use freshness::Freshness;
 
 use crate::client::{Clients, blocking};
