@@ -2,11 +2,13 @@
 //!
 //! A pipeline is `Reader -> transforms -> Writer`, then commit. Everything that passes between the stages is a [`Batch`]:
 //! rows as [`Cell`]s over shared buffers, with the [`Position`] that is safe once the batch is durable.
-//! `connectors/README.md` states the contract of the traits in MUST and SHOULD; `conformance` in the test kit runs it.
+//! `connectors/README.md` states the contract of the traits in MUST and SHOULD; `conformance` (a feature, for tests) runs it.
 
 pub mod batch;
 pub mod cell;
 pub mod check;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod connector;
 pub mod fault;
 pub mod position;
