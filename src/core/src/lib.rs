@@ -12,13 +12,15 @@ pub mod conformance;
 pub mod connector;
 pub mod fault;
 pub mod position;
+pub mod quantity;
 pub mod schema;
 pub mod temporal;
 
-pub use batch::{Batch, BatchBuilder, Boundary, Ddl, EventHead, Op, Raw, SnapshotMark, Transaction};
+pub use batch::{Batch, BatchBuilder, Boundary, Ddl, EventHead, Op, Raw, SnapshotMark, Transaction, Undecodable};
 pub use cell::{Cell, Slice};
 pub use check::{Check, Severity};
 pub use connector::{DeadLetters, Outcome, Prepare, Reader, Rejected, Sink, Source, Writer};
 pub use fault::{Error, Fault, Result};
 pub use position::{LogOffset, LogPosition, Position, SourcePosition};
+pub use quantity::{DurationText, SizeText};
 pub use schema::{Column, ColumnType, ForeignKey, KeyKind, TableId, TableSchema, UniqueKey};

@@ -203,19 +203,31 @@ impl WriteEnd<'_> {
 }
 
 async fn reject(pipeline: &Pipeline, status: &StatusHandle, batch: &Batch, outcome: Outcome) -> Result<()> {
-    let Some(first) = outcome.rejected.first() else { return Ok(()) };
-    let count = outcome.rejected.len();
+    let count = outcome.rejected.len() + batch.undecodable.len();
+    if count == 0 {
+        return Ok(());
+    }
     status.metrics().rejected.fetch_add(count as u64, Relaxed);
     match (pipeline.on_reject, &pipeline.dead_letters) {
         (OnReject::DeadLetter, Some(dead_letters)) => dead_letters.put(batch, &outcome.rejected, 1).await,
         _ => {
-            let event = batch.events.get(first.event as usize);
-            let table = event.map(|e| batch.table(e).id.to_string()).unwrap_or_default();
             let message =
-                format!("{count} event(s) rejected by the sink, the first of {table}: {}", first.cause);
+                format!("{count} event(s) cannot be taken, the first: {}", first_of(batch, &outcome));
             Err(Error::data(message).hint(
                 "mend the target or the row; or set on_reject: dead_letter to set such rows aside and go on",
             ))
         }
     }
+}
+
+/// Names the first event that cannot be taken, and why.
+fn first_of(batch: &Batch, outcome: &Outcome) -> String {
+    if let Some(rejected) = outcome.rejected.first() {
+        let table = batch.events.get(rejected.event as usize).map(|e| batch.table(e).id.to_string());
+        return format!("a row of {}: {}", table.unwrap_or_default(), rejected.cause);
+    }
+    let undecodable = batch.undecodable.first();
+    undecodable.map_or_else(String::new, |u| {
+        format!("{} [{}] offset {}: {}", u.raw.topic, u.raw.partition, u.raw.offset, u.cause)
+    })
 }
