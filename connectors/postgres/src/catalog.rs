@@ -48,7 +48,11 @@ pub(crate) struct Reference {
 
 impl Relation {
     /// Looks a table up; none if there is no relation of that name.
-    pub(crate) async fn find(connection: &Connection, schema: &str, name: &str) -> Result<Option<Self>, Failure> {
+    pub(crate) async fn find(
+        connection: &Connection,
+        schema: &str,
+        name: &str,
+    ) -> Result<Option<Self>, Failure> {
         let rows = connection
             .query(
                 "SELECT c.oid, c.relkind::text, EXISTS (SELECT 1 FROM pg_constraint k WHERE k.contype = 'f' \
@@ -137,4 +141,10 @@ impl Relation {
 /// Whether a unique index is over just these columns.
 pub(crate) fn is_key(unique: &Unique, key: &[&str]) -> bool {
     unique.columns.len() == key.len() && key.iter().all(|k| unique.columns.iter().any(|c| c == k))
+}
+
+/// Whether a schema is there.
+pub(crate) async fn schema_exists(connection: &Connection, schema: &str) -> Result<bool, Failure> {
+    let sql = "SELECT 1 FROM pg_namespace WHERE nspname = $1";
+    Ok(!connection.query(sql, &[(&schema, Type::TEXT)]).await?.is_empty())
 }

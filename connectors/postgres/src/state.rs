@@ -8,6 +8,7 @@
 //! the row again after waiting for its lock, so there is no third case. The comparison of offsets also catches a store that was
 //! restored or edited underneath.
 
+use crate::catalog::schema_exists;
 use crate::client::{Connection, Doing, Failure};
 use crate::quote::{ident, qualified};
 use caudal_core::{Boundary, Error, LogOffset, Result};
@@ -55,9 +56,16 @@ impl State {
         if self.exists(connection).await.doing(config, "look for the state tables")? {
             return Ok(());
         }
+        let there =
+            schema_exists(connection, &self.schema).await.doing(config, "look for the state schema")?;
+        let schema = if there {
+            String::new()
+        } else {
+            format!("CREATE SCHEMA IF NOT EXISTS {};", ident(&self.schema))
+        };
         let sql = format!(
             "BEGIN; SELECT pg_advisory_xact_lock({lock});
-             CREATE SCHEMA IF NOT EXISTS {schema};
+             {schema}
              CREATE TABLE IF NOT EXISTS {sinks} (
                  sink text PRIMARY KEY, epoch bigint NOT NULL, taken_over_at timestamptz NOT NULL DEFAULT now());
              CREATE TABLE IF NOT EXISTS {offsets} (
@@ -74,19 +82,20 @@ impl State {
                  'complete_to: the source''s clock up to which this sink shows everything that was committed there';
              COMMIT",
             lock = advisory(&self.schema),
-            schema = ident(&self.schema),
             sinks = self.sinks,
             offsets = self.offsets,
             tables = self.tables,
             freshness = self.freshness,
         );
-        connection.batch(&sql).await.doing(config, format!("create the state tables in schema {}", self.schema))
+        connection
+            .batch(&sql)
+            .await
+            .doing(config, format!("create the state tables in schema {}", self.schema))
     }
 
     async fn exists(&self, connection: &Connection) -> Result<bool, Failure> {
-        let rows = connection
-            .query("SELECT to_regclass($1) IS NOT NULL", &[(&self.freshness, Type::TEXT)])
-            .await?;
+        let rows =
+            connection.query("SELECT to_regclass($1) IS NOT NULL", &[(&self.freshness, Type::TEXT)]).await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 
@@ -96,7 +105,9 @@ impl State {
         let doing = || format!("take over sink {}", config.name);
         let lock_timeout = config.lock_timeout.as_millis();
         connection
-            .batch(&format!("BEGIN; SET LOCAL lock_timeout = {lock_timeout}; SET LOCAL statement_timeout = 0"))
+            .batch(&format!(
+                "BEGIN; SET LOCAL lock_timeout = {lock_timeout}; SET LOCAL statement_timeout = 0"
+            ))
             .await
             .doing(config, doing())?;
         let bump = format!(
@@ -105,7 +116,8 @@ impl State {
             self.sinks
         );
         let rows = connection.query(&bump, &[(&config.name, Type::TEXT)]).await.doing(config, doing())?;
-        let epoch: i64 = rows.first().map(|row| row.get(0)).ok_or_else(|| Error::bug("no epoch was returned"))?;
+        let epoch: i64 =
+            rows.first().map(|row| row.get(0)).ok_or_else(|| Error::bug("no epoch was returned"))?;
         let stamp = format!(
             "UPDATE {} SET epoch = $2 WHERE sink = $1 RETURNING topic, topic_id, partition, next_offset, leader_epoch",
             self.offsets
@@ -171,7 +183,13 @@ impl State {
         Ok(())
     }
 
-    async fn update(&self, connection: &Connection, epoch: i64, to: &[&LogOffset], from: &[i64]) -> Result<()> {
+    async fn update(
+        &self,
+        connection: &Connection,
+        epoch: i64,
+        to: &[&LogOffset],
+        from: &[i64],
+    ) -> Result<()> {
         let config = connection.config();
         let sql = format!(
             "UPDATE {} AS o SET next_offset = n.next, topic_id = n.id, leader_epoch = n.leader \
