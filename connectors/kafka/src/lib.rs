@@ -22,4 +22,4 @@ pub use encode::{
     EncodeOptions, Encoder, NEW_KEY_HEADER, OLD_KEY_HEADER, TRUNCATE_HEADER, TRUNCATE_KEY, system_clock,
 };
 pub use log::{CaptureOptions, Log};
-pub use writer::statistics::Statistics;
+pub use writer::statistics::{Counts, Statistics};
