@@ -4,6 +4,7 @@
 //! REPEATABLE READ. So a query reads the same whatever the server's defaults are.
 
 use crate::config::{Resolved, TlsMode};
+use crate::connection::Family;
 use caudal_core::{Error, Fault, Result};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, DriverError, IoError, Opts, OptsBuilder, Row, SslOpts, Value};
@@ -11,16 +12,6 @@ use std::time::Duration;
 
 /// MySQL's maximum; rows of 64 MB and more come in one packet.
 const MAX_PACKET: usize = 1 << 30;
-
-/// Which family the server belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// Oracle's MySQL and what reports itself as such.
-    MySql,
-    /// MariaDB.
-    MariaDb,
-}
 
 /// A server's version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,10 +171,7 @@ pub fn quoted(name: &str) -> String {
 
 fn options(config: &Resolved, encrypted: bool) -> Opts {
     let address = &config.address;
-    let session = "SET NAMES utf8mb4, SESSION time_zone='+00:00', SESSION sql_mode='', SESSION autocommit=1, \
-                   SESSION transaction_isolation='REPEATABLE-READ', SESSION wait_timeout=28800";
-    // MariaDB knows the variable by this name from 11.1 on, before as tx_isolation; the statement is common to both.
-    let session = session.replace("SESSION transaction_isolation='REPEATABLE-READ', ", "");
+    let session = "SET NAMES utf8mb4, SESSION time_zone='+00:00', SESSION sql_mode='', SESSION autocommit=1".to_owned();
     OptsBuilder::default()
         .ip_or_hostname(address.host.clone())
         .tcp_port(address.port)
