@@ -43,7 +43,8 @@ pub(crate) async fn close(client: &mut Client) -> Result<()> {
 async fn executed(client: &mut Client, set: &str) -> Result<()> {
     let sql = "SELECT WAIT_FOR_EXECUTED_GTID_SET(?, ?)";
     let parameters = vec![set.into(), LIMIT.as_secs().into()];
-    let rows = client.bound_rows("wait until the chunk's connection sees the stream", sql, parameters).await?;
+    let rows =
+        client.bound_rows("wait until the chunk's connection sees the stream", sql, parameters).await?;
     match rows.first().and_then(|r| row_text(r, 0)).as_deref() {
         Some("0") => Ok(()),
         _ => Err(too_long()),
