@@ -48,7 +48,11 @@ pub(crate) struct Reference {
 
 impl Relation {
     /// Looks a table up; none if there is no relation of that name.
-    pub(crate) async fn find(connection: &Connection, schema: &str, name: &str) -> Result<Option<Self>, Failure> {
+    pub(crate) async fn find(
+        connection: &Connection,
+        schema: &str,
+        name: &str,
+    ) -> Result<Option<Self>, Failure> {
         let rows = connection
             .query(
                 "SELECT c.oid, c.relkind::text, EXISTS (SELECT 1 FROM pg_constraint k WHERE k.contype = 'f' \

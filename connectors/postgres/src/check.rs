@@ -27,7 +27,11 @@ pub(crate) async fn run(config: &Arc<Resolved>) -> Vec<Check> {
         Ok(found) => checks.extend(found),
         Err(failure) => {
             let error = failure.into_error(config, "look at the server");
-            checks.push(Check::error(subject, error.to_string(), error.hint_text().unwrap_or("see the message")));
+            checks.push(Check::error(
+                subject,
+                error.to_string(),
+                error.hint_text().unwrap_or("see the message"),
+            ));
         }
     }
     checks
@@ -65,7 +69,11 @@ async fn version(connection: &Connection) -> Result<Check, Failure> {
     };
     let (number, text, encoding): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
     if number < OLDEST {
-        return Ok(Check::error("version", format!("PostgreSQL {text}"), "upgrade to PostgreSQL 13 or newer"));
+        return Ok(Check::error(
+            "version",
+            format!("PostgreSQL {text}"),
+            "upgrade to PostgreSQL 13 or newer",
+        ));
     }
     if encoding != "UTF8" {
         return Ok(Check::error(

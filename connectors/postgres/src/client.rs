@@ -41,12 +41,8 @@ impl Connection {
     /// that does not answer.
     pub(crate) async fn open(config: &Arc<Resolved>) -> Result<Self> {
         let connector = tls::connector(&config.target).map_err(|e| e.field(config.field("url")))?;
-        let (client, connection) = config
-            .target
-            .config
-            .connect(connector)
-            .await
-            .map_err(|e| connect_error(config, &e))?;
+        let (client, connection) =
+            config.target.config.connect(connector).await.map_err(|e| connect_error(config, &e))?;
         let name = config.name.clone();
         let task = tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -105,9 +101,9 @@ impl From<tokio_postgres::Error> for Failure {
 impl Failure {
     /// Whether the server refuses the rows themselves: a value, a constraint, a size.
     pub(crate) fn is_data(&self) -> bool {
-        self.0.code().is_some_and(|c| {
-            matches!(&c.code()[..2], "22" | "23" | "54") || *c == SqlState::RAISE_EXCEPTION
-        })
+        self.0
+            .code()
+            .is_some_and(|c| matches!(&c.code()[..2], "22" | "23" | "54") || *c == SqlState::RAISE_EXCEPTION)
     }
 
     /// Whether a unique constraint refused a row.
@@ -179,15 +175,22 @@ fn classify(db: &DbError, config: &Resolved) -> (Fault, Option<String>) {
     if *code == SqlState::READ_ONLY_SQL_TRANSACTION {
         return (
             Fault::Config,
-            Some("point the URL at the primary (target_session_attrs=read-write finds it among several hosts)".to_owned()),
+            Some(
+                "point the URL at the primary (target_session_attrs=read-write finds it among several hosts)"
+                    .to_owned(),
+            ),
         );
     }
     match &code.code()[..2] {
-        "28" => (Fault::Config, Some(format!("correct user ({user}) and password of the URL, and pg_hba.conf"))),
+        "28" => {
+            (Fault::Config, Some(format!("correct user ({user}) and password of the URL, and pg_hba.conf")))
+        }
         "3D" => (Fault::Config, Some("create the database, or correct its name in the URL".to_owned())),
         "23" if *code == SqlState::FOREIGN_KEY_VIOLATION => (
             Fault::Config,
-            Some("add the foreign key when the snapshot is complete, DEFERRABLE INITIALLY DEFERRED".to_owned()),
+            Some(
+                "add the foreign key when the snapshot is complete, DEFERRABLE INITIALLY DEFERRED".to_owned(),
+            ),
         ),
         "22" | "23" | "54" => (Fault::Data, None),
         "42" => (
@@ -233,14 +236,17 @@ fn connect_error(config: &Resolved, error: &tokio_postgres::Error) -> Error {
     }
     let text = chain(error);
     let certificate = text.contains("certificate");
-    let unknown_host = text.contains("failed to lookup address") || text.contains("Name or service not known");
+    let unknown_host =
+        text.contains("failed to lookup address") || text.contains("Name or service not known");
     if certificate {
         return Error::config(format!("connect to {place}: {text}"))
             .field(field)
             .hint("give the server's authority as sslrootcert=FILE, or choose another sslmode");
     }
     if unknown_host {
-        return Error::config(format!("connect to {place}: {text}")).field(field).hint("correct the host's name");
+        return Error::config(format!("connect to {place}: {text}"))
+            .field(field)
+            .hint("correct the host's name");
     }
     if text.contains("server does not support TLS") {
         return Error::config(format!("connect to {place}: {text}"))

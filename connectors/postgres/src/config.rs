@@ -111,7 +111,10 @@ pub struct Resolved {
 
 impl fmt::Debug for Resolved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resolved").field("name", &self.name).field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("Resolved")
+            .field("name", &self.name)
+            .field("target", &self.target)
+            .finish_non_exhaustive()
     }
 }
 
@@ -169,7 +172,9 @@ fn named(what: &str, name: &str, marks: &[&str]) -> Result<()> {
             .hint(format!("allowed here: {allowed}")));
     }
     if name.is_empty() || plain.len() > NAME_BYTES || name.contains('\0') {
-        return Err(Error::config(format!("a {what} name has 1 to {NAME_BYTES} bytes")).hint("choose another name"));
+        return Err(
+            Error::config(format!("a {what} name has 1 to {NAME_BYTES} bytes")).hint("choose another name")
+        );
     }
     Ok(())
 }
@@ -181,14 +186,17 @@ impl Resolved {
     /// Fault `Config` for a name that Postgres would cut.
     pub(crate) fn target_name(&self, id: &TableId) -> Result<(String, String)> {
         let schema = self.schema.replace("{database}", &id.database);
-        let table = self.rename.get(&id.to_string()).cloned().unwrap_or_else(|| {
-            self.table.replace("{database}", &id.database).replace("{table}", &id.table)
-        });
+        let table =
+            self.rename.get(&id.to_string()).cloned().unwrap_or_else(|| {
+                self.table.replace("{database}", &id.database).replace("{table}", &id.table)
+            });
         for (part, field) in [(&schema, "schema"), (&table, "rename")] {
             if part.len() > NAME_BYTES {
-                return Err(Error::config(format!("{id}: the name {part} is longer than {NAME_BYTES} bytes"))
-                    .field(self.field(field))
-                    .hint(format!("give it a shorter one: rename: {{ {id}: … }}")));
+                return Err(Error::config(format!(
+                    "{id}: the name {part} is longer than {NAME_BYTES} bytes"
+                ))
+                .field(self.field(field))
+                .hint(format!("give it a shorter one: rename: {{ {id}: … }}")));
             }
         }
         Ok((schema, table))
@@ -236,7 +244,10 @@ mod tests {
             (serde_json::json!({"url": "mysql://u:p@h/db"}), "sinks.s.url"),
             (serde_json::json!({"url": "postgres://u:p@h/db", "schema": "{table}"}), "sinks.s.schema"),
             (serde_json::json!({"url": "postgres://u:p@h/db", "table": "one"}), "sinks.s.table"),
-            (serde_json::json!({"url": "postgres://u:p@h/db", "rename": {"orders": "o"}}), "sinks.s.rename.orders"),
+            (
+                serde_json::json!({"url": "postgres://u:p@h/db", "rename": {"orders": "o"}}),
+                "sinks.s.rename.orders",
+            ),
         ] {
             let error = config(json).resolve("s").unwrap_err();
             assert_eq!(error.field_name(), Some(field));

@@ -2,8 +2,8 @@
 
 use crate::catalog::{Relation, is_key};
 use crate::quote::{ident, qualified};
-use crate::types::{PgType, Wire, holds, of};
 use crate::types::JsonAs;
+use crate::types::{PgType, Wire, holds, of};
 use caudal_core::TableSchema;
 
 /// A table's SQL for one shape of its rows.
@@ -116,7 +116,11 @@ impl Plan {
         if from == From::Stage {
             return format!("{} AS u", self.stage);
         }
-        format!("unnest({}) AS u({})", list(1..=columns.len(), |i| format!("${i}")), list(columns, |c| format!("c{c}")))
+        format!(
+            "unnest({}) AS u({})",
+            list(1..=columns.len(), |i| format!("${i}")),
+            list(columns, |c| format!("c{c}"))
+        )
     }
 
     fn matches(&self) -> String {
@@ -168,7 +172,8 @@ impl Plan {
         if self.unique.is_empty() {
             return None;
         }
-        let old = list(&self.unique, |i| self.columns[*i].comparable(&format!("t.{}", self.columns[*i].name)));
+        let old =
+            list(&self.unique, |i| self.columns[*i].comparable(&format!("t.{}", self.columns[*i].name)));
         let new = list(&self.unique, |i| {
             let column = &self.columns[*i];
             column.comparable(&column.value(&format!("u.c{i}")))
@@ -227,7 +232,10 @@ impl Plan {
             }
         }
         let matches = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") };
-        format!("DELETE FROM {0} WHERE ctid = (SELECT ctid FROM {0} WHERE {matches} LIMIT 1 FOR UPDATE)", self.target)
+        format!(
+            "DELETE FROM {0} WHERE ctid = (SELECT ctid FROM {0} WHERE {matches} LIMIT 1 FOR UPDATE)",
+            self.target
+        )
     }
 
     /// Empties the table.
@@ -250,7 +258,11 @@ impl Plan {
 
     /// COPY into the stage.
     pub(crate) fn copy_stage(&self) -> String {
-        format!("COPY {} ({}) FROM STDIN WITH (FORMAT binary)", self.stage, list(&self.all(), |c| format!("c{c}")))
+        format!(
+            "COPY {} ({}) FROM STDIN WITH (FORMAT binary)",
+            self.stage,
+            list(&self.all(), |c| format!("c{c}"))
+        )
     }
 
     /// The stage's columns with their types.

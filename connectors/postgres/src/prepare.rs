@@ -280,8 +280,7 @@ impl<'a> Collector<'a> {
                 Final::Patch(cells) => self.patch(&mut patches, last.event, &cells, refused),
             }
         }
-        let threshold =
-            if self.new_rows { self.options.copy_new_rows } else { self.options.copy_rows };
+        let threshold = if self.new_rows { self.options.copy_new_rows } else { self.options.copy_rows };
         let upserts = self.rows(rows.into_iter(), threshold, refused);
         group.upserts = upserts;
         group.patches = patches.into_iter().map(|(present, rows)| Patch { present, rows }).collect();

@@ -101,10 +101,13 @@ impl Shaper<'_> {
     /// The newest shape that was written to the table; refuses a name that another table of the source has.
     async fn record(&self, place: (&str, &str)) -> Result<Option<Record>> {
         let config = self.connection.config();
-        let sql =
-            format!("SELECT source_table, target, shape FROM {} WHERE sink = $1 AND (source_table = $2 OR target = $3)", self.state.tables);
+        let sql = format!(
+            "SELECT source_table, target, shape FROM {} WHERE sink = $1 AND (source_table = $2 OR target = $3)",
+            self.state.tables
+        );
         let (source, target) = (self.schema.id.to_string(), qualified(place.0, place.1));
-        let params = [(&config.name as _, Type::TEXT), (&source as _, Type::TEXT), (&target as _, Type::TEXT)];
+        let params =
+            [(&config.name as _, Type::TEXT), (&source as _, Type::TEXT), (&target as _, Type::TEXT)];
         let rows = self.connection.query(&sql, &params).await.doing(config, "read the tables' shapes")?;
         let mut found = None;
         for row in &rows {
@@ -114,9 +117,8 @@ impl Shaper<'_> {
                     .field(config.field("rename"))
                     .hint(format!("give one another name: rename: {{ {source}: … }}")));
             }
-            let shape: TableSchema = serde_json::from_str(row.get(2)).map_err(|e| {
-                Error::bug(format!("read the stored shape of {source}")).because(e)
-            })?;
+            let shape: TableSchema = serde_json::from_str(row.get(2))
+                .map_err(|e| Error::bug(format!("read the stored shape of {source}")).because(e))?;
             found = Some(Record { target: row.get(1), shape });
         }
         // Renamed in the configuration: the new table starts as a new one would.
@@ -131,8 +133,8 @@ impl Shaper<'_> {
              generation = excluded.generation, shape = excluded.shape",
             self.state.tables
         );
-        let shape = serde_json::to_string(self.schema)
-            .map_err(|e| Error::bug("write a table's shape").because(e))?;
+        let shape =
+            serde_json::to_string(self.schema).map_err(|e| Error::bug("write a table's shape").because(e))?;
         let (source, target) = (self.schema.id.to_string(), qualified(place.0, place.1));
         let (version, generation) = (self.schema.version as i32, self.schema.generation as i32);
         let params = [
@@ -192,7 +194,11 @@ impl Shaper<'_> {
     async fn schema_exists(&self, schema: &str) -> Result<bool> {
         let config = self.connection.config();
         let sql = "SELECT 1 FROM pg_namespace WHERE nspname = $1";
-        let rows = self.connection.query(sql, &[(&schema, Type::TEXT)]).await.doing(config, "look for the schema")?;
+        let rows = self
+            .connection
+            .query(sql, &[(&schema, Type::TEXT)])
+            .await
+            .doing(config, "look for the schema")?;
         Ok(!rows.is_empty())
     }
 
@@ -217,8 +223,7 @@ impl Shaper<'_> {
         let key: Vec<&str> = self.schema.key.iter().map(|k| names[*k as usize].as_str()).collect();
         if !key.is_empty() && !relation.has_key(&key) {
             let columns = key.iter().map(|k| ident(k)).collect::<Vec<_>>().join(", ");
-            let fix =
-                format!("ALTER TABLE {} ADD PRIMARY KEY ({columns})", qualified(place.0, place.1));
+            let fix = format!("ALTER TABLE {} ADD PRIMARY KEY ({columns})", qualified(place.0, place.1));
             let problem = format!("no primary key or unique index over just ({columns})");
             return Err(self.misfit(place, &[problem], Some(fix)));
         }
@@ -234,7 +239,10 @@ impl Shaper<'_> {
         ))
         .field(config.field("rename"))
         .hint(fix.unwrap_or_else(|| {
-            format!("change those columns, move the table away, or write elsewhere: rename: {{ {}: … }}", self.schema.id)
+            format!(
+                "change those columns, move the table away, or write elsewhere: rename: {{ {}: … }}",
+                self.schema.id
+            )
         }))
     }
 
@@ -251,10 +259,15 @@ impl Shaper<'_> {
             "foreign key {name} of {}.{} cannot be held: {}",
             place.0,
             place.1,
-            if by_key { "with consistency: key, rows arrive in any order" } else { "it is checked at each statement" }
+            if by_key {
+                "with consistency: key, rows arrive in any order"
+            } else {
+                "it is checked at each statement"
+            }
         ));
         Err(if by_key {
-            error.hint(format!("ALTER TABLE {target} DROP CONSTRAINT {name}, or use consistency: transaction"))
+            error
+                .hint(format!("ALTER TABLE {target} DROP CONSTRAINT {name}, or use consistency: transaction"))
         } else {
             error.hint(format!("ALTER TABLE {target} ALTER CONSTRAINT {name} DEFERRABLE INITIALLY DEFERRED"))
         })
@@ -288,7 +301,8 @@ impl Shaper<'_> {
         }
         let was: Vec<&str> = was.iter().map(String::as_str).collect();
         if let Some(unique) = relation.uniques.iter().find(|u| u.plain && crate::catalog::is_key(u, &was)) {
-            statements.push(format!("ALTER TABLE {target} DROP CONSTRAINT IF EXISTS {}", ident(&unique.name)));
+            statements
+                .push(format!("ALTER TABLE {target} DROP CONSTRAINT IF EXISTS {}", ident(&unique.name)));
         }
         if !is.is_empty() {
             statements.push(format!("ALTER TABLE {target} ADD {}", self.primary_key()));
@@ -339,7 +353,10 @@ impl Shaper<'_> {
                     "{}: column {} became {}, which {} cannot hold",
                     self.schema.id, column.name, column.native, there.sql
                 ))
-                .hint(format!("change the column's type in Postgres to {} and restart", of(&column.ty, json).sql))
+                .hint(format!(
+                    "change the column's type in Postgres to {} and restart",
+                    of(&column.ty, json).sql
+                ))
             })?;
             changes.push(format!("ALTER COLUMN {name} TYPE {ty} USING {name}::{ty}"));
         }
@@ -393,7 +410,11 @@ fn own_names(schema: &TableSchema) -> Vec<String> {
 /// The names in the table for an older shape: those that its columns have now.
 fn names_by_id(schema: &TableSchema, newest: &TableSchema) -> Vec<String> {
     let now: HashMap<u32, &str> = newest.columns.iter().map(|c| (c.id, c.name.as_str())).collect();
-    schema.columns.iter().map(|c| now.get(&c.id).map_or_else(|| c.name.clone(), |n| (*n).to_owned())).collect()
+    schema
+        .columns
+        .iter()
+        .map(|c| now.get(&c.id).map_or_else(|| c.name.clone(), |n| (*n).to_owned()))
+        .collect()
 }
 
 fn newer(schema: &TableSchema, stored: &TableSchema) -> bool {
@@ -424,7 +445,8 @@ pub(crate) fn misfits(
     }
     for there in &relation.columns {
         if there.not_null && !there.has_default && !there.generated && !names.contains(&there.name) {
-            problems.push(format!("column {} is not in the source, forbids NULL and has no default", there.name));
+            problems
+                .push(format!("column {} is not in the source, forbids NULL and has no default", there.name));
         }
     }
     problems
@@ -473,7 +495,8 @@ fn literal_default(column: &Column) -> Option<String> {
         ColumnType::Text { .. } | ColumnType::Enum { .. } | ColumnType::Set { .. } => {
             let word = plain.chars().all(|c| c.is_alphanumeric() || " _-".contains(c));
             let expression = plain.eq_ignore_ascii_case("null") || plain.starts_with("CURRENT");
-            (quoted.is_some() && !plain.contains(['\'', '\\', '\0']) || word && !expression).then(|| literal(plain))
+            (quoted.is_some() && !plain.contains(['\'', '\\', '\0']) || word && !expression)
+                .then(|| literal(plain))
         }
         _ => None,
     }

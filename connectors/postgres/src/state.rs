@@ -80,13 +80,15 @@ impl State {
             tables = self.tables,
             freshness = self.freshness,
         );
-        connection.batch(&sql).await.doing(config, format!("create the state tables in schema {}", self.schema))
+        connection
+            .batch(&sql)
+            .await
+            .doing(config, format!("create the state tables in schema {}", self.schema))
     }
 
     async fn exists(&self, connection: &Connection) -> Result<bool, Failure> {
-        let rows = connection
-            .query("SELECT to_regclass($1) IS NOT NULL", &[(&self.freshness, Type::TEXT)])
-            .await?;
+        let rows =
+            connection.query("SELECT to_regclass($1) IS NOT NULL", &[(&self.freshness, Type::TEXT)]).await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 
@@ -96,7 +98,9 @@ impl State {
         let doing = || format!("take over sink {}", config.name);
         let lock_timeout = config.lock_timeout.as_millis();
         connection
-            .batch(&format!("BEGIN; SET LOCAL lock_timeout = {lock_timeout}; SET LOCAL statement_timeout = 0"))
+            .batch(&format!(
+                "BEGIN; SET LOCAL lock_timeout = {lock_timeout}; SET LOCAL statement_timeout = 0"
+            ))
             .await
             .doing(config, doing())?;
         let bump = format!(
@@ -105,7 +109,8 @@ impl State {
             self.sinks
         );
         let rows = connection.query(&bump, &[(&config.name, Type::TEXT)]).await.doing(config, doing())?;
-        let epoch: i64 = rows.first().map(|row| row.get(0)).ok_or_else(|| Error::bug("no epoch was returned"))?;
+        let epoch: i64 =
+            rows.first().map(|row| row.get(0)).ok_or_else(|| Error::bug("no epoch was returned"))?;
         let stamp = format!(
             "UPDATE {} SET epoch = $2 WHERE sink = $1 RETURNING topic, topic_id, partition, next_offset, leader_epoch",
             self.offsets
@@ -171,7 +176,13 @@ impl State {
         Ok(())
     }
 
-    async fn update(&self, connection: &Connection, epoch: i64, to: &[&LogOffset], from: &[i64]) -> Result<()> {
+    async fn update(
+        &self,
+        connection: &Connection,
+        epoch: i64,
+        to: &[&LogOffset],
+        from: &[i64],
+    ) -> Result<()> {
         let config = connection.config();
         let sql = format!(
             "UPDATE {} AS o SET next_offset = n.next, topic_id = n.id, leader_epoch = n.leader \

@@ -49,9 +49,9 @@ fn web_pki(target: &Target, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPki
             }
         }
     }
-    WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider))
-        .build()
-        .map_err(|e| Error::config("use sslrootcert").because(e).hint("give a PEM file with at least one authority"))
+    WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider)).build().map_err(|e| {
+        Error::config("use sslrootcert").because(e).hint("give a PEM file with at least one authority")
+    })
 }
 
 /// `require` encrypts and does not ask who is there: libpq's meaning of it.

@@ -217,7 +217,9 @@ pub(crate) fn holds(actual: &str, is_enum: bool, wanted: &PgType, max_chars: Opt
         (Wire::Jsonb | Wire::Json, "json" | "jsonb") => true,
         (Wire::Interval, "interval")
         | (Wire::Timestamp, "timestamp without time zone")
-        | (Wire::Timestamptz, "timestamp with time zone") => args.first().is_none_or(|p| *p >= wanted_args[0]),
+        | (Wire::Timestamptz, "timestamp with time zone") => {
+            args.first().is_none_or(|p| *p >= wanted_args[0])
+        }
         (Wire::Bit(n), "bit varying") => args.first().is_none_or(|limit| u32::from(n) <= *limit),
         (Wire::Float4Array, "double precision[]") => true,
         (Wire::Bytea | Wire::Ewkb | Wire::Float4Array, _) => false,

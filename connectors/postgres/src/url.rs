@@ -129,7 +129,8 @@ mod tests {
             ("verify-ca", SslMode::Require, Verify::Authority),
             ("verify-full", SslMode::Require, Verify::Full),
         ] {
-            let t = Target::parse(&format!("postgresql://u:p@h:1/db?sslmode={mode}&connect_timeout=3")).unwrap();
+            let t =
+                Target::parse(&format!("postgresql://u:p@h:1/db?sslmode={mode}&connect_timeout=3")).unwrap();
             assert_eq!((t.config.get_ssl_mode(), t.verify), (ssl, verify));
             assert_eq!(t.config.get_connect_timeout(), Some(&Duration::from_secs(3)));
         }
@@ -142,8 +143,13 @@ mod tests {
 
     #[test]
     fn what_is_no_url_gets_the_form() {
-        for url in ["host=h dbname=db", "postgres://", "postgres://h", "postgres://u:p@h:x/db", "postgres://u@h/db?sslmode=on"]
-        {
+        for url in [
+            "host=h dbname=db",
+            "postgres://",
+            "postgres://h",
+            "postgres://u:p@h:x/db",
+            "postgres://u@h/db?sslmode=on",
+        ] {
             let error = Target::parse(url).unwrap_err();
             assert!(error.hint_text().is_some(), "{url}: {error}");
         }

@@ -12,7 +12,8 @@ use crate::shape::Shaper;
 use crate::state::{Offsets, State};
 use async_trait::async_trait;
 use caudal_core::{
-    Batch, Boundary, Error, LogPosition, Outcome, Position, Prepare, Rejected, Result, TableId, TableSchema, Writer,
+    Batch, Boundary, Error, LogPosition, Outcome, Position, Prepare, Rejected, Result, TableId, TableSchema,
+    Writer,
 };
 use std::collections::HashMap;
 use std::ops::Range;
