@@ -6,11 +6,12 @@
 //! Side topics have one partition per source (see [`crate::tasks`]), `schemas` too: a source's open transaction holds up only
 //! its own readers.
 
-use crate::client::{Clients, Quiet, REQUEST_TIMEOUT, blocking};
+use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking};
 use crate::config::Resolved;
 use crate::faults::classify;
+use crate::replay;
 use crate::topic_ids::{self, TopicIds};
-use caudal_core::{Error, Result, TableSchema};
+use caudal_core::{Error, Fault, Result, TableSchema};
 use caudal_proto::side::TopicNames;
 use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
@@ -159,7 +160,7 @@ impl Topics {
             specs.iter().partition(|spec| existing.contains_key(&spec.name));
         self.check(&present, &existing).await?;
         self.create(&missing).await?;
-        self.ready(specs).await
+        self.ready(specs, &missing).await
     }
 
     /// All topics that this user may see. Asks for all at once: a request for one by name would have it auto-created.
@@ -206,19 +207,43 @@ impl Topics {
         Ok(())
     }
 
-    /// Waits until all brokers asked tell of the topics.
-    async fn ready(&self, specs: &[TopicSpec]) -> Result<HashMap<String, Topic>> {
+    /// Waits until the topics are told of and, those just made, until their leaders answer: a broker may be told to lead
+    /// a moment after the others say so.
+    async fn ready(&self, specs: &[TopicSpec], made: &[&TopicSpec]) -> Result<HashMap<String, Topic>> {
         let deadline = Instant::now() + REQUEST_TIMEOUT;
         loop {
             let existing = self.list().await?;
             match specs.iter().find(|spec| !existing.contains_key(&spec.name)) {
-                None => return Ok(existing),
+                None => {
+                    self.leaders_answer(made, deadline).await?;
+                    return Ok(existing);
+                }
                 Some(spec) if Instant::now() > deadline => {
                     return Err(Error::transient(format!("topic {} has no leader yet", spec.name)));
                 }
                 Some(_) => tokio::time::sleep(Duration::from_millis(25)).await,
             }
         }
+    }
+
+    async fn leaders_answer(&self, made: &[&TopicSpec], deadline: Instant) -> Result<()> {
+        let partitions: Vec<_> =
+            made.iter().flat_map(|s| (0..s.partitions as i32).map(|p| (s.name.clone(), p))).collect();
+        let clients = self.clients.clone();
+        blocking(move || {
+            if partitions.is_empty() {
+                return Ok(());
+            }
+            let reader = clients.reader("topics", Isolation::Uncommitted)?;
+            loop {
+                match replay::ends(&reader, &partitions) {
+                    Ok(_) => return Ok(()),
+                    Err(e) if e.fault() != Fault::Transient || Instant::now() > deadline => return Err(e),
+                    Err(_) => std::thread::sleep(Duration::from_millis(25)),
+                }
+            }
+        })
+        .await
     }
 
     /// Grows a topic to `partitions`.

@@ -6,6 +6,9 @@
 //! Memory: the arena holds about twice the batch's bytes (both images, field names, the source block); each record 64 bytes
 //! beside it. It replaces the batch: the engine drops that once it is written.
 
+#[cfg(test)]
+mod golden;
+
 pub(crate) mod ddl;
 mod decimal;
 mod envelope;

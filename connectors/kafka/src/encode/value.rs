@@ -190,7 +190,7 @@ fn point(wkb: &[u8]) -> Option<(f64, f64)> {
 }
 
 fn vector(out: &mut Vec<u8>, bytes: &[u8]) -> Written {
-    if bytes.len() % 4 != 0 {
+    if !bytes.len().is_multiple_of(4) {
         return Err(Mismatch);
     }
     out.push(b'[');
