@@ -17,7 +17,10 @@ pub(crate) async fn check(config: &Resolved) -> Vec<Check> {
         Ok(client) => client,
         Err(e) => return vec![finding("connection", &e)],
     };
-    let mut findings = vec![Check::ok("connection", format!("{} at {}:{}", client.version.text, config.address.host, config.address.port))];
+    let mut findings = vec![Check::ok(
+        "connection",
+        format!("{} at {}:{}", client.version.text, config.address.host, config.address.port),
+    )];
     findings.push(version(&client));
     findings.push(encryption(config, &client));
     match settings(&mut client).await {
@@ -55,7 +58,12 @@ pub(crate) async fn require(client: &mut Client, config: &Resolved) -> Result<()
 /// # Errors
 /// `Config`, naming `tables`.
 pub(crate) fn named_tables(config: &Resolved, tables: &BTreeMap<TableId, Table>) -> Result<()> {
-    if let Some(id) = config.selection.named_tables().into_iter().find(|id| !tables.contains_key(id) && config.selection.selects(id)) {
+    if let Some(id) = config
+        .selection
+        .named_tables()
+        .into_iter()
+        .find(|id| !tables.contains_key(id) && config.selection.selects(id))
+    {
         return Err(Error::config(format!("the table {id} does not exist, or this user may not see it"))
             .field(config.field("tables"))
             .hint(format!("correct the name, or GRANT SELECT ON `{}`.* TO this user", id.database)));
@@ -98,12 +106,18 @@ async fn settings(client: &mut Client) -> Result<Vec<Check>> {
     let value = |name: &str| variables.get(name).map(String::as_str).unwrap_or_default();
     let set = |name: &str, to: &str| match client.version.family {
         Family::MySql => format!("SET PERSIST {name} = {to};"),
-        Family::MariaDb => format!("SET GLOBAL {name} = {to};  -- and in the [mariadb] section of the configuration"),
+        Family::MariaDb => {
+            format!("SET GLOBAL {name} = {to};  -- and in the [mariadb] section of the configuration")
+        }
     };
     let mut found = vec![if is_on(value("log_bin")) {
         Check::ok("log_bin", "ON")
     } else {
-        Check::error("log_bin", "the server writes no binlog", "add `log_bin` to the server's configuration and restart it")
+        Check::error(
+            "log_bin",
+            "the server writes no binlog",
+            "add `log_bin` to the server's configuration and restart it",
+        )
     }];
     let wants = |name: &str, wanted: &str, why: &str| {
         if value(name).eq_ignore_ascii_case(wanted) {
@@ -158,7 +172,9 @@ fn gtid(mode: &str) -> Check {
     }
     Check::warning(
         "gtid_mode",
-        format!("is {mode}: positions are a file and a byte, so a failover to another server cannot be followed, and each chunk of the snapshot needs a short LOCK TABLES"),
+        format!(
+            "is {mode}: positions are a file and a byte, so a failover to another server cannot be followed, and each chunk of the snapshot needs a short LOCK TABLES"
+        ),
         "set gtid_mode=ON and enforce_gtid_consistency=ON",
     )
 }
@@ -186,7 +202,8 @@ fn retention(variables: &BTreeMap<String, String>, family: Family) -> Check {
 /// What `SHOW GRANTS` says, as far as a capture needs it.
 async fn privileges(client: &mut Client, config: &Resolved) -> Result<Vec<Check>> {
     let rows = client.rows("read this user's privileges", "SHOW GRANTS").await?;
-    let grants: Vec<String> = rows.iter().filter_map(|r| row_text(r, 0)).map(|g| g.to_ascii_uppercase()).collect();
+    let grants: Vec<String> =
+        rows.iter().filter_map(|r| row_text(r, 0)).map(|g| g.to_ascii_uppercase()).collect();
     let global = |names: &[&str]| grants.iter().any(|g| grants_globally(g, names));
     let user = client.text("ask who this is", "SELECT CURRENT_USER()").await?.unwrap_or_default();
     let user = quoted_user(&user);
@@ -194,7 +211,11 @@ async fn privileges(client: &mut Client, config: &Resolved) -> Result<Vec<Check>
         if global(any) {
             Check::ok(name, "granted")
         } else {
-            Check::error(name, format!("this user has no {name}, {why}"), format!("GRANT {name} ON *.* TO {user};"))
+            Check::error(
+                name,
+                format!("this user has no {name}, {why}"),
+                format!("GRANT {name} ON *.* TO {user};"),
+            )
         }
     };
     let position = match client.version.family {
@@ -202,13 +223,21 @@ async fn privileges(client: &mut Client, config: &Resolved) -> Result<Vec<Check>
         Family::MySql => "REPLICATION CLIENT",
     };
     let mut found = vec![
-        needs("REPLICATION SLAVE", &["REPLICATION SLAVE", "REPLICATION REPLICA"], "so it may not read the binlog"),
+        needs(
+            "REPLICATION SLAVE",
+            &["REPLICATION SLAVE", "REPLICATION REPLICA"],
+            "so it may not read the binlog",
+        ),
         needs(position, &["REPLICATION CLIENT", "BINLOG MONITOR"], "so it may not ask where the binlog ends"),
     ];
     // Which tables it may read shows in information_schema: a table that it may not read is not there.
     if grants.iter().all(|g| !g.contains("SELECT") && !g.contains("ALL PRIVILEGES")) {
         let database = config.address.database.as_deref().map_or("*".to_owned(), crate::client::quoted);
-        found.push(Check::error("SELECT", "this user may read no table", format!("GRANT SELECT ON {database}.* TO {user};")));
+        found.push(Check::error(
+            "SELECT",
+            "this user may read no table",
+            format!("GRANT SELECT ON {database}.* TO {user};"),
+        ));
     }
     Ok(found)
 }
@@ -218,7 +247,10 @@ fn grants_globally(grant: &str, names: &[&str]) -> bool {
         return false;
     };
     place.starts_with("*.*")
-        && privileges.split(',').map(str::trim).any(|p| p == "ALL PRIVILEGES" || p == "ALL" || names.contains(&p))
+        && privileges
+            .split(',')
+            .map(str::trim)
+            .any(|p| p == "ALL PRIVILEGES" || p == "ALL" || names.contains(&p))
 }
 
 fn quoted_user(user: &str) -> String {
@@ -283,7 +315,10 @@ mod tests {
     #[test]
     fn global_privileges_are_read_from_grants_of_both_families() {
         let client = ["REPLICATION CLIENT", "BINLOG MONITOR"];
-        assert!(grants_globally("GRANT SELECT, REPLICATION SLAVE, BINLOG MONITOR ON *.* TO `C`@`%`", &client));
+        assert!(grants_globally(
+            "GRANT SELECT, REPLICATION SLAVE, BINLOG MONITOR ON *.* TO `C`@`%`",
+            &client
+        ));
         assert!(grants_globally("GRANT ALL PRIVILEGES ON *.* TO `C`@`%` WITH GRANT OPTION", &client));
         assert!(!grants_globally("GRANT ALL PRIVILEGES ON `SHOP`.* TO `C`@`%`", &client));
         assert!(!grants_globally("GRANT USAGE ON *.* TO `C`@`%`", &client));

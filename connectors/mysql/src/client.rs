@@ -8,29 +8,29 @@ use crate::connection::Family;
 use caudal_core::{Error, Fault, Result};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, DriverError, IoError, Opts, OptsBuilder, Row, SslOpts, Value};
-use std::time::Duration;
 
 /// MySQL's maximum; rows of 64 MB and more come in one packet.
 const MAX_PACKET: usize = 1 << 30;
 
 /// A server's version.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version {
+pub(crate) struct Version {
     /// Which family.
-    pub family: Family,
+    pub(crate) family: Family,
     /// Major, minor, patch.
-    pub number: (u16, u16, u16),
+    pub(crate) number: (u16, u16, u16),
     /// As the server says it.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 impl Version {
     /// Reads `@@version`: `9.7.4`, `10.11.19-MariaDB-log`, also with MariaDB's old `5.5.5-` in front.
     #[must_use]
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let family =
             if text.to_ascii_lowercase().contains("mariadb") { Family::MariaDb } else { Family::MySql };
-        let digits = if family == Family::MariaDb { text.strip_prefix("5.5.5-").unwrap_or(text) } else { text };
+        let digits =
+            if family == Family::MariaDb { text.strip_prefix("5.5.5-").unwrap_or(text) } else { text };
         let mut parts = digits
             .split(|c: char| !c.is_ascii_digit())
             .map(|p| p.parse::<u16>().unwrap_or(0))
@@ -41,13 +41,13 @@ impl Version {
 
     /// Whether it is MariaDB.
     #[must_use]
-    pub fn is_mariadb(&self) -> bool {
+    pub(crate) fn is_mariadb(&self) -> bool {
         self.family == Family::MariaDb
     }
 
     /// Whether this version is among those that Caudal is tested with.
     #[must_use]
-    pub fn supported(&self) -> bool {
+    pub(crate) fn supported(&self) -> bool {
         match self.family {
             Family::MySql => self.number >= (8, 0, 0),
             Family::MariaDb => self.number >= (10, 11, 0),
@@ -56,7 +56,7 @@ impl Version {
 
     /// The statement that shows the binlog's end: MySQL 8.2 renamed it, 8.4 removed the old name.
     #[must_use]
-    pub fn show_binlog_status(&self) -> &'static str {
+    pub(crate) fn show_binlog_status(&self) -> &'static str {
         match self.family {
             Family::MySql if self.number >= (8, 2, 0) => "SHOW BINARY LOG STATUS",
             _ => "SHOW MASTER STATUS",
@@ -65,12 +65,12 @@ impl Version {
 }
 
 /// A connection for SQL. Dropping it closes it.
-pub struct Client {
+pub(crate) struct Client {
     conn: Conn,
     /// The server's version.
-    pub version: Version,
+    pub(crate) version: Version,
     /// Whether the connection is encrypted.
-    pub encrypted: bool,
+    pub(crate) encrypted: bool,
 }
 
 impl Client {
@@ -78,14 +78,16 @@ impl Client {
     ///
     /// # Errors
     /// `Config` for a wrong password, missing privileges, failed TLS; `Transient` for what may pass.
-    pub async fn connect(config: &Resolved) -> Result<Self> {
+    pub(crate) async fn connect(config: &Resolved) -> Result<Self> {
         let place = format!("connect to {}:{}", config.address.host, config.address.port);
         let within = tokio::time::timeout(config.connect_timeout, Self::connect_unbounded(config));
         match within.await {
             Ok(client) => client.map_err(|e| e.context(place).field(config.field("url"))),
-            Err(_) => Err(Error::transient(format!("{place}: no answer within {:?}", config.connect_timeout))
-                .field(config.field("url"))
-                .hint(UNREACHABLE_HINT)),
+            Err(_) => {
+                Err(Error::transient(format!("{place}: no answer within {:?}", config.connect_timeout))
+                    .field(config.field("url"))
+                    .hint(UNREACHABLE_HINT))
+            }
         }
     }
 
@@ -109,7 +111,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`classify`] tells; `what` is "verb object".
-    pub async fn rows(&mut self, what: &str, sql: &str) -> Result<Vec<Row>> {
+    pub(crate) async fn rows(&mut self, what: &str, sql: &str) -> Result<Vec<Row>> {
         self.conn.query(sql).await.map_err(|e| classify(e).context(what))
     }
 
@@ -117,7 +119,7 @@ impl Client {
     ///
     /// # Errors
     /// As for [`Client::rows`].
-    pub async fn row(&mut self, what: &str, sql: &str) -> Result<Option<Row>> {
+    pub(crate) async fn row(&mut self, what: &str, sql: &str) -> Result<Option<Row>> {
         self.conn.query_first(sql).await.map_err(|e| classify(e).context(what))
     }
 
@@ -125,7 +127,7 @@ impl Client {
     ///
     /// # Errors
     /// As for [`Client::rows`].
-    pub async fn text(&mut self, what: &str, sql: &str) -> Result<Option<String>> {
+    pub(crate) async fn text(&mut self, what: &str, sql: &str) -> Result<Option<String>> {
         Ok(self.row(what, sql).await?.and_then(|row| row_text(&row, 0)))
     }
 
@@ -133,7 +135,12 @@ impl Client {
     ///
     /// # Errors
     /// As for [`Client::rows`].
-    pub async fn bound_rows(&mut self, what: &str, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>> {
+    pub(crate) async fn bound_rows(
+        &mut self,
+        what: &str,
+        sql: &str,
+        parameters: Vec<Value>,
+    ) -> Result<Vec<Row>> {
         self.conn.exec(sql, parameters).await.map_err(|e| classify(e).context(what))
     }
 
@@ -141,19 +148,19 @@ impl Client {
     ///
     /// # Errors
     /// As for [`Client::rows`].
-    pub async fn run(&mut self, what: &str, sql: &str) -> Result<()> {
+    pub(crate) async fn run(&mut self, what: &str, sql: &str) -> Result<()> {
         self.conn.query_drop(sql).await.map_err(|e| classify(e).context(what))
     }
 
     /// The connection itself, for reading a large result row by row.
-    pub fn conn(&mut self) -> &mut Conn {
+    pub(crate) fn conn(&mut self) -> &mut Conn {
         &mut self.conn
     }
 }
 
 /// A column of a row of metadata as text; none for NULL.
 #[must_use]
-pub fn row_text(row: &Row, column: usize) -> Option<String> {
+pub(crate) fn row_text(row: &Row, column: usize) -> Option<String> {
     match row.as_ref(column)? {
         Value::NULL => None,
         Value::Bytes(b) => Some(String::from_utf8_lossy(b).into_owned()),
@@ -165,13 +172,14 @@ pub fn row_text(row: &Row, column: usize) -> Option<String> {
 
 /// An identifier in backticks.
 #[must_use]
-pub fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
 fn options(config: &Resolved, encrypted: bool) -> Opts {
     let address = &config.address;
-    let session = "SET NAMES utf8mb4, SESSION time_zone='+00:00', SESSION sql_mode='', SESSION autocommit=1".to_owned();
+    let session =
+        "SET NAMES utf8mb4, SESSION time_zone='+00:00', SESSION sql_mode='', SESSION autocommit=1".to_owned();
     OptsBuilder::default()
         .ip_or_hostname(address.host.clone())
         .tcp_port(address.port)
@@ -209,7 +217,7 @@ const UNREACHABLE_HINT: &str = "check host and port of the url, that the server 
 
 /// Tells who must act on an error of the driver.
 #[must_use]
-pub fn classify(error: mysql_async::Error) -> Error {
+pub(crate) fn classify(error: mysql_async::Error) -> Error {
     use mysql_async::Error as E;
     match error {
         E::Server(e) => server_error(e.code, &e.message),
@@ -232,13 +240,17 @@ pub fn classify(error: mysql_async::Error) -> Error {
 
 fn server_error(code: u16, message: &str) -> Error {
     let fault = match code {
-        1044 | 1045 | 1049 | 1130 | 1142 | 1143 | 1227 | 1370 | 1698 | 1820 | 1862 | 3118 | 4151 => Fault::Config,
+        1044 | 1045 | 1049 | 1130 | 1142 | 1143 | 1227 | 1370 | 1698 | 1820 | 1862 | 3118 | 4151 => {
+            Fault::Config
+        }
         _ => Fault::Transient,
     };
     let error = Error::new(fault, format!("the server says {code}: {message}"));
     match code {
         1045 | 1698 => error.hint("check user and password; in SQL: ALTER USER … IDENTIFIED BY '…'"),
-        1044 | 1142 | 1143 | 1227 | 1370 => error.hint("grant the missing privilege; `caudal check` prints the statements"),
+        1044 | 1142 | 1143 | 1227 | 1370 => {
+            error.hint("grant the missing privilege; `caudal check` prints the statements")
+        }
         1049 => error.hint("check the database in the url"),
         1130 => error.hint("create the user for this host: CREATE USER 'user'@'%' …"),
         1820 | 1862 => error.hint("the password has expired: set a new one"),
@@ -249,25 +261,11 @@ fn server_error(code: u16, message: &str) -> Error {
 
 /// The server's code, where an error came from the server.
 #[must_use]
-pub fn server_code(error: &mysql_async::Error) -> Option<u16> {
+pub(crate) fn server_code(error: &mysql_async::Error) -> Option<u16> {
     match error {
         mysql_async::Error::Server(e) => Some(e.code),
         _ => None,
     }
-}
-
-/// Bounds a wait for the server.
-///
-/// # Errors
-/// `Transient` when the time is over.
-pub async fn within<T>(
-    limit: Duration,
-    what: &str,
-    work: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    tokio::time::timeout(limit, work)
-        .await
-        .unwrap_or_else(|_| Err(Error::transient(format!("{what}: no answer within {limit:?}"))))
 }
 
 #[cfg(test)]

@@ -322,8 +322,9 @@ fn check_tls(tls: &TlsConfig) -> Result<()> {
             .hint("set tls.ca to the PEM file of the server's authority (MySQL makes its own: ca.pem in its data directory)"));
     }
     if tls.cert.is_some() != tls.key.is_some() {
-        return Err(Error::config("a client certificate needs both tls.cert and tls.key")
-            .hint("set both, or none"));
+        return Err(
+            Error::config("a client certificate needs both tls.cert and tls.key").hint("set both, or none")
+        );
     }
     if tls.mode == TlsMode::Disabled && (tls.ca.is_some() || tls.cert.is_some()) {
         return Err(Error::config("certificates are given but tls.mode is `disabled`")
@@ -430,7 +431,9 @@ mod tests {
 
     #[test]
     fn a_wrong_url_is_refused_with_an_example_and_without_the_password() {
-        for url in ["http://u:topsecret@h", "mysql://h", "mysql://u:topsecret@h:x/d", "mysql://u:topsecret@/d"] {
+        for url in
+            ["http://u:topsecret@h", "mysql://h", "mysql://u:topsecret@h:x/d", "mysql://u:topsecret@/d"]
+        {
             let e = parse_url(url).unwrap_err();
             assert!(e.hint_text().is_some());
             assert!(!format!("{e} {e:?}").contains("topsecret"), "{e}");

@@ -37,18 +37,29 @@ pub(crate) fn read(statement: &str, database: &str) -> Statement {
         "UPDATE" => rows(&mut words, &[]),
         "DELETE" => rows(&mut words, &["FROM"]),
         "LOAD" => Statement::Rows(None),
-        "BEGIN" | "COMMIT" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" | "XA" | "GRANT" | "REVOKE" | "SET" | "FLUSH"
-        | "ANALYZE" | "OPTIMIZE" | "CHECK" | "INSTALL" | "UNINSTALL" | "KILL" | "DO" | "CALL" | "USE" => {
-            Statement::Other
-        }
+        "BEGIN" | "COMMIT" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" | "XA" | "GRANT" | "REVOKE" | "SET"
+        | "FLUSH" | "ANALYZE" | "OPTIMIZE" | "CHECK" | "INSTALL" | "UNINSTALL" | "KILL" | "DO" | "CALL"
+        | "USE" => Statement::Other,
         _ => Statement::Unknown,
     }
 }
 
 /// Kinds of objects that hold no rows.
 const NOT_TABLES: [&str; 14] = [
-    "VIEW", "PROCEDURE", "FUNCTION", "TRIGGER", "EVENT", "USER", "ROLE", "SERVER", "SEQUENCE", "PACKAGE",
-    "TABLESPACE", "LOGFILE", "RESOURCE", "SPATIAL_REFERENCE",
+    "VIEW",
+    "PROCEDURE",
+    "FUNCTION",
+    "TRIGGER",
+    "EVENT",
+    "USER",
+    "ROLE",
+    "SERVER",
+    "SEQUENCE",
+    "PACKAGE",
+    "TABLESPACE",
+    "LOGFILE",
+    "RESOURCE",
+    "SPATIAL_REFERENCE",
 ];
 
 fn create(words: &mut Words<'_>) -> Statement {
@@ -63,7 +74,11 @@ fn create(words: &mut Words<'_>) -> Statement {
             }
             "INDEX" => return words.after("ON"),
             "DATABASE" | "SCHEMA" => return Statement::Other,
-            word if NOT_TABLES.contains(&word) || word == "DEFINER" || word == "ALGORITHM" || word == "SQL" => {
+            word if NOT_TABLES.contains(&word)
+                || word == "DEFINER"
+                || word == "ALGORITHM"
+                || word == "SQL" =>
+            {
                 return Statement::Other;
             }
             _ => return Statement::Unknown,
@@ -76,7 +91,9 @@ fn alter(words: &mut Words<'_>) -> Statement {
         match words.next_word().as_str() {
             "ONLINE" | "OFFLINE" | "IGNORE" => {}
             "TABLE" => break,
-            word if NOT_TABLES.contains(&word) || matches!(word, "DEFINER" | "ALGORITHM" | "SQL" | "INSTANCE") => {
+            word if NOT_TABLES.contains(&word)
+                || matches!(word, "DEFINER" | "ALGORITHM" | "SQL" | "INSTANCE") =>
+            {
                 return Statement::Other;
             }
             _ => return Statement::Unknown,
@@ -228,7 +245,9 @@ fn tokens(statement: &str) -> Vec<Token> {
             '/' if rest.get(1) == Some(&'*') => i += comment(rest),
             '*' if rest.get(1) == Some(&'/') => i += 2,
             '#' => i += line(rest),
-            '-' if rest.starts_with(&['-', '-']) && rest.get(2).is_none_or(|c| c.is_whitespace()) => i += line(rest),
+            '-' if rest.starts_with(&['-', '-']) && rest.get(2).is_none_or(|c| c.is_whitespace()) => {
+                i += line(rest)
+            }
             c if c.is_whitespace() => i += 1,
             '\'' => i += quoted(rest).1,
             '`' | '"' => {
@@ -333,10 +352,7 @@ mod tests {
             read("ALTER TABLE a RENAME TO b", "d"),
             Statement::Changes(vec![id("d", "a"), id("d", "b")])
         );
-        assert_eq!(
-            read("CREATE UNIQUE INDEX `ON` ON t (a)", "d"),
-            Statement::Changes(vec![id("d", "t")])
-        );
+        assert_eq!(read("CREATE UNIQUE INDEX `ON` ON t (a)", "d"), Statement::Changes(vec![id("d", "t")]));
         assert_eq!(read("CREATE TABLE IF NOT EXISTS t (a int)", "d"), Statement::Creates(vec![id("d", "t")]));
     }
 

@@ -5,45 +5,41 @@
 use crate::client::{Client, row_text};
 use crate::native::NativeType;
 use crate::selection::Selection;
-use caudal_core::{
-    Column, ColumnType, Error, ForeignKey, KeyKind, Result, TableId, TableSchema, UniqueKey,
-};
+use caudal_core::{Column, ColumnType, Error, ForeignKey, KeyKind, Result, TableId, TableSchema, UniqueKey};
 use mysql_async::Row;
 use std::collections::BTreeMap;
 
 /// A table with what only the reader needs to know of it.
 #[derive(Clone, Debug)]
-pub struct Table {
+pub(crate) struct Table {
     /// Its shape.
-    pub schema: TableSchema,
+    pub(crate) schema: TableSchema,
     /// Rows, as the server estimates.
-    pub estimated_rows: u64,
+    pub(crate) estimated_rows: u64,
     /// Mean bytes of a row, as the server estimates.
-    pub row_bytes: u64,
-    /// The storage engine.
-    pub engine: String,
+    pub(crate) row_bytes: u64,
     /// The server's index that is the key, and whether each key column is in it as a whole.
-    pub key_index: Option<KeyIndex>,
+    pub(crate) key_index: Option<KeyIndex>,
     /// Indexes of columns that are computed when read, not stored.
-    pub virtual_columns: Vec<u32>,
+    pub(crate) virtual_columns: Vec<u32>,
     /// Collations of the columns, where they are text.
-    pub collations: Vec<Option<String>>,
+    pub(crate) collations: Vec<Option<String>>,
 }
 
 /// The index behind a table's key.
 #[derive(Clone, Debug)]
-pub struct KeyIndex {
+pub(crate) struct KeyIndex {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Whether one of its columns is indexed by a prefix only.
-    pub prefixed: bool,
+    pub(crate) prefixed: bool,
 }
 
 /// Reads all selected tables, or one.
 ///
 /// # Errors
 /// As for SQL; `Data` for a column type that is not known.
-pub async fn tables(
+pub(crate) async fn tables(
     client: &mut Client,
     selection: &Selection,
     only: Option<&TableId>,
@@ -97,7 +93,7 @@ impl<'a> Filter<'a> {
 async fn base_tables(client: &mut Client, filter: &Filter<'_>) -> Result<BTreeMap<TableId, Table>> {
     let (condition, parameters) = filter.condition("t.TABLE_SCHEMA", "t.TABLE_NAME");
     let sql = format!(
-        "SELECT t.TABLE_SCHEMA, t.TABLE_NAME, t.ENGINE, t.TABLE_ROWS, t.AVG_ROW_LENGTH, t.TABLE_COMMENT, c.CHARACTER_SET_NAME \
+        "SELECT t.TABLE_SCHEMA, t.TABLE_NAME, t.TABLE_ROWS, t.AVG_ROW_LENGTH, t.TABLE_COMMENT, c.CHARACTER_SET_NAME \
          FROM information_schema.TABLES t \
          LEFT JOIN information_schema.COLLATIONS c ON c.COLLATION_NAME = t.TABLE_COLLATION \
          WHERE t.TABLE_TYPE IN ('BASE TABLE','SYSTEM VERSIONED') AND {condition}"
@@ -123,12 +119,11 @@ fn empty_table(id: TableId, row: &Row) -> Table {
             key_kind: KeyKind::None,
             unique_keys: Vec::new(),
             foreign_keys: Vec::new(),
-            charset: row_text(row, 6),
-            comment: row_text(row, 5).filter(|c| !c.is_empty()),
+            charset: row_text(row, 5),
+            comment: row_text(row, 4).filter(|c| !c.is_empty()),
         },
-        estimated_rows: number(row, 3).unwrap_or(0),
-        row_bytes: number(row, 4).unwrap_or(0),
-        engine: text(row, 2),
+        estimated_rows: number(row, 2).unwrap_or(0),
+        row_bytes: number(row, 3).unwrap_or(0),
         key_index: None,
         virtual_columns: Vec::new(),
         collations: Vec::new(),

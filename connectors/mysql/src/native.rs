@@ -126,10 +126,7 @@ mod tests {
     #[test]
     fn labels_with_quotes_commas_and_backslashes_are_read() {
         let expected: Vec<String> = ["it's", "a,b", "", "\\", "x)"].map(str::to_owned).into();
-        assert_eq!(
-            of("enum", r"enum('it''s','a,b','','\\','x)')"),
-            ColumnType::Enum { members: expected }
-        );
+        assert_eq!(of("enum", r"enum('it''s','a,b','','\\','x)')"), ColumnType::Enum { members: expected });
     }
 
     #[test]

@@ -50,68 +50,68 @@ fn is_zero_time(n: &i64) -> bool {
 /// only from there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Resend {
+pub(crate) struct Resend {
     /// GTID set before the oldest of them, where there are GTIDs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gtid: Option<String>,
+    pub(crate) gtid: Option<String>,
     /// Log file.
-    pub file: String,
+    pub(crate) file: String,
     /// Position in it.
-    pub pos: u64,
+    pub(crate) pos: u64,
 }
 
 /// A point between two source transactions.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Place {
+pub(crate) struct Place {
     /// All transactions delivered; none where the server has no GTIDs.
-    pub gtid: Option<GtidSet>,
+    pub(crate) gtid: Option<GtidSet>,
     /// Log file.
-    pub file: String,
+    pub(crate) file: String,
     /// Byte position in it.
-    pub pos: u64,
+    pub(crate) pos: u64,
 }
 
 impl Place {
     /// Whether the log's end `other` is passed by this place. Compares file and position, which are in the total order of one
     /// server's log.
     #[must_use]
-    pub fn reaches(&self, file: &str, pos: u64) -> bool {
+    pub(crate) fn reaches(&self, file: &str, pos: u64) -> bool {
         (file_number(&self.file), self.pos) >= (file_number(file), pos)
     }
 }
 
 /// The number at a log file's end: `binlog.000012` is 12. The server counts it up, also past six digits.
 #[must_use]
-pub fn file_number(file: &str) -> u64 {
+pub(crate) fn file_number(file: &str) -> u64 {
     file.rsplit_once('.').and_then(|(_, n)| n.parse().ok()).unwrap_or(0)
 }
 
 /// How far the transaction behind a place was delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Within {
+pub(crate) struct Within {
     /// Rows of captured tables, before any row filter.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// Hash of the last one's key; 0 at a boundary.
-    pub key: u64,
+    pub(crate) key: u64,
 }
 
 /// A token, read.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Token {
+pub(crate) struct Token {
     /// The point between two transactions.
-    pub place: Place,
+    pub(crate) place: Place,
     /// Rows delivered behind it.
-    pub within: Within,
+    pub(crate) within: Within,
     /// "Complete up to", microseconds since the epoch: never goes back, also through restarts.
-    pub ts_us: i64,
+    pub(crate) ts_us: i64,
     /// Where the dump must begin, if before `place`.
-    pub resend: Option<Resend>,
+    pub(crate) resend: Option<Resend>,
 }
 
 impl Token {
     /// As text.
     #[must_use]
-    pub fn encode(&self, family: Family) -> String {
+    pub(crate) fn encode(&self, family: Family) -> String {
         let inside = self.within.rows > 0;
         let stored = Stored {
             v: VERSION,
@@ -131,13 +131,18 @@ impl Token {
     ///
     /// # Errors
     /// `Config` if it is of another server family or a newer version; `Data` if it is no token.
-    pub fn decode(text: &str, family: Family) -> Result<Self> {
+    pub(crate) fn decode(text: &str, family: Family) -> Result<Self> {
         let stored: Stored = serde_json::from_str(text).map_err(|e| {
-            Error::data("read the stored position").because(e).hint("it was not written by this version or this connector")
+            Error::data("read the stored position")
+                .because(e)
+                .hint("it was not written by this version or this connector")
         })?;
         if stored.v != VERSION {
-            return Err(Error::config(format!("the stored position has version {}, this binary reads {VERSION}", stored.v))
-                .hint("run the version that wrote it, or a newer one"));
+            return Err(Error::config(format!(
+                "the stored position has version {}, this binary reads {VERSION}",
+                stored.v
+            ))
+            .hint("run the version that wrote it, or a newer one"));
         }
         if stored.flavor != flavor(family) {
             return Err(Error::config(format!(
@@ -160,7 +165,7 @@ impl Token {
 
     /// As a position with notes.
     #[must_use]
-    pub fn position(&self, family: Family, notes: BTreeMap<String, Option<String>>) -> SourcePosition {
+    pub(crate) fn position(&self, family: Family, notes: BTreeMap<String, Option<String>>) -> SourcePosition {
         SourcePosition { token: self.encode(family), notes }
     }
 }
@@ -169,7 +174,7 @@ impl Token {
 ///
 /// # Errors
 /// `Bug` if it is a position of the log.
-pub fn source_position(position: &Position) -> Result<&SourcePosition> {
+pub(crate) fn source_position(position: &Position) -> Result<&SourcePosition> {
     position.source().ok_or_else(|| Error::bug("open a mysql source at a position of the log"))
 }
 

@@ -178,7 +178,11 @@ impl Timeline {
     ///
     /// # Errors
     /// As for SQL.
-    pub(crate) async fn refresh(&mut self, client: &mut Client, id: &TableId) -> Result<Option<(Known, bool)>> {
+    pub(crate) async fn refresh(
+        &mut self,
+        client: &mut Client,
+        id: &TableId,
+    ) -> Result<Option<(Known, bool)>> {
         let Some(now) = discover::tables(client, &self.selection, Some(id)).await?.remove(id) else {
             return Ok(None);
         };
@@ -195,7 +199,9 @@ impl Timeline {
 
 fn same_shape(a: &TableSchema, b: &TableSchema) -> bool {
     let column = |a: &Column, b: &Column| a.name == b.name && a.ty == b.ty;
-    a.key == b.key && a.columns.len() == b.columns.len() && a.columns.iter().zip(&b.columns).all(|(a, b)| column(a, b))
+    a.key == b.key
+        && a.columns.len() == b.columns.len()
+        && a.columns.iter().zip(&b.columns).all(|(a, b)| column(a, b))
 }
 
 fn unknowable(id: &TableId) -> Error {
@@ -210,7 +216,6 @@ fn bare_table(schema: &TableSchema) -> Table {
         schema: schema.clone(),
         estimated_rows: 0,
         row_bytes: 0,
-        engine: String::new(),
         key_index: None,
         virtual_columns: Vec::new(),
         collations: vec![None; schema.columns.len()],
@@ -370,11 +375,8 @@ fn from_map(
         columns.push(hint.unwrap_or_else(|| bare_column(i as u32, name, m)));
     }
     let primary: Vec<u32> = map.primary_key.iter().map(|&(i, _)| i).collect();
-    let (key_kind, key) = if primary.is_empty() {
-        unique_key(&columns, old.or(now))
-    } else {
-        (KeyKind::Primary, primary)
-    };
+    let (key_kind, key) =
+        if primary.is_empty() { unique_key(&columns, old.or(now)) } else { (KeyKind::Primary, primary) };
     Ok(TableSchema {
         id: id.clone(),
         version: 1,
@@ -472,10 +474,15 @@ fn numbered(mut schema: TableSchema, old: Option<&TableSchema>) -> TableSchema {
         .iter()
         .enumerate()
         .map(|(i, c)| {
-            old.columns.iter().find(|o| o.name == c.name).map(|o| o.id).or_else(|| renamed(&schema, old, i)).unwrap_or_else(|| {
-                next += 1;
-                next - 1
-            })
+            old.columns
+                .iter()
+                .find(|o| o.name == c.name)
+                .map(|o| o.id)
+                .or_else(|| renamed(&schema, old, i))
+                .unwrap_or_else(|| {
+                    next += 1;
+                    next - 1
+                })
         })
         .collect();
     for (column, id) in schema.columns.iter_mut().zip(ids) {
@@ -564,9 +571,17 @@ mod tests {
     #[test]
     fn a_map_with_swapped_columns_does_not_fit_and_makes_a_version_of_its_own() {
         let known = table(vec![column("id", INT), column("a", INT), column("flag", ColumnType::Bool)]);
-        let same = map(&[("id", WireType::Int(4), false), ("a", WireType::Int(4), false), ("flag", WireType::Int(1), false)]);
+        let same = map(&[
+            ("id", WireType::Int(4), false),
+            ("a", WireType::Int(4), false),
+            ("flag", WireType::Int(1), false),
+        ]);
         assert!(fits(&same, &known));
-        let swapped = map(&[("id", WireType::Int(4), false), ("flag", WireType::Int(1), false), ("a", WireType::Int(4), false)]);
+        let swapped = map(&[
+            ("id", WireType::Int(4), false),
+            ("flag", WireType::Int(1), false),
+            ("a", WireType::Int(4), false),
+        ]);
         assert!(!fits(&swapped, &known));
         let made = numbered(from_map(&known.id, &swapped, Some(&known), None).unwrap(), Some(&known));
         assert_eq!((made.version, made.generation), (2, 1));
@@ -588,7 +603,8 @@ mod tests {
         let known = table(vec![column("id", INT), column("a", INT)]);
         let renamed = numbered(table(vec![column("id", INT), column("b", INT)]), Some(&known));
         assert_eq!(renamed.columns[1].id, 2);
-        let added = numbered(table(vec![column("id", INT), column("b", INT), column("c", INT)]), Some(&known));
+        let added =
+            numbered(table(vec![column("id", INT), column("b", INT), column("c", INT)]), Some(&known));
         assert_eq!(added.columns.iter().map(|c| c.id).collect::<Vec<_>>(), [1, 3, 4]);
     }
 

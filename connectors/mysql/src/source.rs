@@ -64,17 +64,30 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlRea
         history(&mut sql, set).await?;
     }
     let log_end = clock::log_end(&mut sql).await?;
-    let stream = BinlogStream::open(&endpoint(config, sql.encrypted), stream_options(config, &mut sql, &token).await?).await?;
+    let stream =
+        BinlogStream::open(&endpoint(config, sql.encrypted), stream_options(config, &mut sql, &token).await?)
+            .await?;
     let tables = discover::tables(&mut sql, &config.selection, None).await?;
     check::named_tables(config, &tables)?;
-    tracing::info!(source = config.name, server = sql.version.text, tables = tables.len(), file = token.place.file, pos = token.place.pos, "streaming from the binlog");
+    tracing::info!(
+        source = config.name,
+        server = sql.version.text,
+        tables = tables.len(),
+        file = token.place.file,
+        pos = token.place.pos,
+        "streaming from the binlog"
+    );
     let timeline = Timeline::new(config.selection.clone(), tables, notes.schemas.clone());
     let snapshot = match config.snapshot.mode {
         SnapshotMode::Initial => Snapshot::new(Arc::clone(config), &timeline, &notes),
         SnapshotMode::Never => Snapshot::none(Arc::clone(config)),
     };
     if !snapshot.is_done() {
-        tracing::info!(source = config.name, tables = snapshot.tables_left(), "snapshot: reading existing rows");
+        tracing::info!(
+            source = config.name,
+            tables = snapshot.tables_left(),
+            "snapshot: reading existing rows"
+        );
     }
     Ok(MySqlReader::new(reader::Start {
         config: Arc::clone(config),
@@ -106,7 +119,9 @@ async fn current_gtids(sql: &mut Client, file: &str, pos: u64) -> Result<Option<
     let text = match family {
         Family::MariaDb => {
             let parameters = vec![file.into(), pos.into()];
-            let rows = sql.bound_rows("ask for the log's GTID position", "SELECT BINLOG_GTID_POS(?, ?)", parameters).await?;
+            let rows = sql
+                .bound_rows("ask for the log's GTID position", "SELECT BINLOG_GTID_POS(?, ?)", parameters)
+                .await?;
             rows.first().and_then(|r| row_text(r, 0))
         }
         Family::MySql if gtid_mode(sql).await? => {
@@ -180,7 +195,11 @@ async fn server_id(config: &Resolved, sql: &mut Client) -> Result<u32> {
         Family::MySql if sql.version.number >= (8, 0, 22) => "SHOW REPLICAS",
         _ => "SHOW SLAVE HOSTS",
     };
-    let replicas = sql.rows("list replicas", statement).await.map_err(|e| e.hint("grant REPLICATION SLAVE on *.* to this user (MariaDB: REPLICATION MASTER ADMIN shows replicas)"));
+    let replicas = sql.rows("list replicas", statement).await.map_err(|e| {
+        e.hint(
+            "grant REPLICATION SLAVE on *.* to this user (MariaDB: REPLICATION MASTER ADMIN shows replicas)",
+        )
+    });
     // Only a courtesy: MariaDB shows replicas to few users, and two equal numbers of two thousand million are refused by the server.
     let used: Vec<u32> = replicas
         .unwrap_or_default()

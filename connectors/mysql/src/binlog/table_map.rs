@@ -1,6 +1,12 @@
 //! The table map: the shape of the rows behind it, with as much metadata as the server logs.
 
+mod parse;
+
+use super::cursor::{Read, damage};
+use crate::connection::Family;
 use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 /// A parsed table map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,4 +124,66 @@ pub enum WireType {
         /// Bytes of the length in front.
         length_bytes: u8,
     },
+}
+
+/// The table maps that the server sent, parsed. A server repeats a table's map for each statement, byte for byte as long as
+/// the table's shape is the same: parsing is skipped then, which is most of the work of one-row transactions.
+///
+/// Memory: at most [`MOST_TABLES`] maps and [`MOST_BYTES`] of their bytes; beyond that all are forgotten at the next
+/// transaction.
+pub(super) struct TableMaps {
+    family: Family,
+    tables: HashMap<u64, Known>,
+    bytes: usize,
+    transaction: u64,
+}
+
+struct Known {
+    map: Arc<TableMap>,
+    /// The last transaction that sent it. Rows must not be read by the map of an earlier one.
+    transaction: u64,
+}
+
+const MOST_TABLES: usize = 4096;
+const MOST_BYTES: usize = 32 << 20;
+
+impl TableMaps {
+    pub(super) fn new(family: Family) -> Self {
+        Self { family, tables: HashMap::new(), bytes: 0, transaction: 0 }
+    }
+
+    /// Maps count only within the transaction that sent them.
+    pub(super) fn new_transaction(&mut self) {
+        self.transaction += 1;
+        if self.tables.len() > MOST_TABLES || self.bytes > MOST_BYTES {
+            self.tables.clear();
+            self.bytes = 0;
+        }
+    }
+
+    /// Takes the body of a table map event.
+    pub(super) fn map(&mut self, body: &[u8]) -> Read<Arc<TableMap>> {
+        let id = super::cursor::Cursor(body).little(6)?;
+        if let Some(known) = self.tables.get_mut(&id).filter(|known| known.map.raw == body) {
+            known.transaction = self.transaction;
+            return Ok(Arc::clone(&known.map));
+        }
+        let map = Arc::new(parse::table_map(body, self.family)?);
+        self.bytes += body.len();
+        let known = Known { map: Arc::clone(&map), transaction: self.transaction };
+        if let Some(old) = self.tables.insert(id, known) {
+            self.bytes -= old.map.raw.len();
+        }
+        Ok(map)
+    }
+
+    /// The map of a rows event.
+    pub(super) fn get(&self, id: u64) -> Read<Arc<TableMap>> {
+        match self.tables.get(&id).filter(|known| known.transaction == self.transaction) {
+            Some(known) => Ok(Arc::clone(&known.map)),
+            None => damage(
+                "rows come without the map of their table: the stream began in the middle of a transaction",
+            ),
+        }
+    }
 }

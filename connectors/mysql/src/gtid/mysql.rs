@@ -92,6 +92,11 @@ impl MySqlGtids {
         self.sources.entry(key).or_default().add(gtid.number, gtid.number.saturating_add(1));
     }
 
+    /// Adds the transactions from `first` to `end`, which is exclusive.
+    pub(crate) fn add_interval(&mut self, source: [u8; 16], tag: Tag, first: u64, end: u64) {
+        self.sources.entry((source, tag)).or_default().add(first, end);
+    }
+
     /// Adds all of `other`.
     pub fn union(&mut self, other: &Self) {
         for (key, theirs) in &other.sources {

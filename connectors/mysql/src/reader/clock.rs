@@ -106,11 +106,13 @@ pub(crate) async fn read(client: &mut Client) -> Result<Reading> {
 /// As for SQL; `Config` if the server writes no log.
 pub(crate) async fn log_end(client: &mut Client) -> Result<(String, u64)> {
     let sql = client.version.show_binlog_status();
-    let row = client.row("ask for the log's end", sql).await.map_err(|e| {
-        e.hint("grant REPLICATION CLIENT (MariaDB: BINLOG MONITOR) on *.* to this user")
-    })?;
+    let row = client
+        .row("ask for the log's end", sql)
+        .await
+        .map_err(|e| e.hint("grant REPLICATION CLIENT (MariaDB: BINLOG MONITOR) on *.* to this user"))?;
     let place = row.and_then(|r| Some((row_text(&r, 0)?, row_text(&r, 1)?.parse().ok()?)));
     place.ok_or_else(|| {
-        Error::config("the server writes no binlog").hint("set log_bin in the server's configuration and restart it")
+        Error::config("the server writes no binlog")
+            .hint("set log_bin in the server's configuration and restart it")
     })
 }

@@ -68,7 +68,10 @@ impl MySqlReader {
                 return Err(Error::data(format!("the source reports that changes may be missing in its log: {message}"))
                     .hint("rows may have changed that no log tells: start this source anew so that its tables are read again"));
             }
-            EventKind::TableMap(_) | EventKind::RowsQuery(_) | EventKind::Other(_) => {}
+            EventKind::TableMap(_)
+            | EventKind::RowsQuery(_)
+            | EventKind::Previous(_)
+            | EventKind::Other(_) => {}
         }
         Ok(())
     }
@@ -189,7 +192,11 @@ impl MySqlReader {
             Statement::Rows(id) => {
                 if id.as_ref().is_none_or(|id| self.config.selection.selects(id)) {
                     let table = id.map_or_else(|| "a table".to_owned(), |id| id.to_string());
-                    tracing::warn!(source = self.config.name, table, "a change was logged as a statement (binlog_format is not ROW): it cannot be captured");
+                    tracing::warn!(
+                        source = self.config.name,
+                        table,
+                        "a change was logged as a statement (binlog_format is not ROW): it cannot be captured"
+                    );
                 }
                 Ok(())
             }

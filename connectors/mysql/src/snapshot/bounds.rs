@@ -57,7 +57,9 @@ pub(crate) fn part(column: &Column, collation: Option<&str>) -> Option<Part> {
             let number = format!("({name}+0)");
             Part { read: number.clone(), left: number, right: "?".to_owned(), order: name }
         }
-        ColumnType::Decimal { precision, scale } => plain(&format!("CAST(? AS DECIMAL({precision},{scale}))")),
+        ColumnType::Decimal { precision, scale } => {
+            plain(&format!("CAST(? AS DECIMAL({precision},{scale}))"))
+        }
         ColumnType::Text { max_chars: Some(_) } => {
             let (charset, collation) = (word(column.charset.as_deref()?)?, word(collation?)?);
             let right = format!("CONVERT(CAST(? AS BINARY) USING {charset}) COLLATE {collation}");
@@ -157,7 +159,10 @@ impl Stored {
 fn unhex(hex: &str) -> Option<Vec<u8>> {
     let digits = hex.as_bytes();
     let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
-    digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(|p| Some(digit(p[0])? << 4 | digit(p[1])?)).collect())?
+    digits
+        .len()
+        .is_multiple_of(2)
+        .then(|| digits.chunks(2).map(|p| Some(digit(p[0])? << 4 | digit(p[1])?)).collect())?
 }
 
 #[cfg(test)]

@@ -26,10 +26,9 @@ pub(crate) fn cell(value: &Value, ty: &ColumnType, out: &mut BatchBuilder) -> Op
         }
         (Value::Bytes(b), ColumnType::Json) => Cell::Json(out.copy(b)),
         (Value::Bytes(b), ty) if is_text(ty) => Cell::Text(out.copy(b)),
-        (
-            Value::Bytes(b),
-            ColumnType::Bytes { .. } | ColumnType::Geometry | ColumnType::Vector { .. },
-        ) => Cell::Bytes(out.copy(b)),
+        (Value::Bytes(b), ColumnType::Bytes { .. } | ColumnType::Geometry | ColumnType::Vector { .. }) => {
+            Cell::Bytes(out.copy(b))
+        }
         (Value::Date(y, m, d, ..), ColumnType::Date) => date(*y, *m, *d, out),
         (
             Value::Date(y, m, d, h, min, s, us),
@@ -112,7 +111,9 @@ mod tests {
     #[test]
     fn zeros_of_zerofill_are_display_and_not_value() {
         let ty = ColumnType::Decimal { precision: 8, scale: 2 };
-        for (given, expected) in [("000012.50", "12.50"), ("000000.00", "0.00"), ("-1.00", "-1.00"), ("0.5", "0.5")] {
+        for (given, expected) in
+            [("000012.50", "12.50"), ("000000.00", "0.00"), ("-1.00", "-1.00"), ("0.5", "0.5")]
+        {
             assert_eq!(text(&Value::Bytes(given.into()), &ty), expected);
         }
     }

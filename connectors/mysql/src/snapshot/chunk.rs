@@ -135,13 +135,7 @@ async fn rows(
         last = Some(row);
     }
     let key = |row: Row| (width..width + parts.len()).map(|i| row[i].clone()).collect();
-    Ok(Some(Chunk {
-        builder,
-        last: last.map(key),
-        end,
-        took: Duration::ZERO,
-        plan: Arc::clone(&job.plan),
-    }))
+    Ok(Some(Chunk { builder, last: last.map(key), end, took: Duration::ZERO, plan: Arc::clone(&job.plan) }))
 }
 
 /// Appends one row as an event of [`Op::Read`]; none if a value is not of its column's type.

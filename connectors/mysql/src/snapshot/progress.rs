@@ -63,7 +63,8 @@ impl Notes {
     pub(crate) fn read(notes: &BTreeMap<String, Option<String>>) -> Result<Self> {
         let mut out = Self::default();
         for (name, text) in notes.iter().filter_map(|(n, t)| Some((n, t.as_ref()?))) {
-            let damaged = |e: serde_json::Error| Error::data(format!("read the stored note {name}")).because(e);
+            let damaged =
+                |e: serde_json::Error| Error::data(format!("read the stored note {name}")).because(e);
             if let Some(id) = name.strip_prefix("table/") {
                 out.tables.insert(id.to_owned(), serde_json::from_str(text).map_err(damaged)?);
             } else if name.starts_with("schema/") {

@@ -198,7 +198,9 @@ impl Snapshot {
         self.window = Some(Window::open(current.id.clone()));
         let bytes = self.config.snapshot.chunk_bytes.bytes();
         let job = Job {
-            rows: current.rows.min((bytes / plan.row_bytes).clamp(u64::from(LEAST_ROWS), u64::from(u32::MAX)) as u32),
+            rows: current
+                .rows
+                .min((bytes / plan.row_bytes).clamp(u64::from(LEAST_ROWS), u64::from(u32::MAX)) as u32),
             plan,
             from: current.from.clone(),
             bytes: bytes as usize,
@@ -282,7 +284,8 @@ impl Snapshot {
         let seconds = current.started.elapsed().as_secs_f64().max(0.001);
         let rate = (current.delivered - current.delivered_before) as f64 / seconds;
         let estimated = current.plan.as_ref().map_or(0, |p| p.estimated_rows).max(current.delivered);
-        let percent = if table_done { 100 } else { (current.delivered * 99).checked_div(estimated).unwrap_or(0) };
+        let percent =
+            if table_done { 100 } else { (current.delivered * 99).checked_div(estimated).unwrap_or(0) };
         let left = (estimated - current.delivered) as f64 / rate.max(1.0);
         tracing::info!(
             source = self.config.name,
@@ -300,13 +303,13 @@ impl Snapshot {
 
 fn begin(id: TableId, note: &TableNote) -> Result<Current> {
     let values = |from: &Vec<Stored>| from.iter().map(Stored::to_value).collect::<Option<Vec<_>>>();
-    let from = match &note.from {
-        Some(from) => Some(
-            values(from)
-                .ok_or_else(|| Error::data(format!("{id}: the stored progress of the snapshot is damaged")))?,
-        ),
-        None => None,
-    };
+    let from =
+        match &note.from {
+            Some(from) => Some(values(from).ok_or_else(|| {
+                Error::data(format!("{id}: the stored progress of the snapshot is damaged"))
+            })?),
+            None => None,
+        };
     Ok(Current {
         id,
         plan: None,
@@ -354,8 +357,7 @@ fn mark(chunk: &mut Chunk, current: &Current, first_of_all: bool, last_table: bo
     if current.from.is_none()
         && let Some(first) = events.first_mut()
     {
-        first.snapshot =
-            if first_of_all { SnapshotMark::First } else { SnapshotMark::FirstInDataCollection };
+        first.snapshot = if first_of_all { SnapshotMark::First } else { SnapshotMark::FirstInDataCollection };
     }
     if chunk.end
         && let Some(last) = events.last_mut()

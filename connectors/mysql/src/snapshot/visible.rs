@@ -43,7 +43,8 @@ pub(crate) async fn close(client: &mut Client) -> Result<()> {
 async fn executed(client: &mut Client, set: &str) -> Result<()> {
     let sql = "SELECT WAIT_FOR_EXECUTED_GTID_SET(?, ?)";
     let parameters = vec![set.into(), LIMIT.as_secs().into()];
-    let rows = client.bound_rows("wait until the chunk's connection sees the stream", sql, parameters).await?;
+    let rows =
+        client.bound_rows("wait until the chunk's connection sees the stream", sql, parameters).await?;
     match rows.first().and_then(|r| row_text(r, 0)).as_deref() {
         Some("0") => Ok(()),
         _ => Err(too_long()),
@@ -65,12 +66,17 @@ async fn consistent_snapshot(client: &mut Client, delivered: &Place) -> Result<(
     }
 }
 
-/// Starts a consistent snapshot and gives its exact place in the log. MariaDB.
+/// Starts a consistent snapshot and gives its exact place in the log.
+async fn snapshot_place(client: &mut Client) -> Result<(String, u64)> {
+    client.run("start a consistent snapshot", "START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
+    current_place(client).await
+}
+
+/// The exact place of the consistent snapshot that this connection is in. MariaDB.
 ///
 /// # Errors
 /// As for SQL.
-pub(crate) async fn snapshot_place(client: &mut Client) -> Result<(String, u64)> {
-    client.run("start a consistent snapshot", "START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
+pub(crate) async fn current_place(client: &mut Client) -> Result<(String, u64)> {
     let rows = client.rows("ask for the snapshot's place", "SHOW STATUS LIKE 'binlog_snapshot_%'").await?;
     let value = |name: &str| {
         rows.iter()
