@@ -376,16 +376,21 @@ struct RowsShape {
 impl RowsShape {
     fn of(code: u8) -> Self {
         let op = match code {
-            code::UPDATE_ROWS_V1 | code::UPDATE_ROWS | code::PARTIAL_UPDATE_ROWS | 167 | 170 => {
-                RowsOp::Update
-            }
-            code::DELETE_ROWS_V1 | code::DELETE_ROWS | 168 | 171 => RowsOp::Delete,
+            code::UPDATE_ROWS_V1
+            | code::UPDATE_ROWS
+            | code::PARTIAL_UPDATE_ROWS
+            | code::MARIADB_UPDATE_ROWS_COMPRESSED_V1
+            | code::MARIADB_UPDATE_ROWS_COMPRESSED => RowsOp::Update,
+            code::DELETE_ROWS_V1
+            | code::DELETE_ROWS
+            | code::MARIADB_DELETE_ROWS_COMPRESSED_V1
+            | code::MARIADB_DELETE_ROWS_COMPRESSED => RowsOp::Delete,
             _ => RowsOp::Insert,
         };
-        let compressed = code >= code::MARIADB_WRITE_ROWS_COMPRESSED_V1;
-        let v1 = matches!(code, code::WRITE_ROWS_V1..=code::DELETE_ROWS_V1
-            | code::MARIADB_WRITE_ROWS_COMPRESSED_V1..=code::MARIADB_DELETE_ROWS_COMPRESSED_V1);
-        Self { op, extra_header: !v1, compressed }
+        let v1 = code::WRITE_ROWS_V1..=code::DELETE_ROWS_V1;
+        let v1_compressed = code::MARIADB_WRITE_ROWS_COMPRESSED_V1..=code::MARIADB_DELETE_ROWS_COMPRESSED_V1;
+        let extra_header = !v1.contains(&code) && !v1_compressed.contains(&code);
+        Self { op, extra_header, compressed: code >= code::MARIADB_WRITE_ROWS_COMPRESSED_V1 }
     }
 }
 
