@@ -91,8 +91,8 @@ impl Step {
                 Cell::Text(written(out, |arena| shown(arena, format_args!("{a}.{b}.{c}.{d}")))?)
             }
             Self::Inet6 { prefix } => {
-                let address = std::net::Ipv6Addr::from(padded::<16>(c, *prefix)?);
-                Cell::Text(written(out, |arena| shown(arena, format_args!("{address}")))?)
+                let address = padded::<16>(c, *prefix)?;
+                Cell::Text(written(out, |arena| inet6(address, arena))?)
             }
             _ => return damage("a column is read in no known way"),
         })
@@ -109,6 +109,15 @@ pub(super) fn written(out: &mut BatchBuilder, f: impl FnOnce(&mut Vec<u8>) -> Re
 
 fn shown(arena: &mut Vec<u8>, text: std::fmt::Arguments<'_>) -> Read<()> {
     arena.write_fmt(text).map_err(|_| Damage::of("a value can't be written"))
+}
+
+/// As the server writes it: `::` for the longest run of zeros, and the form with dots for what embeds an IPv4 address.
+fn inet6(address: [u8; 16], arena: &mut Vec<u8>) -> Read<()> {
+    let [.., a, b, c, d] = address;
+    if address[..12] == [0; 12] && (a, b) != (0, 0) {
+        return shown(arena, format_args!("::{a}.{b}.{c}.{d}"));
+    }
+    shown(arena, format_args!("{}", std::net::Ipv6Addr::from(address)))
 }
 
 #[inline]
