@@ -154,8 +154,8 @@ impl<'a> Present<'a> {
 impl<'a> Images<'a> {
     fn open(rows: &'a Rows, plan: &'a Plan, home: Home) -> Read<Self> {
         let mut c = Cursor(&rows.body);
-        let columns = c.count()?;
-        if columns != plan.steps.len() {
+        let columns = plan.steps.len();
+        if c.length_encoded()? != columns as u64 {
             return damage("the number of columns is not that of the table's map");
         }
         let before = Present::read(&mut c, columns)?;
