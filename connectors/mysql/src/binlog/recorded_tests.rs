@@ -10,7 +10,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::collections::HashMap;
 
-const FILES: [(&str, Family, &[u8]); 4] = [
+pub(super) const FILES: [(&str, Family, &[u8]); 4] = [
     ("mariadb", Family::MariaDb, include_bytes!("../../tests/data/mariadb-10.11.binlog")),
     (
         "mariadb compressed",
@@ -23,7 +23,7 @@ const FILES: [(&str, Family, &[u8]); 4] = [
 const MOST: usize = 1 << 20;
 
 /// The events of a file, behind its 4 bytes of magic.
-fn events(file: &'static [u8]) -> Vec<Bytes> {
+pub(super) fn events(file: &'static [u8]) -> Vec<Bytes> {
     let mut rest = Bytes::from_static(file).slice(4..);
     let mut all = Vec::new();
     while !rest.is_empty() {
@@ -92,8 +92,8 @@ fn meaning(c: &MapColumn) -> ColumnType {
 }
 
 /// Decodes all that the assembler has ready.
-struct Reading {
-    assembler: Assembler,
+pub(super) struct Reading {
+    pub(super) assembler: Assembler,
     shapes: HashMap<String, Arc<TableSchema>>,
     decoder: RowDecoder,
     /// One line per event and row.
@@ -101,7 +101,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn new(family: Family) -> Self {
+    pub(super) fn new(family: Family) -> Self {
         Self {
             assembler: Assembler::new(family, true, MOST),
             shapes: HashMap::new(),
@@ -123,6 +123,13 @@ impl Reading {
             }
         }
         Ok(())
+    }
+
+    /// The event's images, one after the other.
+    pub(super) fn decoded(&mut self, rows: &Rows) -> caudal_core::Result<caudal_core::Batch> {
+        let mut out = BatchBuilder::default();
+        self.decoder.decode(rows, &shape(&rows.table), &mut out, |_, _| Ok(()))?;
+        Ok(out.build(caudal_core::Position::Source(caudal_core::SourcePosition::default()), None))
     }
 
     fn rows(&mut self, rows: &Rows) -> caudal_core::Result<()> {
