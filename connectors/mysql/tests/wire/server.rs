@@ -14,6 +14,9 @@ use std::time::Duration;
 pub(crate) const MARIADB: &str = "CAUDAL_TEST_MARIADB_URL";
 pub(crate) const MYSQL: &str = "CAUDAL_TEST_MYSQL_URL";
 
+/// Held by tests that change a server's global settings.
+pub(crate) static SETTINGS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 static SERVER_ID: AtomicU32 = AtomicU32::new(0);
 
 /// The server that the variable names; none, with a word to the reader, if it is not set.

@@ -1,6 +1,6 @@
 //! Where streams begin, how transactions are bracketed, how a stream ends.
 
-use super::server::{MARIADB, MYSQL, Server, decode};
+use super::server::{MARIADB, MYSQL, SETTINGS, Server, decode};
 use caudal_core::Fault;
 use caudal_mysql::binlog::{BinlogStream, EventKind, Start, StreamOptions};
 use caudal_mysql::connection::Family;
@@ -251,6 +251,7 @@ async fn idle_streams_beat_on_both_families() {
 /// A row above 16 MiB takes several packets.
 #[tokio::test]
 async fn rows_of_many_packets_arrive_whole() {
+    let _alone = SETTINGS.lock().await;
     for variable in [MARIADB, MYSQL] {
         let Some(mut server) = Server::open(variable, "wire_large").await else { continue };
         server.run("SET GLOBAL max_allowed_packet=134217728").await;

@@ -1,7 +1,7 @@
 //! Every column type, by the stream, against the text that SELECT gives.
 
 use super::corpus;
-use super::server::{MARIADB, MYSQL, Server, decode};
+use super::server::{MARIADB, MYSQL, SETTINGS, Server, decode};
 use super::text;
 use caudal_mysql::binlog::{RowsOp, Start};
 
@@ -59,12 +59,14 @@ async fn every_type_agrees(server: &mut Server, compression: &[&str]) {
 
 #[tokio::test]
 async fn every_type_of_mariadb_agrees_with_select() {
+    let _alone = SETTINGS.lock().await;
     let Some(mut server) = Server::open(MARIADB, "wire_types").await else { return };
     every_type_agrees(&mut server, &["SET GLOBAL log_bin_compress=0"]).await;
 }
 
 #[tokio::test]
 async fn every_type_of_mariadb_agrees_with_select_in_compressed_events() {
+    let _alone = SETTINGS.lock().await;
     let Some(mut server) = Server::open(MARIADB, "wire_types_compressed").await else { return };
     every_type_agrees(
         &mut server,
@@ -95,6 +97,7 @@ fn images(rows: &[super::server::Row]) -> Vec<Vec<Option<String>>> {
 /// MariaDB's default: the log tells neither names nor signedness; the shape known from the server is enough.
 #[tokio::test]
 async fn without_metadata_the_known_shape_is_enough() {
+    let _alone = SETTINGS.lock().await;
     for variable in [MARIADB, MYSQL] {
         let Some(mut server) = Server::open(variable, "wire_bare").await else { continue };
         let bare = if variable == MARIADB { "NO_LOG" } else { "MINIMAL" };
@@ -121,6 +124,7 @@ async fn without_metadata_the_known_shape_is_enough() {
 /// The forms of temporal values before MySQL 5.6, and MariaDB's own with fractions.
 #[tokio::test]
 async fn old_temporal_columns_agree_with_select() {
+    let _alone = SETTINGS.lock().await;
     let Some(mut server) = Server::open(MARIADB, "wire_old_times").await else { return };
     server.run("SET GLOBAL mysql56_temporal_format=OFF").await;
     let start = Start::Gtid(server.gtids().await);
