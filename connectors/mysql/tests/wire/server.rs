@@ -96,8 +96,8 @@ impl Server {
     /// The end of the binlog.
     pub(crate) async fn end(&mut self) -> Start {
         let query = match self.family() {
-            Family::MySql => "SHOW BINARY LOG STATUS",
-            Family::MariaDb => "SHOW MASTER STATUS",
+            Family::MySql if self.sql.version().number >= (8, 2, 0) => "SHOW BINARY LOG STATUS",
+            _ => "SHOW MASTER STATUS",
         };
         let row = self.rows(query).await.remove(0);
         let cell = |i: usize| row[i].clone().expect("a position");

@@ -154,6 +154,10 @@ async fn mariadb_resumes_after_any_transaction() {
 #[tokio::test]
 async fn tagged_gtids_are_streamed_and_resumed() {
     let Some(mut server) = Server::open(MYSQL, "wire_tags").await else { return };
+    if server.sql.version().number < (8, 3, 0) {
+        println!("tags came with MySQL 8.3: not tried");
+        return;
+    }
     server.run("CREATE TABLE t (id INT PRIMARY KEY)").await;
     let schema = server.shape("t").await;
     let mut seen = server.gtids().await;
