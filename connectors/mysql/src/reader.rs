@@ -134,7 +134,7 @@ impl MySqlReader {
             () = sleep_until(wake), if between && wake.is_some() => {}
         }
         if self.builder.size() >= self.config.batch_bytes || self.builder.events.len() >= MAX_EVENTS {
-            self.flush();
+            self.close_full();
         }
         Ok(())
     }
@@ -225,6 +225,17 @@ impl MySqlReader {
         } else if period {
             self.boundary = Some(self.builder.events.len());
             self.flush();
+        }
+    }
+
+    /// Rows that were skipped or dropped fill the builder too, but make no batch.
+    fn close_full(&mut self) {
+        if !self.builder.is_empty() {
+            return self.flush();
+        }
+        self.builder = BatchBuilder::default();
+        if let Some(tx) = &mut self.tx {
+            tx.delivered();
         }
     }
 
