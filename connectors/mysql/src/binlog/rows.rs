@@ -131,6 +131,8 @@ struct Images<'a> {
     after: Present<'a>,
     /// The column that is being read.
     column: usize,
+    /// Of updates with partial JSON: the documents of the image before, by column.
+    documents: Vec<(usize, &'a [u8])>,
 }
 
 /// Which columns an image has.
@@ -152,8 +154,8 @@ impl<'a> Present<'a> {
 impl<'a> Images<'a> {
     fn open(rows: &'a Rows, plan: &'a Plan, home: Home) -> Read<Self> {
         let mut c = Cursor(&rows.body);
-        let columns = c.count()?;
-        if columns != plan.steps.len() {
+        let columns = plan.steps.len();
+        if c.length_encoded()? != columns as u64 {
             return damage("the number of columns is not that of the table's map");
         }
         let before = Present::read(&mut c, columns)?;
@@ -167,6 +169,7 @@ impl<'a> Images<'a> {
             before,
             after,
             column: 0,
+            documents: Vec::new(),
         })
     }
 
@@ -180,9 +183,9 @@ impl<'a> Images<'a> {
             RowsOp::Insert => (NO_IMAGE, self.image(self.after, out)?),
             RowsOp::Delete => (self.image(self.before, out)?, NO_IMAGE),
             RowsOp::Update => {
+                self.documents.clear();
                 let before = self.image(self.before, out)?;
-                let after =
-                    if self.partial_json { self.partial(before, out)? } else { self.image(self.after, out)? };
+                let after = if self.partial_json { self.partial(out)? } else { self.image(self.after, out)? };
                 (before, after)
             }
         };
@@ -203,6 +206,9 @@ impl<'a> Images<'a> {
             let null = bit(nulls, nth);
             nth += 1;
             self.column = i;
+            if self.partial_json && !null {
+                self.keep_document(step)?;
+            }
             let cell = if null { Cell::Null } else { step.cell(&mut self.rest, self.home, out)? };
             out.cells.push(cell);
         }
@@ -210,7 +216,7 @@ impl<'a> Images<'a> {
     }
 
     /// An image after whose JSON columns may stand as differences to those of the image before.
-    fn partial(&mut self, before: u32, out: &mut BatchBuilder) -> Read<u32> {
+    fn partial(&mut self, out: &mut BatchBuilder) -> Read<u32> {
         const PARTIAL_JSON: u64 = 1;
         let partial = match self.rest.length_encoded()? & PARTIAL_JSON {
             0 => &[][..],
@@ -235,7 +241,7 @@ impl<'a> Images<'a> {
                 _ if null => Cell::Null,
                 Step::Json { prefix } if is_partial => {
                     let changes = bytes(&mut self.rest, *prefix)?;
-                    self.patched(before as usize + i, changes, out)?
+                    self.patched(changes, out)?
                 }
                 step => step.cell(&mut self.rest, self.home, out)?,
             };
@@ -244,11 +250,23 @@ impl<'a> Images<'a> {
         Ok(first)
     }
 
+    /// Remembers the document that is read next, if it is one.
+    fn keep_document(&mut self, step: &Step) -> Read<()> {
+        if let Step::Json { prefix } = step {
+            let mut ahead = self.rest;
+            self.documents.push((self.column, bytes(&mut ahead, *prefix)?));
+        }
+        Ok(())
+    }
+
     /// The document before with the changes applied; `Unchanged` where the log does not hold the one before.
-    fn patched(&self, before: usize, changes: &[u8], out: &mut BatchBuilder) -> Read<Cell> {
-        let _ = (before, changes);
-        let _ = written(out, |_| Ok(()))?;
-        Ok(Cell::Unchanged)
+    fn patched(&self, changes: &[u8], out: &mut BatchBuilder) -> Read<Cell> {
+        match self.documents.iter().find(|(column, _)| *column == self.column) {
+            Some((_, before)) => {
+                Ok(Cell::Json(written(out, |arena| json::write_patched(before, changes, arena))?))
+            }
+            None => Ok(Cell::Unchanged),
+        }
     }
 
     fn blame(&self, d: Damage, schema: &TableSchema) -> Damage {
