@@ -174,6 +174,15 @@ pub struct Raw {
     pub value: Option<Slice>,
 }
 
+/// A record of the log that is no event: damaged, or of a shape that nobody announced.
+#[derive(Clone, Debug)]
+pub struct Undecodable {
+    /// The record as it came; its slices are of the batch that holds this.
+    pub raw: Raw,
+    /// What is wrong with it, without the row's values.
+    pub cause: String,
+}
+
 /// Events, in order, with the position that is safe once all of them are durable.
 pub struct Batch {
     /// The bytes that slices point into.
@@ -192,10 +201,12 @@ pub struct Batch {
     pub ddl: Vec<Ddl>,
     /// For events read from the log: one for each of `events`; else empty.
     pub raw: Vec<Raw>,
+    /// Records of the log that could not be decoded. The engine treats them as rejected events: the position passes them.
+    pub undecodable: Vec<Undecodable>,
     /// Where a reader resumes once this batch, and all before, are durable.
     pub position: Position,
     /// What a writer's [`crate::Prepare`] made of it ahead of time.
-    pub prepared: Option<Box<dyn Any + Send>>,
+    pub prepared: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Batch {
@@ -211,6 +222,7 @@ impl Batch {
             boundary: None,
             ddl: Vec::new(),
             raw: Vec::new(),
+            undecodable: Vec::new(),
             position,
             prepared: None,
         }
@@ -290,6 +302,8 @@ pub struct BatchBuilder {
     pub ddl: Vec<Ddl>,
     /// Records of the log so far.
     pub raw: Vec<Raw>,
+    /// Records that could not be decoded so far.
+    pub undecodable: Vec<Undecodable>,
     tables: Vec<Arc<TableSchema>>,
 }
 
@@ -304,6 +318,7 @@ impl Default for BatchBuilder {
             transactions: Vec::new(),
             ddl: Vec::new(),
             raw: Vec::new(),
+            undecodable: Vec::new(),
             tables: Vec::new(),
         }
     }
@@ -397,6 +412,7 @@ impl BatchBuilder {
             boundary,
             ddl: self.ddl,
             raw: self.raw,
+            undecodable: self.undecodable,
             position,
             prepared: None,
         }

@@ -105,6 +105,7 @@ pub struct Rejected {
 /// Where rejected events go.
 #[async_trait]
 pub trait DeadLetters: Send + Sync {
-    /// Stores them durably; the engine calls it before the commit that passes them over.
+    /// Stores `rejected`, and all of the batch's `undecodable`, durably; the engine calls it at most once for a batch,
+    /// before the commit that passes them over.
     async fn put(&self, batch: &Batch, rejected: &[Rejected], attempts: u32) -> Result<()>;
 }

@@ -2,11 +2,13 @@
 //!
 //! A pipeline is `Reader -> transforms -> Writer`, then commit. Everything that passes between the stages is a [`Batch`]:
 //! rows as [`Cell`]s over shared buffers, with the [`Position`] that is safe once the batch is durable.
-//! `connectors/README.md` states the contract of the traits in MUST and SHOULD; `conformance` in the test kit runs it.
+//! `connectors/README.md` states the contract of the traits in MUST and SHOULD; `conformance` (a feature, for tests) runs it.
 
 pub mod batch;
 pub mod cell;
 pub mod check;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod connector;
 pub mod fault;
 pub mod position;
@@ -14,7 +16,9 @@ pub mod quantity;
 pub mod schema;
 pub mod temporal;
 
-pub use batch::{Batch, BatchBuilder, Boundary, Ddl, EventHead, Op, Raw, SnapshotMark, Transaction};
+pub use batch::{
+    Batch, BatchBuilder, Boundary, Ddl, EventHead, Op, Raw, SnapshotMark, Transaction, Undecodable,
+};
 pub use cell::{Cell, Slice};
 pub use check::{Check, Severity};
 pub use connector::{DeadLetters, Outcome, Prepare, Reader, Rejected, Sink, Source, Writer};
