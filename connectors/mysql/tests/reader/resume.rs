@@ -63,7 +63,11 @@ async fn a_reader_dropped_anywhere_goes_on_without_gap_or_repetition() {
             }
             let _ = next(&mut reader).await;
             drop(reader);
-            assert!(round < 1_000, "no progress: {total} of {expected} after {round} rounds, {:?}", stored.position);
+            assert!(
+                round < 1_000,
+                "no progress: {total} of {expected} after {round} rounds, {:?}",
+                stored.position
+            );
         }
         assert_eq!(total, expected);
         assert_eq!(seen.values().filter(|&&n| n != 1).count(), 0, "every event exactly once");

@@ -96,7 +96,7 @@ const MYSQL: &[Case] = &[
             "'{}'",
             "'1.0'",
             "'1e100'",
-            "CAST('2024-01-02 03:04:05.678901' AS JSON)",
+            "CAST(CAST('2024-01-02 03:04:05.678901' AS DATETIME(6)) AS JSON)",
             "JSON_OBJECT('d', CAST('12.50' AS DECIMAL(10,2)), 't', CAST('10:11:12' AS TIME), 'dt', CAST('2024-01-02' AS DATE), 'b', x'00FF')",
             "JSON_ARRAY(CAST('2024-01-02 03:04:05' AS DATETIME(3)), REPEAT('k', 300), -32769, 2147483648)",
             "NULL",
