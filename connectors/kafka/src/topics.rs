@@ -11,10 +11,11 @@ use crate::config::Resolved;
 use crate::faults::classify;
 use crate::replay::Replayer;
 use crate::topic_ids::{self, TopicIds};
-use caudal_core::{Error, Fault, Result, TableSchema};
+use caudal_core::{Check, Error, Fault, Result, TableSchema};
 use caudal_proto::side::TopicNames;
 use rdkafka::admin::{
-    AdminClient, AdminOptions, ConfigResource, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, NewPartitions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
 };
 use rdkafka::error::RDKafkaErrorCode as Code;
 use std::collections::{BTreeMap, HashMap};
@@ -266,17 +267,11 @@ impl Topics {
 
     /// Holds existing topics against what the rules need.
     async fn check(&self, present: &[&TopicSpec], existing: &HashMap<String, Topic>) -> Result<()> {
-        for chunk in present.chunks(100) {
-            let resources: Vec<_> = chunk.iter().map(|spec| ResourceSpecifier::Topic(&spec.name)).collect();
-            let answers = self
-                .admin
-                .describe_configs(&resources, &options())
-                .await
-                .map_err(|e| classify(e, "read the settings of topics"))?;
-            for (spec, answer) in chunk.iter().zip(answers) {
-                if let Ok(settings) = answer {
-                    refuse(spec, &settings)?;
-                }
+        let names: Vec<&str> = present.iter().map(|spec| spec.name.as_str()).collect();
+        let settings = self.settings(&names).await?;
+        for spec in present {
+            if let Some(settings) = settings.get(&spec.name) {
+                refuse(spec, settings)?;
             }
         }
         match present.iter().find(|spec| existing[&spec.name].partitions < spec.partitions) {
@@ -288,12 +283,67 @@ impl Topics {
             None => Ok(()),
         }
     }
+
+    /// The settings of existing topics, by topic; those that this user may not see are missing.
+    async fn settings(&self, topics: &[&str]) -> Result<HashMap<String, Settings>> {
+        let mut all = HashMap::new();
+        for chunk in topics.chunks(100) {
+            let resources: Vec<_> = chunk.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+            let answers = self
+                .admin
+                .describe_configs(&resources, &options())
+                .await
+                .map_err(|e| classify(e, "read the settings of topics"))?;
+            for resource in answers.into_iter().flatten() {
+                if let OwnedResourceSpecifier::Topic(name) = resource.specifier {
+                    let entries = resource.entries.into_iter().filter_map(|e| Some((e.name, e.value?)));
+                    all.insert(name, entries.collect());
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// What `caudal check` finds in the topics of a prefix that exist.
+    ///
+    /// # Errors
+    /// If the brokers do not answer.
+    pub(crate) async fn findings(&self, names: &TopicNames) -> Result<Vec<Check>> {
+        let existing = self.list().await?;
+        let resolved = self.clients.resolved();
+        let data = format!("{}.", names.prefix());
+        let of_prefix: Vec<&str> =
+            existing.keys().map(String::as_str).filter(|name| name.starts_with(&data)).collect();
+        let settings = self.settings(&of_prefix).await?;
+        let mut findings = Vec::new();
+        for (name, settings) in &settings {
+            // The policy tells for which kind of table the topic was made.
+            let keyed = settings.get("cleanup.policy").is_none_or(|policy| policy.contains("compact"));
+            if let Err(error) = refuse(&TopicSpec::data(name.clone(), 1, keyed, resolved), settings) {
+                let fix = error.hint_text().unwrap_or_default().to_owned();
+                findings.push(Check::error(name.clone(), error.to_string(), fix));
+            }
+        }
+        findings.sort_by(|a, b| a.subject.cmp(&b.subject));
+        if findings.is_empty() {
+            let brokers = resolved.config.brokers.join(", ");
+            let count = of_prefix.len();
+            findings.push(Check::ok(
+                "kafka",
+                format!("{brokers}: reachable, {count} data topics, settings as needed"),
+            ));
+        }
+        Ok(findings)
+    }
 }
 
+/// A topic's settings by name.
+type Settings = HashMap<String, String>;
+
 /// A setting that the broker does not tell passes: it has no such setting.
-fn refuse(spec: &TopicSpec, settings: &ConfigResource) -> Result<()> {
+fn refuse(spec: &TopicSpec, settings: &Settings) -> Result<()> {
     let unmet = spec.needs.iter().find_map(|need| {
-        let value = settings.get(need.setting().0)?.value.as_deref()?;
+        let value = settings.get(need.setting().0)?;
         (!need.met_by(value)).then_some((need, value))
     });
     let Some((need, value)) = unmet else { return Ok(()) };

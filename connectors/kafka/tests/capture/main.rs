@@ -4,7 +4,7 @@
 
 mod kit;
 
-use caudal_core::{Ddl, Fault, Op, Position, TableId};
+use caudal_core::{Ddl, Fault, Op, Position, Severity, TableId};
 use caudal_kafka::{CaptureOptions, Log};
 use kit::{Changes, brokers, config, log, open, prefix, put, read, table, values, watermarks};
 use rdkafka::ClientConfig;
@@ -466,6 +466,9 @@ async fn a_topic_whose_settings_would_break_a_promise_is_refused_with_the_comman
     let error = writer.write(&mut batch).await.unwrap_err();
     assert_eq!(error.fault(), Fault::Config);
     assert!(error.hint_text().unwrap().contains("cleanup.policy=compact"), "{error}");
+    let checks = log.capture_sink("plex", CaptureOptions::default()).check().await;
+    assert_eq!((checks[0].severity, checks[0].subject.as_str()), (Severity::Error, topic.as_str()));
+    assert!(checks[0].fix.as_ref().unwrap().contains("retention.ms=-1"), "{checks:?}");
 }
 
 #[tokio::test]
@@ -491,5 +494,5 @@ async fn a_row_over_the_limit_is_a_data_fault_before_anything_is_sent() {
 async fn unreachable_brokers_are_a_finding_of_check() {
     let log = Log::new(config("127.0.0.1:1"), "p").unwrap();
     let checks = log.capture_sink("plex", CaptureOptions::default()).check().await;
-    assert_eq!(checks[0].severity, caudal_core::Severity::Error);
+    assert_eq!(checks[0].severity, Severity::Error);
 }
