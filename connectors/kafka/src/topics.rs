@@ -6,7 +6,7 @@
 //! Side topics have one partition per source (see [`crate::tasks`]), `schemas` too: a source's open transaction holds up only
 //! its own readers.
 
-use crate::client::{Clients, Quiet, REQUEST_TIMEOUT, blocking};
+use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking};
 use crate::config::Resolved;
 use crate::faults::classify;
 use crate::replay::Replayer;
@@ -17,13 +17,18 @@ use rdkafka::admin::{
     AdminClient, AdminOptions, NewPartitions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
     TopicReplication,
 };
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::metadata::Metadata;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 /// Partitions of the per-source topics at first; more are added with the sources.
 pub(crate) const SIDE_PARTITIONS: u32 = 8;
+
+/// Events of a client's queue that are looked at after an attempt to reach the brokers.
+const EVENTS: usize = 200;
 
 /// How a topic is to be.
 #[derive(Clone, Debug)]
@@ -144,11 +149,17 @@ impl TopicSpec {
 pub(crate) struct Topics {
     clients: Clients,
     admin: Arc<AdminClient<Quiet>>,
+    /// Asks for metadata.
+    asker: Arc<BaseConsumer<Quiet>>,
 }
 
 impl Topics {
     pub(crate) fn new(clients: &Clients, role: &str) -> Result<Self> {
-        Ok(Self { clients: clients.clone(), admin: Arc::new(clients.admin(role)?) })
+        Ok(Self {
+            clients: clients.clone(),
+            admin: Arc::new(clients.admin(role)?),
+            asker: Arc::new(clients.reader(role, Isolation::Uncommitted)?),
+        })
     }
 
     /// Makes those that are missing, checks the others, and waits until all have a leader. Gives what is there, by name.
@@ -165,13 +176,14 @@ impl Topics {
     }
 
     /// All topics that this user may see. Asks for all at once: a request for one by name would have it auto-created.
+    ///
+    /// # Errors
+    /// `Config` for a wrong password or certificate, `Transient` if no broker answers.
     pub(crate) async fn list(&self) -> Result<HashMap<String, Topic>> {
-        let admin = Arc::clone(&self.admin);
+        let asker = Arc::clone(&self.asker);
+        let brokers = self.clients.resolved().config.brokers.join(", ");
         blocking(move || {
-            let metadata = admin
-                .inner()
-                .fetch_metadata(None, REQUEST_TIMEOUT)
-                .map_err(|e| classify(e, "list topics").hint("is a broker reachable at kafka.brokers?"))?;
+            let metadata = ask(&asker).map_err(|e| e.context(format!("list the topics of {brokers}")))?;
             let led = metadata.topics().iter().filter(|t| t.partitions().iter().all(|p| p.leader() >= 0));
             Ok(led
                 .map(|t| (t.name().to_owned(), Topic { partitions: t.partitions().len() as u32 }))
@@ -335,6 +347,30 @@ impl Topics {
         }
         Ok(findings)
     }
+}
+
+/// Asks for the cluster's metadata. What is wrong with the connections (a password, a certificate, nobody there) only the
+/// client's event queue tells: it is looked at between attempts, each of which is more patient.
+fn ask(asker: &BaseConsumer<Quiet>) -> Result<Metadata> {
+    for patience in [1, 2, 4, 8].map(Duration::from_secs) {
+        let failure = match asker.fetch_metadata(None, patience) {
+            Ok(metadata) => return Ok(metadata),
+            Err(e) => classify(e, "no answer"),
+        };
+        let mut down = false;
+        // Each look takes one event of the queue, and most are lines of the library's log.
+        for event in (0..EVENTS).filter_map(|_| asker.poll(Duration::ZERO)).filter_map(Result::err) {
+            down |= event.rdkafka_error_code() == Some(Code::AllBrokersDown);
+            let event = classify(event, "connect");
+            if event.fault() == Fault::Config {
+                return Err(event);
+            }
+        }
+        if down || failure.fault() == Fault::Config {
+            return Err(failure.hint("start the brokers, or correct `kafka.brokers`"));
+        }
+    }
+    Err(Error::transient("no answer").hint("is a broker reachable at `kafka.brokers`?"))
 }
 
 /// A topic's settings by name.

@@ -130,7 +130,7 @@ impl CaptureWriter {
             for spec in &data {
                 session.meet(&spec.name, ids.get(&spec.name).copied().unwrap_or_default());
             }
-            session.last_full = None;
+            session.full_wanted = true;
             Ok(session)
         })
         .await?;

@@ -491,8 +491,38 @@ async fn a_row_over_the_limit_is_a_data_fault_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn unreachable_brokers_are_a_finding_of_check() {
+async fn unreachable_brokers_are_a_finding_of_check_with_a_fix() {
     let log = Log::new(config("127.0.0.1:1"), "p").unwrap();
+    let start = Instant::now();
     let checks = log.capture_sink("plex", CaptureOptions::default()).check().await;
     assert_eq!(checks[0].severity, Severity::Error);
+    assert!(checks[0].message.contains("127.0.0.1:1") && checks[0].fix.is_some(), "{checks:?}");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+/// Brokers that want SASL/PLAIN and know the user `cdc` with the password `right` (`CAUDAL_TEST_KAFKA_SASL`).
+#[tokio::test]
+async fn a_wrong_password_is_for_the_operator() {
+    let Some(brokers) = std::env::var("CAUDAL_TEST_KAFKA_SASL").ok().filter(|b| !b.is_empty()) else {
+        return;
+    };
+    let mut config = config(&brokers);
+    config.sasl = Some(caudal_kafka::config::Sasl {
+        mechanism: caudal_kafka::config::Mechanism::Plain,
+        username: "cdc".into(),
+        password: "wrong".into(),
+    });
+    let mut right = config.clone();
+    if let Some(sasl) = &mut right.sasl {
+        sasl.password = "right".into();
+    }
+    let mut writer = open(&Log::new(right, &prefix()).unwrap(), "plex").await;
+    put(writer.as_mut(), Changes::new().insert(&table("orders", true), 1).boundary().build("p1"))
+        .await
+        .unwrap();
+    let log = Log::new(config, &prefix()).unwrap();
+    let error = log.capture_sink("plex", CaptureOptions::default()).open().await.err().unwrap();
+    assert_eq!(error.fault(), Fault::Config, "{error}");
+    assert!(error.hint_text().unwrap().contains("kafka.sasl"));
+    assert!(!error.to_string().contains("wrong"));
 }
