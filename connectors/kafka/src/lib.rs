@@ -17,6 +17,8 @@ mod reader;
 mod replay;
 mod schemas;
 mod sources;
+mod status;
+mod tap;
 mod tasks;
 mod topic_ids;
 mod topics;
@@ -29,4 +31,6 @@ pub use encode::{
 };
 pub use log::{CaptureOptions, Log};
 pub use reader::{Consistency, Freshness, LogSource, ReadOptions};
+pub use status::{PartitionStatus, SinkStatus, SourceStatus};
+pub use tap::{Tap, TapFrom, Tapped};
 pub use writer::statistics::Statistics;

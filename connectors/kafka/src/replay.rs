@@ -58,7 +58,7 @@ pub(crate) fn replay(
     role: &str,
     (topic, partition): (&str, i32),
     patience: Duration,
-    mut each: impl FnMut(Record<'_>) -> Result<()>,
+    each: impl FnMut(Record<'_>) -> Result<()>,
 ) -> Result<i64> {
     let what = || format!("read {topic}/{partition} to its end");
     let end = {
@@ -70,9 +70,25 @@ pub(crate) fn replay(
         }
         high
     };
+    replay_range(clients, role, (topic, partition), (Offset::Beginning, end), patience, each)
+}
+
+/// As [`replay`], from `start` up to `end`.
+///
+/// # Errors
+/// `Transient` if the end is not reached within `patience`.
+pub(crate) fn replay_range(
+    clients: &Clients,
+    role: &str,
+    (topic, partition): (&str, i32),
+    (start, end): (Offset, i64),
+    patience: Duration,
+    mut each: impl FnMut(Record<'_>) -> Result<()>,
+) -> Result<i64> {
+    let what = || format!("read {topic}/{partition} to offset {end}");
     let reader = clients.reader(role, Isolation::Committed)?;
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Beginning).map_err(|e| classify(e, what()))?;
+    list.add_partition_offset(topic, partition, start).map_err(|e| classify(e, what()))?;
     reader.assign(&list).map_err(|e| classify(e, what()))?;
     let deadline = Instant::now() + patience;
     loop {
