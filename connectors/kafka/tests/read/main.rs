@@ -114,7 +114,7 @@ async fn in_key_mode_each_row_comes_once_and_new_tables_are_shared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_loses_its_claim_stops_and_another_one_goes_on() {
+async fn when_an_instance_leaves_another_one_goes_on_undisturbed() {
     let log = log_or_return!();
     let mut capture = Capture::open(&log, "src").await;
     capture.transaction(&[change("a", Op::Create, 1)]).await;
@@ -127,17 +127,37 @@ async fn an_instance_that_loses_its_claim_stops_and_another_one_goes_on() {
         second.claim().await.unwrap();
         second
     });
+    drop((reader, first));
+    let second = tokio::time::timeout(support::PATIENCE, waiting).await.unwrap().unwrap();
+    let mut reader = second.open(Some(Position::Log(seen.position))).await.unwrap();
+    capture.transaction(&[change("a", Op::Create, 2)]).await;
+    assert_eq!(drain(reader.as_mut(), 1).await.of("a"), ["c2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_whose_partition_the_group_gives_away_stops_as_fenced() {
+    let log = log_or_return!();
+    let mut captures = Vec::new();
+    for source in ["s0", "s1"] {
+        let mut capture = Capture::open(&log, source).await;
+        capture.transaction(&[change(source, Op::Create, 1)]).await;
+        captures.push(capture);
+    }
+    let both = ["s0", "s1"];
+    let first = log.source("sink", &both, Consistency::Key);
+    first.claim().await.unwrap();
+    // Both tables were there, so the group's first member has both, and a second one takes over one of them.
+    let mut reader = first.open(None).await.unwrap();
+    let second = log.source("sink", &both, Consistency::Key);
+    second.claim().await.unwrap();
     let error = loop {
         if let Err(error) = reader.next().await {
             break error;
         }
     };
     assert_eq!(error.fault(), Fault::Fenced, "{error}");
-    drop((reader, first));
-    let second = tokio::time::timeout(support::PATIENCE, waiting).await.unwrap().unwrap();
-    let mut reader = second.open(Some(Position::Log(seen.position))).await.unwrap();
-    capture.transaction(&[change("a", Op::Create, 2)]).await;
-    assert_eq!(drain(reader.as_mut(), 1).await.of("a"), ["c2"]);
+    first.claim().await.unwrap();
+    assert!(first.open(None).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
