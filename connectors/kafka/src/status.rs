@@ -4,7 +4,8 @@ use crate::client::{Clients, Isolation, REQUEST_TIMEOUT, blocking};
 use crate::faults::classify;
 use crate::group;
 use crate::log::Log;
-use crate::replay::{Partition, ends, replay_range};
+use crate::offsets::{Bound, bounds, read_range};
+use crate::replay::Partition;
 use crate::sources::{self, Numbers};
 use caudal_core::{Error, Result};
 use caudal_proto::side::WatermarkRecord;
@@ -66,7 +67,7 @@ impl Log {
         let (clients, topic) = (self.clients.clone(), self.names.watermarks());
         blocking(move || {
             let names: Vec<Partition> = numbers.values().map(|n| (topic.clone(), *n)).collect();
-            let ends = ends(&clients.reader("status", Isolation::Committed)?, &names)?;
+            let ends = bounds(&clients.reader("status", Isolation::Committed)?, &names, Bound::End)?;
             let mut all = Vec::new();
             for (source, number) in numbers {
                 let end = ends.get(&(topic.clone(), number)).copied().unwrap_or(0);
@@ -106,7 +107,7 @@ fn read_sink(
     numbers: &Numbers,
     data: Vec<Partition>,
 ) -> Result<SinkStatus> {
-    let ends = ends(&clients.reader("status", Isolation::Committed)?, &data)?;
+    let ends = bounds(&clients.reader("status", Isolation::Committed)?, &data, Bound::End)?;
     let sides = numbers.values().map(|n| (watermarks.to_owned(), *n));
     let committed = committed(clients, group, data.iter().cloned().chain(sides))?;
     let mut status = SinkStatus::default();
@@ -175,17 +176,10 @@ fn watermark_below(
         }
         let start = (offset - back).max(first);
         let mut last = None;
-        replay_range(
-            clients,
-            "status",
-            (topic, partition),
-            (Offset::Offset(start), offset),
-            REQUEST_TIMEOUT,
-            |(_, value, _)| {
-                last = value.map(<[u8]>::to_vec);
-                Ok(())
-            },
-        )?;
+        read_range(clients, "status", (topic, partition), start..offset, |(_, value, _)| {
+            last = value.map(<[u8]>::to_vec);
+            Ok(())
+        })?;
         if let Some(value) = last {
             let record = serde_json::from_slice(&value);
             return record.map(Some).map_err(|e| {

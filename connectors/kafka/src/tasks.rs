@@ -10,7 +10,7 @@
 
 use crate::client::{Clients, Quiet, REQUEST_TIMEOUT, blocking, log};
 use crate::faults::classify;
-use crate::replay::replay;
+use crate::replay::Replayer;
 use crate::topics::{TopicSpec, Topics};
 use caudal_core::{Error, Fault, Result};
 use caudal_proto::side::{TaskRecord, TopicNames, VERSION};
@@ -23,6 +23,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -63,11 +64,13 @@ pub(crate) struct Membership {
     clients: Clients,
     names: TopicNames,
     member: Mutex<Option<Member>>,
+    /// Numbers given; they never change.
+    numbers: Mutex<BTreeMap<String, i32>>,
 }
 
 impl Membership {
     pub(crate) fn new(clients: Clients, names: TopicNames) -> Self {
-        Self { clients, names, member: Mutex::new(None) }
+        Self { clients, names, member: Mutex::new(None), numbers: Mutex::default() }
     }
 
     /// The source's number, given to it if it has none yet. Makes the side topics.
@@ -75,6 +78,17 @@ impl Membership {
     /// # Errors
     /// As [`Topics::ensure`], and `Transient` if others keep taking the numbers.
     pub(crate) async fn number(&self, source: &str) -> Result<i32> {
+        if let Some(number) = self.numbers.lock().ok().and_then(|numbers| numbers.get(source).copied()) {
+            return Ok(number);
+        }
+        let number = self.take_number(source).await?;
+        if let Ok(mut numbers) = self.numbers.lock() {
+            numbers.insert(source.to_owned(), number);
+        }
+        Ok(number)
+    }
+
+    async fn take_number(&self, source: &str) -> Result<i32> {
         let topics = Topics::new(&self.clients, &format!("{source}-tasks"))?;
         topics.ensure(&TopicSpec::side(&self.names, self.clients.resolved())).await?;
         for _ in 0..ROUNDS {
@@ -181,7 +195,7 @@ async fn read(clients: &Clients, names: &TopicNames, role: &str) -> Result<Numbe
     let (clients, topic, role) = (clients.clone(), names.tasks(), role.to_owned());
     blocking(move || {
         let mut numbers = Numbers::default();
-        replay(&clients, &role, (&topic, 0), REQUEST_TIMEOUT, |(_, value, _)| {
+        Replayer::new(&clients, &role).replay(&[(topic, 0)], REQUEST_TIMEOUT, |_, (_, value, _)| {
             if let Some(record) = value.and_then(|v| serde_json::from_slice(v).ok()) {
                 numbers.take(record);
             }
@@ -229,6 +243,7 @@ struct State {
 struct Member {
     state: watch::Receiver<State>,
     stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Member {
@@ -238,8 +253,9 @@ impl Member {
         config.set("partition.assignment.strategy", "cooperative-sticky");
         config.set("enable.auto.commit", "false");
         config.set("auto.offset.reset", "latest");
-        config.set("session.timeout.ms", "15000");
-        config.set("heartbeat.interval.ms", "3000");
+        // After a crash the group gives the source to nobody else, not even the restarted daemon, for this long.
+        config.set("session.timeout.ms", "6000");
+        config.set("heartbeat.interval.ms", "2000");
         config.set("topic.metadata.refresh.interval.ms", "10000");
         let (sender, state) = watch::channel(State::default());
         let consumer: BaseConsumer<Owned> = config
@@ -248,24 +264,29 @@ impl Member {
         consumer.subscribe(&[&topic]).map_err(|e| classify(e, format!("subscribe to {topic}")))?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("caudal-tasks".into())
             .spawn(move || poll(&consumer, &stopped))
             .map_err(|e| Error::transient("start the thread of the group membership").because(e))?;
-        Ok(Self { state, stop })
+        Ok(Self { state, stop, thread: Some(thread) })
     }
 }
 
+// Waits (some 100 ms, at the end of the daemon) until the group is told: else it gives the sources to nobody for a while.
 impl Drop for Member {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by its hook, and nothing is left to undo.
+            let _ = thread.join();
+        }
     }
 }
 
 /// Serves the membership. The records themselves are read elsewhere.
 fn poll(consumer: &BaseConsumer<Owned>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
-        if let Some(Err(error)) = consumer.poll(Duration::from_millis(200)) {
+        if let Some(Err(error)) = consumer.poll(Duration::from_millis(50)) {
             let error = classify(error, "take part in the group of captures");
             if error.fault() == Fault::Config {
                 consumer.context().sender.send_modify(|s| s.failure = Some(error.to_string()));
