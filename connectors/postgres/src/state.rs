@@ -79,7 +79,8 @@ impl State {
                  sink text PRIMARY KEY, complete_to timestamptz NOT NULL, source_position text NOT NULL,
                  applied_at timestamptz NOT NULL);
              COMMENT ON TABLE {freshness} IS
-                 'complete_to: the source''s clock up to which this sink shows everything that was committed there';
+                 'complete_to: the clock of the source, up to which this sink shows everything that was committed there; \
+                 of several sources, the one that was heard of last';
              COMMIT",
             lock = advisory(&self.schema),
             sinks = self.sinks,
@@ -222,9 +223,9 @@ impl State {
     pub(crate) async fn tell_freshness(&self, connection: &Connection, boundary: &Boundary) -> Result<()> {
         let config = connection.config();
         let sql = format!(
-            "INSERT INTO {} AS f (sink, complete_to, source_position, applied_at) \
+            "INSERT INTO {} (sink, complete_to, source_position, applied_at) \
              VALUES ($1, to_timestamp(0) + $2 * interval '1 microsecond', $3, clock_timestamp()) \
-             ON CONFLICT (sink) DO UPDATE SET complete_to = greatest(f.complete_to, excluded.complete_to), \
+             ON CONFLICT (sink) DO UPDATE SET complete_to = excluded.complete_to, \
              source_position = excluded.source_position, applied_at = excluded.applied_at",
             self.freshness
         );

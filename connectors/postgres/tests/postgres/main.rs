@@ -13,4 +13,5 @@ mod pace;
 mod rejects;
 mod rows;
 mod shapes;
+mod tls;
 mod types;
