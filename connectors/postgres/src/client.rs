@@ -181,6 +181,10 @@ fn classify(db: &DbError, config: &Resolved) -> (Fault, Option<String>) {
             ),
         );
     }
+    if *code == SqlState::LOCK_NOT_AVAILABLE {
+        let hint = "somebody else holds a lock on the table: look for open transactions in pg_stat_activity; it is tried again";
+        return (Fault::Transient, Some(hint.to_owned()));
+    }
     match &code.code()[..2] {
         "28" => {
             (Fault::Config, Some(format!("correct user ({user}) and password of the URL, and pg_hba.conf")))

@@ -9,6 +9,7 @@ mod crash;
 mod database;
 mod fence;
 mod input;
+mod model;
 mod pace;
 mod rejects;
 mod rows;
