@@ -3,6 +3,7 @@
 mod check;
 mod cli;
 mod compose;
+mod embedded;
 mod exit;
 mod init;
 mod logging;

@@ -6,15 +6,21 @@
 pub mod config;
 
 mod client;
+mod dead_letters;
 mod decode;
 mod encode;
 mod faults;
+mod group;
 mod log;
 mod murmur2;
+mod reader;
 mod replay;
+mod schemas;
+mod sources;
 mod tasks;
 mod topic_ids;
 mod topics;
+mod watermarks;
 mod writer;
 
 pub use config::Config;
@@ -22,4 +28,5 @@ pub use encode::{
     EncodeOptions, Encoder, NEW_KEY_HEADER, OLD_KEY_HEADER, TRUNCATE_HEADER, TRUNCATE_KEY, system_clock,
 };
 pub use log::{CaptureOptions, Log};
+pub use reader::{Consistency, Freshness, LogSource, ReadOptions};
 pub use writer::statistics::{Counts, Statistics};

@@ -7,7 +7,7 @@
 use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT};
 use crate::faults::classify;
 use caudal_core::{Error, Result};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
@@ -59,22 +59,7 @@ impl Replayer {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let reader = self.uncommitted()?;
-        let context = || format!("ask for the ends of {} partitions", partitions.len());
-        let mut list = TopicPartitionList::with_capacity(partitions.len());
-        for (topic, partition) in partitions {
-            list.add_partition_offset(topic, *partition, Offset::End).map_err(|e| classify(e, context()))?;
-        }
-        let answer = reader.offsets_for_times(list, REQUEST_TIMEOUT).map_err(|e| classify(e, context()))?;
-        let mut ends = BTreeMap::new();
-        for element in answer.elements() {
-            element.error().map_err(|e| classify(e, context()))?;
-            let Offset::Offset(end) = element.offset() else {
-                return Err(Error::transient(context()));
-            };
-            ends.insert((element.topic().to_owned(), element.partition()), end);
-        }
-        Ok(ends)
+        ends(self.uncommitted()?, partitions)
     }
 
     /// Gives each committed record of the partitions, from their starts up to the ends that they have now; the first
@@ -170,4 +155,33 @@ fn position(positions: &TopicPartitionList, (topic, partition): &Partition) -> i
         Some(Offset::Offset(offset)) => offset,
         _ => -1,
     }
+}
+
+/// Where partitions end for `reader`: with `read_uncommitted` the log's end, with `read_committed` the first open
+/// transaction. One request per broker.
+///
+/// # Errors
+/// `Transient` if a partition's leader does not answer.
+pub(crate) fn ends<C: ConsumerContext>(
+    reader: &BaseConsumer<C>,
+    partitions: &[Partition],
+) -> Result<BTreeMap<Partition, i64>> {
+    if partitions.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let context = || format!("ask for the ends of {} partitions", partitions.len());
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for (topic, partition) in partitions {
+        list.add_partition_offset(topic, *partition, Offset::End).map_err(|e| classify(e, context()))?;
+    }
+    let answer = reader.offsets_for_times(list, REQUEST_TIMEOUT).map_err(|e| classify(e, context()))?;
+    let mut ends = BTreeMap::new();
+    for element in answer.elements() {
+        element.error().map_err(|e| classify(e, context()))?;
+        let Offset::Offset(end) = element.offset() else {
+            return Err(Error::transient(context()));
+        };
+        ends.insert((element.topic().to_owned(), element.partition()), end);
+    }
+    Ok(ends)
 }

@@ -137,18 +137,7 @@ impl Membership {
     }
 
     async fn read(&self, source: &str) -> Result<Numbers> {
-        let (clients, topic, role) = (self.clients.clone(), self.names.tasks(), format!("{source}-tasks"));
-        blocking(move || {
-            let mut numbers = Numbers::default();
-            Replayer::new(&clients, &role).replay(&[(topic, 0)], REQUEST_TIMEOUT, |_, (_, value, _)| {
-                if let Some(record) = value.and_then(|v| serde_json::from_slice(v).ok()) {
-                    numbers.take(record);
-                }
-                Ok(())
-            })?;
-            Ok(numbers)
-        })
-        .await
+        read(&self.clients, &self.names, &format!("{source}-tasks")).await
     }
 
     async fn write(&self, role: &str, records: Vec<(String, i32)>) -> Result<()> {
@@ -187,6 +176,33 @@ impl Membership {
         }
         Ok(())
     }
+}
+
+/// The sources that have a number, and it.
+///
+/// # Errors
+/// `Transient` if the tasks topic is not there, or its broker does not answer.
+pub(crate) async fn numbers(
+    clients: &Clients,
+    names: &TopicNames,
+    role: &str,
+) -> Result<BTreeMap<String, i32>> {
+    Ok(read(clients, names, role).await?.by_source)
+}
+
+async fn read(clients: &Clients, names: &TopicNames, role: &str) -> Result<Numbers> {
+    let (clients, topic, role) = (clients.clone(), names.tasks(), role.to_owned());
+    blocking(move || {
+        let mut numbers = Numbers::default();
+        Replayer::new(&clients, &role).replay(&[(topic, 0)], REQUEST_TIMEOUT, |_, (_, value, _)| {
+            if let Some(record) = value.and_then(|v| serde_json::from_slice(v).ok()) {
+                numbers.take(record);
+            }
+            Ok(())
+        })?;
+        Ok(numbers)
+    })
+    .await
 }
 
 #[derive(Default)]

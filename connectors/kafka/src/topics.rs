@@ -123,6 +123,16 @@ impl TopicSpec {
         vec![positions, watermarks, schemas, tasks]
     }
 
+    /// A sink's dead letters: kept until they are dropped.
+    pub(crate) fn dead_letters(names: &TopicNames, sink: &str, resolved: &Resolved) -> Self {
+        let needs = vec![Need::Exactly("cleanup.policy", "compact".into())];
+        let mut spec = Self::new(names.dead_letters(sink), 1, resolved, needs);
+        // A letter is its record and the headers that say why.
+        let limit = resolved.config.topics.max_message_bytes.bytes() + (1 << 20);
+        spec.settings.insert("max.message.bytes".into(), limit.to_string());
+        spec
+    }
+
     /// Debezium's topic of schema changes: kept for ever.
     pub(crate) fn schema_changes(names: &TopicNames, resolved: &Resolved) -> Self {
         let needs = vec![

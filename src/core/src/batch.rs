@@ -340,6 +340,19 @@ impl BatchBuilder {
             + self.events.len() * size_of::<EventHead>()
     }
 
+    /// The bytes of a slice of this builder: for readers that compare rows before they hand them on.
+    ///
+    /// # Panics
+    /// If the slice is not of this builder.
+    #[must_use]
+    pub fn bytes(&self, slice: Slice) -> &[u8] {
+        let buffer = match slice.buffer {
+            0 => &self.arena[..],
+            n => &self.buffers[n as usize][..],
+        };
+        &buffer[slice.offset as usize..][..slice.len as usize]
+    }
+
     /// Adds a buffer and gives its number.
     pub fn buffer(&mut self, bytes: Bytes) -> u32 {
         self.foreign_bytes += bytes.len();

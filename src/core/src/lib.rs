@@ -16,7 +16,9 @@ pub mod quantity;
 pub mod schema;
 pub mod temporal;
 
-pub use batch::{Batch, BatchBuilder, Boundary, Ddl, EventHead, Op, Raw, SnapshotMark, Transaction, Undecodable};
+pub use batch::{
+    Batch, BatchBuilder, Boundary, Ddl, EventHead, Op, Raw, SnapshotMark, Transaction, Undecodable,
+};
 pub use cell::{Cell, Slice};
 pub use check::{Check, Severity};
 pub use connector::{DeadLetters, Outcome, Prepare, Reader, Rejected, Sink, Source, Writer};

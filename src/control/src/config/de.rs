@@ -52,7 +52,8 @@ impl Mistake {
     /// An unknown key of the outermost level may have meant one of `others` too.
     fn beside(mut self, others: &[&str]) -> Self {
         if let (Some(known), [field]) = (self.known, self.steps.as_slice()) {
-            let all: Vec<&str> = others.iter().chain(known).copied().collect();
+            let own = known.iter().filter(|key| !others.contains(key));
+            let all: Vec<&str> = others.iter().chain(own).copied().collect();
             self.fix = Some(known_keys(field, &all));
         }
         self

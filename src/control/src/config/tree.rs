@@ -52,7 +52,7 @@ impl Node {
         }
         serde_saphyr::from_str::<Spanned<Value>>(text).map(Self::from).map_err(|error| {
             let line = error.location().map_or(0, |at| at.line());
-            Problem::at(line, "", first_line(&error.without_snippet().to_string())).fix(
+            Problem::at(line, "", cause(error.without_snippet())).fix(
                 "make it valid YAML: two spaces per level, `key: value`, text with `: ` or `#` in quotes",
             )
         })
@@ -127,9 +127,15 @@ impl From<Spanned<Value>> for Node {
     }
 }
 
-/// The parser's message has its position in a line of its own; ours says it otherwise.
-fn first_line(message: &str) -> String {
-    message.lines().next().unwrap_or_default().trim().to_owned()
+/// The parser's message, without its position (ours says it otherwise) and without its advice to programmers.
+fn cause(error: &serde_saphyr::Error) -> String {
+    if let serde_saphyr::Error::DuplicateMappingKey { key, .. } = error {
+        return format!("the key `{}` is there twice", key.as_deref().unwrap_or_default());
+    }
+    let message = error.to_string();
+    let line = message.lines().next().unwrap_or_default();
+    let end = line.rfind(" at line ").unwrap_or(line.len());
+    line[..end].trim().to_owned()
 }
 
 impl<'de> Deserialize<'de> for Value {
