@@ -17,6 +17,9 @@ use tokio_postgres::{Client, Row};
 /// Bytes of one COPY message.
 const COPY_CHUNK: usize = 256 << 10;
 
+/// Begins a transaction, whatever the user's defaults are: the fence relies on READ COMMITTED.
+pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
 /// A parameter with its type.
 pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 

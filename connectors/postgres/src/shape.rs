@@ -69,11 +69,12 @@ impl Shaper<'_> {
         Ok(Plan::new(self.schema, &names, place, stage, &relation, config.json))
     }
 
-    fn stage_name(&self, (schema, table): (&str, &str)) -> String {
+    fn stage_name(&self, (schema, table): (&str, &str)) -> (String, String) {
         let config = self.connection.config();
         // One worker writes a sink: its stages are told apart by sink and table.
         let name = format!("stage_{:016x}_{:016x}", fnv(&config.name), fnv(&format!("{schema}.{table}")));
-        self.state.stage(&name)
+        let quoted = self.state.stage(&name);
+        (name, quoted)
     }
 
     fn check_names(&self) -> Result<()> {
@@ -94,7 +95,15 @@ impl Shaper<'_> {
 
     async fn run(&self, sql: &str, doing: &str) -> Result<()> {
         let doing = format!("{doing} for {}", self.schema.id);
-        self.connection.batch(sql).await.doing(self.connection.config(), doing)
+        self.connection.batch(sql).await.map_err(|failure| {
+            if failure.is_data() {
+                // Rows that are there stand in the way; no event is to blame.
+                let cause = failure.data_cause();
+                return Error::config(format!("{doing}: {cause}"))
+                    .hint("mend the rows or the constraint; it is tried again");
+            }
+            failure.into_error(self.connection.config(), doing)
+        })
     }
 
     async fn find(&self, (schema, table): (&str, &str)) -> Result<Option<Relation>> {
@@ -205,8 +214,7 @@ impl Shaper<'_> {
     pub(crate) async fn stage(connection: &Connection, state: &State, plan: &Plan) -> Result<(), Failure> {
         let wanted: Vec<(String, String)> =
             plan.stage_columns().into_iter().map(|(n, t)| (n, t.to_owned())).collect();
-        let name = plan.stage.rsplit_once('.').map_or("", |(_, name)| name.trim_matches('"'));
-        let there = Relation::find(connection, state.schema(), name).await?;
+        let there = Relation::find(connection, state.schema(), &plan.stage_name).await?;
         if let Some(relation) = there {
             let columns: Vec<(String, String)> =
                 relation.columns.iter().map(|c| (c.name.clone(), c.sql.clone())).collect();

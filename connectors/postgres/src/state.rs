@@ -9,7 +9,7 @@
 //! restored or edited underneath.
 
 use crate::catalog::schema_exists;
-use crate::client::{Connection, Doing, Failure};
+use crate::client::{BEGIN, Connection, Doing, Failure};
 use crate::quote::{ident, qualified};
 use caudal_core::{Boundary, Error, LogOffset, Result};
 use std::collections::HashMap;
@@ -64,7 +64,7 @@ impl State {
             format!("CREATE SCHEMA IF NOT EXISTS {};", ident(&self.schema))
         };
         let sql = format!(
-            "BEGIN; SELECT pg_advisory_xact_lock({lock});
+            "{BEGIN}; SELECT pg_advisory_xact_lock({lock});
              {schema}
              CREATE TABLE IF NOT EXISTS {sinks} (
                  sink text PRIMARY KEY, epoch bigint NOT NULL, taken_over_at timestamptz NOT NULL DEFAULT now());
@@ -107,7 +107,7 @@ impl State {
         let lock_timeout = config.lock_timeout.as_millis();
         connection
             .batch(&format!(
-                "BEGIN; SET LOCAL lock_timeout = {lock_timeout}; SET LOCAL statement_timeout = 0"
+                "{BEGIN}; SET LOCAL lock_timeout = {lock_timeout}; SET LOCAL statement_timeout = 0"
             ))
             .await
             .doing(config, doing())?;

@@ -89,8 +89,9 @@ impl PgWriter {
         let lock_timeout = self.config.lock_timeout.as_millis();
         // A transaction that hangs (a stopped process) must not hold its locks for ever; deferrable foreign keys wait for the end.
         format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {lock_timeout}; SET LOCAL statement_timeout = 0; \
-             SET LOCAL idle_in_transaction_session_timeout = '60s'; SET CONSTRAINTS ALL DEFERRED;"
+            "{}; SET LOCAL lock_timeout = {lock_timeout}; SET LOCAL statement_timeout = 0; \
+             SET LOCAL idle_in_transaction_session_timeout = '60s'; SET CONSTRAINTS ALL DEFERRED;",
+            crate::client::BEGIN
         )
     }
 
