@@ -1,6 +1,6 @@
 //! Caudal's own tables in the database, and the fence.
 //!
-//! **Why only one writer's rows are ever visible.** `sinks.epoch` counts who took over. [`take_over`] raises it, which waits for any
+//! **Why only one writer's rows are ever visible.** `sinks.epoch` counts who took over. `take_over` raises it, which waits for any
 //! transaction that holds the row. The last statements of each batch's transaction are: lock that row FOR SHARE *if it still
 //! has our epoch*, then move the offsets *from what we read or wrote last*. Either the owner before has locked the row: then the
 //! take-over waits until it committed, and reads its offsets; or the take-over was first: then the lock finds another epoch, the

@@ -304,8 +304,8 @@ impl PgWriter {
         self.accepted = Accepted::default();
         self.tables.clear();
         // Best effort: the connection ends with the writer, and the transaction with the connection.
-        if let Err(failure) = self.connection.batch("ROLLBACK").await {
-            tracing::debug!(sink = self.config.name, ?failure, "rollback");
+        if self.connection.batch("ROLLBACK").await.is_err() {
+            tracing::debug!(sink = self.config.name, "the rollback did not reach the server");
         }
     }
 }
@@ -370,7 +370,11 @@ impl Writer for PgWriter {
             self.roll_back().await;
             return Err(error);
         }
-        self.connection.batch("COMMIT").await.doing(&self.config, "commit")?;
+        if let Err(failure) = self.connection.batch("COMMIT").await {
+            // Refused (a deferred foreign key), or its outcome is unknown: what is stored tells, to the next `resume`.
+            self.roll_back().await;
+            return Err(failure.into_error(&self.config, "commit"));
+        }
         (self.open, self.marked) = (false, false);
         let accepted = std::mem::take(&mut self.accepted);
         let position = log_position(&accepted.moved);
