@@ -16,3 +16,4 @@ mod rows;
 mod shapes;
 mod tls;
 mod types;
+mod whole;
