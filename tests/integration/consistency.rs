@@ -68,9 +68,9 @@ async fn never_half(family: Family, kafka: bool, name: &str) {
     let (end, mut looks, mut seen) =
         (Instant::now() + Duration::from_secs(8), 0, std::collections::HashSet::new());
     while Instant::now() < end {
-        assert_eq!(total(&sink, &db).await, 2 * ACCOUNTS * EACH, "half a transaction is visible");
-        let query = format!("SELECT sum(balance)::bigint FROM \"{db}\".checking");
-        let half: i64 = sink.connect().await.unwrap().query_one(&query, &[]).await.unwrap().get(0);
+        assert_eq!(total(&sink, "public").await, 2 * ACCOUNTS * EACH, "half a transaction is visible");
+        let query = "SELECT sum(balance)::bigint FROM public.checking";
+        let half: i64 = sink.connect().await.unwrap().query_one(query, &[]).await.unwrap().get(0);
         seen.insert(half);
         looks += 1;
     }

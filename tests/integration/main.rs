@@ -6,3 +6,4 @@
 mod consistency;
 mod crash;
 mod kit;
+mod types;

@@ -16,8 +16,10 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use crate::canon::{SourceColumn, from_mysql, from_postgres};
 use crate::{patience, postgres};
 
-/// At most so many differences are described; all are counted.
-const DESCRIBED: usize = 10;
+/// At most so many differences of a table are described; all are counted.
+const DESCRIBED: usize = 5;
+/// At most so many over several tables.
+const DESCRIBED_IN_ALL: usize = 60;
 /// Between the columns of a row's canonical text; NULL is a text that no value has.
 const SEPARATOR: char = '\u{1f}';
 const NULL: &str = "\u{0}";
@@ -48,6 +50,8 @@ pub struct Comparison {
     pub surplus: u64,
     /// Rows that both have, with other values.
     pub different: u64,
+    /// Tables of which a side can't be read: not created yet, a column missing, a value that isn't of its type.
+    pub unreadable: u64,
     /// The first findings in words.
     pub findings: Vec<String>,
 }
@@ -91,6 +95,18 @@ impl TablePair {
         };
         self.strike_off(&client, &columns, &types, source, &mut result).await?;
         Ok(result)
+    }
+
+    /// The source's rows in canonical text, their columns separated by a blank, a bar and a blank.
+    ///
+    /// # Errors
+    /// When the source can't be read.
+    pub async fn source_texts(&self, source_url: &str) -> Result<Vec<String>> {
+        let mut conn = crate::mysql::connect(source_url).await?;
+        let columns = source_columns(&mut conn, &self.database, &self.table).await?;
+        let rows = self.read_source(&mut conn, &columns).await?;
+        conn.disconnect().await?;
+        Ok(rows.values().flatten().map(|r| show(r)).collect())
     }
 
     async fn sink_types(&self, client: &Client, columns: &[SourceColumn]) -> Result<Vec<String>> {
@@ -199,7 +215,7 @@ impl Comparison {
     /// True when both sides hold the same rows.
     #[must_use]
     pub fn is_equal(&self) -> bool {
-        self.missing == 0 && self.surplus == 0 && self.different == 0
+        self.missing == 0 && self.surplus == 0 && self.different == 0 && self.unreadable == 0
     }
 
     fn describe(&mut self, text: impl FnOnce() -> String) {
@@ -215,8 +231,9 @@ impl Comparison {
         self.missing += other.missing;
         self.surplus += other.surplus;
         self.different += other.different;
+        self.unreadable += other.unreadable;
         self.findings.extend(other.findings);
-        self.findings.truncate(DESCRIBED);
+        self.findings.truncate(DESCRIBED_IN_ALL);
     }
 }
 
@@ -224,23 +241,24 @@ impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} rows in the source, {} in the sink: {} missing, {} surplus, {} different",
-            self.source_rows, self.sink_rows, self.missing, self.surplus, self.different
+            "{} rows in the source, {} in the sink: {} missing, {} surplus, {} different, {} tables unreadable",
+            self.source_rows, self.sink_rows, self.missing, self.surplus, self.different, self.unreadable
         )?;
         self.findings.iter().try_for_each(|line| writeln!(f, "  {line}"))
     }
 }
 
-/// Compares all pairs as they are now.
-///
-/// # Errors
-/// As [`TablePair::compare`].
-pub async fn compare_all(pairs: &[TablePair], source_url: &str, sink_url: &str) -> Result<Comparison> {
+/// Compares all pairs as they are now. A table that can't be read is a finding, not an error: the others are compared all the same.
+pub async fn compare_all(pairs: &[TablePair], source_url: &str, sink_url: &str) -> Comparison {
     let mut sum = Comparison::default();
     for pair in pairs {
-        sum.add(pair.compare(source_url, sink_url).await?);
+        sum.add(pair.compare(source_url, sink_url).await.unwrap_or_else(|e| Comparison {
+            unreadable: 1,
+            findings: vec![format!("{e:#}")],
+            ..Comparison::default()
+        }));
     }
-    Ok(sum)
+    sum
 }
 
 /// Waits until all pairs are equal; the source must be at rest.
@@ -255,8 +273,7 @@ pub async fn wait_equal(
 ) -> Result<Comparison> {
     let last = std::cell::RefCell::new(Comparison::default());
     let probe = async || {
-        *last.borrow_mut() = Comparison::default();
-        let comparison = compare_all(pairs, source_url, sink_url).await?;
+        let comparison = compare_all(pairs, source_url, sink_url).await;
         let equal = comparison.is_equal();
         *last.borrow_mut() = comparison;
         Ok(equal)

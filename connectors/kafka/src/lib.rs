@@ -29,4 +29,4 @@ pub use encode::{
 };
 pub use log::{CaptureOptions, Log};
 pub use reader::{Consistency, Freshness, LogSource, ReadOptions};
-pub use writer::statistics::Statistics;
+pub use writer::statistics::{Counts, Statistics};

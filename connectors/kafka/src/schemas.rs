@@ -95,10 +95,10 @@ impl Schemas {
         topics.filter_map(|topic| topic.versions.values().next_back()).map(|version| version.schema.as_ref())
     }
 
-    /// The topics of a source: (name, id, partitions).
-    pub(crate) fn topics(&self, source: &str) -> impl Iterator<Item = (&str, Uuid, u32)> {
+    /// The topics of a source, and over how many partitions its keys are spread.
+    pub(crate) fn topics(&self, source: &str) -> impl Iterator<Item = (&str, u32)> {
         let topics = self.topics.iter().filter(move |(_, topic)| topic.source == source);
-        topics.map(|(name, topic)| (name.as_str(), topic.id, topic.partitions))
+        topics.map(|(name, topic)| (name.as_str(), topic.partitions))
     }
 }
 

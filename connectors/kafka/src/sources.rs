@@ -1,7 +1,7 @@
 //! What the side topics tell of sources: their numbers, their tables.
 
 use crate::client::{Clients, REQUEST_TIMEOUT, blocking};
-use crate::replay::replay;
+use crate::replay::{Partition, Replayer};
 use crate::schemas::Schemas;
 use caudal_core::Result;
 use caudal_proto::side::TopicNames;
@@ -32,14 +32,11 @@ pub(crate) async fn schemas(
     numbers: &Numbers,
 ) -> Result<Schemas> {
     let (clients, topic, role) = (clients.clone(), names.schemas(), role.to_owned());
-    let partitions: Vec<i32> = numbers.values().copied().collect();
+    let partitions: Vec<Partition> = numbers.values().map(|n| (topic.clone(), *n)).collect();
     blocking(move || {
         let mut schemas = Schemas::default();
-        for partition in partitions {
-            replay(&clients, &role, (&topic, partition), REQUEST_TIMEOUT, |(_, value, offset)| {
-                schemas.take(value, offset)
-            })?;
-        }
+        Replayer::new(&clients, &role)
+            .replay(&partitions, REQUEST_TIMEOUT, |_, (_, value, offset)| schemas.take(value, offset))?;
         Ok(schemas)
     })
     .await

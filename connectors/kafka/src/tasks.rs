@@ -10,7 +10,7 @@
 
 use crate::client::{Clients, Quiet, REQUEST_TIMEOUT, blocking, log};
 use crate::faults::classify;
-use crate::replay::replay;
+use crate::replay::Replayer;
 use crate::topics::{TopicSpec, Topics};
 use caudal_core::{Error, Fault, Result};
 use caudal_proto::side::{TaskRecord, TopicNames, VERSION};
@@ -63,11 +63,13 @@ pub(crate) struct Membership {
     clients: Clients,
     names: TopicNames,
     member: Mutex<Option<Member>>,
+    /// Numbers given; they never change.
+    numbers: Mutex<BTreeMap<String, i32>>,
 }
 
 impl Membership {
     pub(crate) fn new(clients: Clients, names: TopicNames) -> Self {
-        Self { clients, names, member: Mutex::new(None) }
+        Self { clients, names, member: Mutex::new(None), numbers: Mutex::default() }
     }
 
     /// The source's number, given to it if it has none yet. Makes the side topics.
@@ -75,6 +77,17 @@ impl Membership {
     /// # Errors
     /// As [`Topics::ensure`], and `Transient` if others keep taking the numbers.
     pub(crate) async fn number(&self, source: &str) -> Result<i32> {
+        if let Some(number) = self.numbers.lock().ok().and_then(|numbers| numbers.get(source).copied()) {
+            return Ok(number);
+        }
+        let number = self.take_number(source).await?;
+        if let Ok(mut numbers) = self.numbers.lock() {
+            numbers.insert(source.to_owned(), number);
+        }
+        Ok(number)
+    }
+
+    async fn take_number(&self, source: &str) -> Result<i32> {
         let topics = Topics::new(&self.clients, &format!("{source}-tasks"))?;
         topics.ensure(&TopicSpec::side(&self.names, self.clients.resolved())).await?;
         for _ in 0..ROUNDS {
@@ -181,7 +194,7 @@ async fn read(clients: &Clients, names: &TopicNames, role: &str) -> Result<Numbe
     let (clients, topic, role) = (clients.clone(), names.tasks(), role.to_owned());
     blocking(move || {
         let mut numbers = Numbers::default();
-        replay(&clients, &role, (&topic, 0), REQUEST_TIMEOUT, |(_, value, _)| {
+        Replayer::new(&clients, &role).replay(&[(topic, 0)], REQUEST_TIMEOUT, |_, (_, value, _)| {
             if let Some(record) = value.and_then(|v| serde_json::from_slice(v).ok()) {
                 numbers.take(record);
             }

@@ -6,10 +6,10 @@
 //! Side topics have one partition per source (see [`crate::tasks`]), `schemas` too: a source's open transaction holds up only
 //! its own readers.
 
-use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking};
+use crate::client::{Clients, Quiet, REQUEST_TIMEOUT, blocking};
 use crate::config::Resolved;
 use crate::faults::classify;
-use crate::replay;
+use crate::replay::Replayer;
 use crate::topic_ids::{self, TopicIds};
 use caudal_core::{Error, Fault, Result, TableSchema};
 use caudal_proto::side::TopicNames;
@@ -244,9 +244,9 @@ impl Topics {
             if partitions.is_empty() {
                 return Ok(());
             }
-            let reader = clients.reader("topics", Isolation::Uncommitted)?;
+            let mut reader = Replayer::new(&clients, "topics");
             loop {
-                match replay::ends(&reader, &partitions) {
+                match reader.ends(&partitions) {
                     Ok(_) => return Ok(()),
                     Err(e) if e.fault() != Fault::Transient || Instant::now() > deadline => return Err(e),
                     Err(_) => std::thread::sleep(Duration::from_millis(25)),

@@ -142,3 +142,9 @@ impl Relation {
 pub(crate) fn is_key(unique: &Unique, key: &[&str]) -> bool {
     unique.columns.len() == key.len() && key.iter().all(|k| unique.columns.iter().any(|c| c == k))
 }
+
+/// Whether a schema is there.
+pub(crate) async fn schema_exists(connection: &Connection, schema: &str) -> Result<bool, Failure> {
+    let sql = "SELECT 1 FROM pg_namespace WHERE nspname = $1";
+    Ok(!connection.query(sql, &[(&schema, Type::TEXT)]).await?.is_empty())
+}

@@ -5,7 +5,7 @@
 //! name; it is changed only when the source's table changes later. All of it happens under an advisory lock, and waits for table
 //! locks no longer than `lock_timeout`.
 
-use crate::catalog::{Present, Relation};
+use crate::catalog::{Present, Relation, is_key, schema_exists};
 use crate::client::{Connection, Doing, Failure};
 use crate::config::Consistency;
 use crate::plan::{Plan, takes};
@@ -174,8 +174,9 @@ impl Shaper<'_> {
         if !self.schema.key.is_empty() {
             parts.push(self.primary_key());
         }
-        // A privilege to create schemas is needed only where one is missing.
-        if !self.schema_exists(place.0).await? {
+        // A privilege to create schemas is asked for even by IF NOT EXISTS, so it is not said where there is one.
+        let config = self.connection.config();
+        if !schema_exists(self.connection, place.0).await.doing(config, "look for the schema")? {
             self.run(&format!("CREATE SCHEMA IF NOT EXISTS {}", ident(place.0)), "create the schema").await?;
         }
         let mut sql = format!("CREATE TABLE {} ({})", qualified(place.0, place.1), parts.join(", "));
@@ -189,17 +190,6 @@ impl Shaper<'_> {
         self.run(&sql, "create the table").await?;
         tracing::info!(table = %self.schema.id, target = %qualified(place.0, place.1), "created the table");
         self.remember(place).await
-    }
-
-    async fn schema_exists(&self, schema: &str) -> Result<bool> {
-        let config = self.connection.config();
-        let sql = "SELECT 1 FROM pg_namespace WHERE nspname = $1";
-        let rows = self
-            .connection
-            .query(sql, &[(&schema, Type::TEXT)])
-            .await
-            .doing(config, "look for the schema")?;
-        Ok(!rows.is_empty())
     }
 
     fn primary_key(&self) -> String {
@@ -278,12 +268,17 @@ impl Shaper<'_> {
         let relation = self.find(place).await?.ok_or_else(|| self.vanished(place))?;
         let changes = self.changes(old, &relation)?;
         let target = qualified(place.0, place.1);
-        let mut statements: Vec<String> =
-            changes.into_iter().map(|change| format!("ALTER TABLE {target} {change}")).collect();
-        if self.schema.generation > old.generation {
+        let mut statements = Vec::new();
+        let again = self.schema.generation > old.generation;
+        if again {
             // A new generation is a new topic, which holds all rows under their new key.
-            statements.insert(0, format!("TRUNCATE {target}"));
-            statements.extend(self.new_key(old, &relation, &target));
+            statements.push(format!("TRUNCATE {target}"));
+            statements
+                .extend(self.old_key(old, &relation).map(|name| format!("ALTER TABLE {target} {name}")));
+        }
+        statements.extend(changes.into_iter().map(|change| format!("ALTER TABLE {target} {change}")));
+        if again && !self.schema.key.is_empty() && key_names(old) != key_names(self.schema) {
+            statements.push(format!("ALTER TABLE {target} ADD {}", self.primary_key()));
         }
         if !statements.is_empty() {
             self.run(&statements.join("; "), "change the table's shape").await?;
@@ -292,22 +287,11 @@ impl Shaper<'_> {
         self.remember(place).await
     }
 
-    fn new_key(&self, old: &TableSchema, relation: &Relation, target: &str) -> Vec<String> {
-        let names = |s: &TableSchema| s.key_columns().map(|c| c.name.clone()).collect::<Vec<_>>();
-        let (was, is) = (names(old), names(self.schema));
-        let mut statements = Vec::new();
-        if was == is {
-            return statements;
-        }
-        let was: Vec<&str> = was.iter().map(String::as_str).collect();
-        if let Some(unique) = relation.uniques.iter().find(|u| u.plain && crate::catalog::is_key(u, &was)) {
-            statements
-                .push(format!("ALTER TABLE {target} DROP CONSTRAINT IF EXISTS {}", ident(&unique.name)));
-        }
-        if !is.is_empty() {
-            statements.push(format!("ALTER TABLE {target} ADD {}", self.primary_key()));
-        }
-        statements
+    /// Takes the old key away, where the new shape has another.
+    fn old_key(&self, old: &TableSchema, relation: &Relation) -> Option<String> {
+        let key = key_names(old);
+        let unique = relation.uniques.iter().find(|u| u.plain && is_key(u, &key))?;
+        (key != key_names(self.schema)).then(|| format!("DROP CONSTRAINT IF EXISTS {}", ident(&unique.name)))
     }
 
     /// `ALTER TABLE` actions, renames first.
@@ -401,6 +385,10 @@ impl Shaper<'_> {
             ))
             .await
     }
+}
+
+fn key_names(schema: &TableSchema) -> Vec<&str> {
+    schema.key_columns().map(|c| c.name.as_str()).collect()
 }
 
 fn own_names(schema: &TableSchema) -> Vec<String> {

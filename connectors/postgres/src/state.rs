@@ -8,6 +8,7 @@
 //! the row again after waiting for its lock, so there is no third case. The comparison of offsets also catches a store that was
 //! restored or edited underneath.
 
+use crate::catalog::schema_exists;
 use crate::client::{Connection, Doing, Failure};
 use crate::quote::{ident, qualified};
 use caudal_core::{Boundary, Error, LogOffset, Result};
@@ -55,9 +56,16 @@ impl State {
         if self.exists(connection).await.doing(config, "look for the state tables")? {
             return Ok(());
         }
+        let there =
+            schema_exists(connection, &self.schema).await.doing(config, "look for the state schema")?;
+        let schema = if there {
+            String::new()
+        } else {
+            format!("CREATE SCHEMA IF NOT EXISTS {};", ident(&self.schema))
+        };
         let sql = format!(
             "BEGIN; SELECT pg_advisory_xact_lock({lock});
-             CREATE SCHEMA IF NOT EXISTS {schema};
+             {schema}
              CREATE TABLE IF NOT EXISTS {sinks} (
                  sink text PRIMARY KEY, epoch bigint NOT NULL, taken_over_at timestamptz NOT NULL DEFAULT now());
              CREATE TABLE IF NOT EXISTS {offsets} (
@@ -74,7 +82,6 @@ impl State {
                  'complete_to: the source''s clock up to which this sink shows everything that was committed there';
              COMMIT",
             lock = advisory(&self.schema),
-            schema = ident(&self.schema),
             sinks = self.sinks,
             offsets = self.offsets,
             tables = self.tables,

@@ -19,6 +19,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Rows of one batch that may be refused one by one, each found by about 2 log2(batch) attempts.
+const MOST_REJECTED: usize = 1_000;
+
 /// Writes to one database.
 pub(crate) struct PgWriter {
     connection: Connection,
@@ -28,6 +31,8 @@ pub(crate) struct PgWriter {
     tables: HashMap<(TableId, u32, u32), Table>,
     owned: Option<Owned>,
     open: bool,
+    /// Whether the open transaction has its savepoint.
+    marked: bool,
     accepted: Accepted,
 }
 
@@ -71,24 +76,48 @@ impl PgWriter {
             tables: HashMap::new(),
             owned: None,
             open: false,
+            marked: false,
             accepted: Accepted::default(),
         }
     }
 
-    /// Begins a transaction if none is open, and sets a mark to go back to.
-    async fn begin(&mut self) -> Result<()> {
+    /// The statements that begin a transaction, if none is open.
+    fn beginning(&self) -> String {
         if self.open {
-            return Ok(());
+            return String::new();
         }
         let lock_timeout = self.config.lock_timeout.as_millis();
         // A transaction that hangs (a stopped process) must not hold its locks for ever; deferrable foreign keys wait for the end.
-        let sql = format!(
+        format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {lock_timeout}; SET LOCAL statement_timeout = 0; \
-             SET LOCAL idle_in_transaction_session_timeout = '60s'; SET CONSTRAINTS ALL DEFERRED"
-        );
+             SET LOCAL idle_in_transaction_session_timeout = '60s'; SET CONSTRAINTS ALL DEFERRED;"
+        )
+    }
+
+    /// Begins a transaction if none is open.
+    async fn begin(&mut self) -> Result<()> {
+        if !self.open {
+            self.connection.batch(&self.beginning()).await.doing(&self.config, "begin a transaction")?;
+            self.open = true;
+        }
+        Ok(())
+    }
+
+    /// Sets the mark to go back to, in an open transaction: one for all that is attempted, moved each time.
+    async fn mark(&mut self) -> Result<()> {
+        let release = if self.marked { "RELEASE caudal;" } else { "" };
+        let sql = format!("{} {release} SAVEPOINT caudal", self.beginning());
         self.connection.batch(&sql).await.doing(&self.config, "begin a transaction")?;
         self.open = true;
+        self.marked = true;
         Ok(())
+    }
+
+    /// Undoes everything since the mark.
+    async fn back_to_mark(&mut self) -> Result<()> {
+        // What was shaped since then is gone with it.
+        self.tables.clear();
+        self.connection.batch("ROLLBACK TO caudal").await.doing(&self.config, "go back to a savepoint")
     }
 
     /// Plans the tables of a batch that are not planned yet.
@@ -110,7 +139,7 @@ impl PgWriter {
         let plan = shaper.ensure().await?;
         if own {
             self.connection.batch("COMMIT").await.doing(&self.config, format!("shape {}", plan.name))?;
-            self.open = false;
+            (self.open, self.marked) = (false, false);
         }
         // Plans of other shapes may name columns that are called otherwise now.
         self.tables.retain(|(id, _, _), _| *id != schema.id);
@@ -149,17 +178,11 @@ impl PgWriter {
 
     /// Writes a range of events as a whole or not at all.
     async fn attempt(&mut self, groups: &[Group]) -> Result<Option<Failure>> {
-        self.connection.batch("SAVEPOINT caudal").await.doing(&self.config, "set a savepoint")?;
+        self.mark().await?;
         match self.apply(groups).await {
-            Ok(()) => {
-                self.connection.batch("RELEASE caudal").await.doing(&self.config, "release a savepoint")?;
-                Ok(None)
-            }
+            Ok(()) => Ok(None),
             Err(Trouble::Rows(failure)) => {
-                // What was shaped since the mark is gone with it.
-                self.tables.clear();
-                let back = "ROLLBACK TO caudal; RELEASE caudal";
-                self.connection.batch(back).await.doing(&self.config, "go back to a savepoint")?;
+                self.back_to_mark().await?;
                 Ok(Some(failure))
             }
             Err(Trouble::Other(error)) => Err(error),
@@ -169,22 +192,37 @@ impl PgWriter {
     /// Halves a range until each event that the server refuses stands alone. Halves are written one after the other, which is
     /// what writing them together means: so the others are all written, and a key's earlier image where its last is refused.
     async fn bisect(&mut self, batch: &Batch, range: Range<u32>, rejected: &mut Vec<Rejected>) -> Result<()> {
-        let mut ranges = vec![halve(range)];
+        // Once more as a whole: the table's own constraints may have changed since it was planned.
+        let mut ranges = vec![(range.clone(), range.end..range.end)];
         while let Some((first, second)) = ranges.pop() {
             let rest = (!second.is_empty()).then_some(second);
             if let Some(rest) = rest {
                 ranges.push((rest.clone(), rest.end..rest.end));
             }
             let prepared = Prepared::of(batch, first.clone(), self.options);
-            rejected.extend(prepared.rejected);
-            let Some(failure) = self.attempt(&prepared.groups).await? else { continue };
+            let Some(failure) = self.attempt(&prepared.groups).await? else {
+                rejected.extend(prepared.rejected);
+                continue;
+            };
             if first.len() == 1 {
                 rejected.push(Rejected { event: first.start, cause: failure.data_cause() });
+                self.refuse_too_many(batch, rejected)?;
             } else {
                 ranges.push(halve(first));
             }
         }
         Ok(())
+    }
+
+    /// So many refused rows are no matter of rows.
+    fn refuse_too_many(&self, batch: &Batch, rejected: &[Rejected]) -> Result<()> {
+        let Some(last) = rejected.last().filter(|_| rejected.len() > MOST_REJECTED) else { return Ok(()) };
+        let table = &batch.table(&batch.events[last.event as usize]).id;
+        let message = format!(
+            "more than {MOST_REJECTED} rows of a batch are refused, the last of {table}: {}",
+            last.cause
+        );
+        Err(Error::data(message).hint("mend the table: a constraint there may not suit the source"))
     }
 
     async fn write_events(&mut self, batch: &mut Batch) -> Result<Vec<Rejected>> {
@@ -194,7 +232,6 @@ impl PgWriter {
             _ => Prepared::of(batch, all.clone(), self.options),
         };
         self.plan_first(&prepared.groups).await?;
-        self.begin().await?;
         let mut rejected = prepared.rejected;
         if self.attempt(&prepared.groups).await?.is_some() {
             // The second look names all of them itself.
@@ -244,17 +281,24 @@ impl PgWriter {
     /// The last statements of a transaction.
     async fn seal(&self) -> Result<()> {
         let owned = self.owned()?;
-        self.state.hold_fence(&self.connection, owned.epoch).await?;
-        self.state.move_offsets(&self.connection, owned.epoch, &owned.stored, &self.accepted.moved).await?;
-        if let Some(boundary) = &self.accepted.boundary {
-            self.state.tell_freshness(&self.connection, boundary).await?;
-        }
-        Ok(())
+        let tell = async {
+            match &self.accepted.boundary {
+                Some(boundary) => self.state.tell_freshness(&self.connection, boundary).await,
+                None => Ok(()),
+            }
+        };
+        // Sent together, run by the server in this order; none counts unless all are right.
+        let (held, moved, told) = futures::join!(
+            self.state.hold_fence(&self.connection, owned.epoch),
+            self.state.move_offsets(&self.connection, owned.epoch, &owned.stored, &self.accepted.moved),
+            tell,
+        );
+        held.and(moved).and(told)
     }
 
     /// Leaves nothing behind that the server does not have: only `resume` makes the writer usable again.
     async fn roll_back(&mut self) {
-        self.open = false;
+        (self.open, self.marked) = (false, false);
         self.owned = None;
         self.accepted = Accepted::default();
         self.tables.clear();
@@ -326,7 +370,7 @@ impl Writer for PgWriter {
             return Err(error);
         }
         self.connection.batch("COMMIT").await.doing(&self.config, "commit")?;
-        self.open = false;
+        (self.open, self.marked) = (false, false);
         let accepted = std::mem::take(&mut self.accepted);
         let position = log_position(&accepted.moved);
         if let Some(owned) = &mut self.owned {

@@ -10,6 +10,9 @@ mod number;
 mod scan;
 mod value;
 
+#[cfg(test)]
+mod roundtrip;
+
 use caudal_core::{BatchBuilder, Raw, TableSchema, Undecodable};
 use scan::Malformed;
 use std::sync::Arc;

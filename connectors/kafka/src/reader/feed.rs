@@ -36,8 +36,26 @@ pub(super) struct Wanted {
     pub(super) topic: Arc<str>,
     /// The partition.
     pub(super) partition: i32,
-    /// The next offset; none: the first that is there.
-    pub(super) offset: Option<i64>,
+    /// Where to begin.
+    pub(super) start: Start,
+}
+
+/// Where to begin reading a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// At the first record that is there.
+    First,
+    /// At an offset, which must be there.
+    At(i64),
+    /// Behind all that is there.
+    End,
+}
+
+impl From<Option<i64>> for Start {
+    /// From what a sink has stored.
+    fn from(stored: Option<i64>) -> Self {
+        stored.map_or(Self::First, Self::At)
+    }
 }
 
 /// Reads partitions, committed records only.
@@ -59,6 +77,9 @@ pub(super) trait Feed {
 
     /// The lane's end now, open transactions included.
     fn end(&mut self, lane: Lane) -> Result<i64>;
+
+    /// The lanes' ends now, up to the first open transaction.
+    fn committed(&mut self, lanes: &[Lane]) -> Result<Vec<i64>>;
 }
 
 /// A feed of records held in memory.
@@ -71,10 +92,13 @@ pub(super) mod memory {
     /// (key, value)
     type Pair = (Vec<u8>, Option<Vec<u8>>);
 
+    /// What lies in a partition: offsets, and the record of each that holds one.
+    type Visible = VecDeque<(i64, Option<Pair>)>;
+
     #[derive(Default)]
     pub(in super::super) struct Memory {
         lanes: Vec<((String, i32), i64)>,
-        visible: HashMap<(String, i32), VecDeque<(i64, Option<Pair>)>>,
+        visible: HashMap<(String, i32), Visible>,
         ends: HashMap<(String, i32), i64>,
         located: Vec<i64>,
     }
@@ -120,11 +144,14 @@ pub(super) mod memory {
             for w in wanted {
                 let at = (w.topic.to_string(), w.partition);
                 let end = self.ends.get(&at).copied().unwrap_or(0);
-                if w.offset.is_some_and(|offset| offset > end) {
-                    return Err(Error::data("offset beyond the end"));
-                }
-                self.lanes.push((at, w.offset.unwrap_or(0)));
-                self.located.push(w.offset.unwrap_or(0));
+                let start = match w.start {
+                    Start::First => 0,
+                    Start::At(offset) if offset > end => return Err(Error::data("offset beyond the end")),
+                    Start::At(offset) => offset,
+                    Start::End => end,
+                };
+                self.lanes.push((at, start));
+                self.located.push(start);
                 lanes.push(self.lanes.len() - 1);
             }
             Ok(lanes)
@@ -155,6 +182,15 @@ pub(super) mod memory {
 
         fn end(&mut self, lane: Lane) -> Result<i64> {
             Ok(self.ends.get(&self.lanes[lane].0).copied().unwrap_or(0))
+        }
+
+        fn committed(&mut self, lanes: &[Lane]) -> Result<Vec<i64>> {
+            let end = |lane: &Lane| {
+                let (at, position) = &self.lanes[*lane];
+                let last = self.visible.get(at).and_then(VecDeque::back);
+                last.map_or(*position, |(offset, _)| offset + 1)
+            };
+            Ok(lanes.iter().map(end).collect())
         }
     }
 }

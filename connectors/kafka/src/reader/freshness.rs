@@ -1,6 +1,6 @@
 //! Up to which moment of its sources a sink is complete.
 
-use caudal_core::LogPosition;
+use crate::group::Partition;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
@@ -11,11 +11,14 @@ pub struct Freshness {
     sources: Mutex<BTreeMap<String, Applied>>,
 }
 
+/// Offsets that must be durable.
+pub(super) type Needs = Vec<(Partition, i64)>;
+
 #[derive(Debug, Default)]
 struct Applied {
     ts_us: Option<i64>,
-    /// Delivered and not yet durable: (offset after the watermark, its time). Bound: the batches in flight.
-    pending: VecDeque<(i64, i64)>,
+    /// Delivered and not yet durable, with the time. Bound: the batches in flight.
+    pending: VecDeque<(Needs, i64)>,
 }
 
 impl Freshness {
@@ -32,29 +35,30 @@ impl Freshness {
         sources.values_mut().for_each(|applied| applied.pending.clear());
     }
 
-    /// A watermark was delivered, with the offset that a durable position has after it.
-    pub(super) fn delivered(&self, source: &str, offset: i64, ts_us: i64) {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        sources.entry(source.to_owned()).or_default().pending.push_back((offset, ts_us));
+    /// Whether a source has a watermark in flight.
+    pub(super) fn in_flight(&self, source: &str) -> bool {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.get(source).is_some_and(|applied| !applied.pending.is_empty())
     }
 
-    /// What lies below `offset` of a source's watermarks is durable.
-    pub(super) fn durable(&self, source: &str, offset: i64) {
+    /// A watermark was delivered: it is reached when all it needs is durable.
+    pub(super) fn delivered(&self, source: &str, needs: Needs, ts_us: i64) {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(applied) = sources.get_mut(source) else { return };
-        while let Some(&(at, ts_us)) = applied.pending.front()
-            && at <= offset
-        {
-            applied.ts_us = applied.ts_us.max(Some(ts_us));
-            applied.pending.pop_front();
+        sources.entry(source.to_owned()).or_default().pending.push_back((needs, ts_us));
+    }
+
+    /// What is durable now.
+    pub(super) fn durable(&self, offsets: &BTreeMap<Partition, i64>) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        for applied in sources.values_mut() {
+            while let Some((needs, ts_us)) = applied.pending.front()
+                && needs.iter().all(|(partition, needed)| offsets.get(partition) >= Some(needed))
+            {
+                applied.ts_us = applied.ts_us.max(Some(*ts_us));
+                applied.pending.pop_front();
+            }
         }
     }
-}
-
-/// The offset of one partition in a position.
-pub(super) fn offset_of(position: &LogPosition, topic: &str, partition: i32) -> Option<i64> {
-    let found = position.offsets.iter().find(|o| o.partition == partition && *o.topic == *topic);
-    found.map(|offset| offset.offset)
 }
 
 #[cfg(test)]
@@ -64,12 +68,13 @@ mod tests {
     #[test]
     fn a_watermark_counts_when_it_is_durable_and_not_when_it_is_delivered() {
         let freshness = Freshness::default();
-        freshness.delivered("s", 5, 100);
-        freshness.delivered("s", 7, 200);
+        let at = |offset| vec![(("w".to_owned(), 0), offset)];
+        freshness.delivered("s", at(5), 100);
+        freshness.delivered("s", at(7), 200);
         assert!(freshness.watermarks().is_empty());
-        freshness.durable("s", 6);
+        freshness.durable(&at(6).into_iter().collect());
         assert_eq!(freshness.watermarks()["s"], 100);
-        freshness.durable("s", 7);
+        freshness.durable(&at(7).into_iter().collect());
         assert_eq!(freshness.watermarks()["s"], 200);
     }
 }

@@ -6,7 +6,7 @@
 //! Memory: `budget` bytes shared out over the partitions that were expected, at least [`LEAST_QUEUE`] each, and one fetch
 //! (a quarter of the budget, at least one record of each partition). A partition's queue may pass its share by one fetch.
 
-use super::feed::{Feed, Fetched, Lane, Polled, Wanted};
+use super::feed::{Feed, Fetched, Lane, Polled, Start, Wanted};
 use super::wake::Wake;
 use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT};
 use crate::faults::classify;
@@ -205,14 +205,27 @@ impl Feed for Lanes {
     }
 
     fn position(&self, lane: Lane) -> i64 {
-        self.queues[lane].position
+        let Queue { position, held, .. } = &self.queues[lane];
+        // The client has handed the held record over; its reader has not.
+        held.as_ref().map_or(*position, |held| held.offset().min(*position))
     }
 
     fn end(&mut self, lane: Lane) -> Result<i64> {
-        let name: Partition = (self.queues[lane].topic.to_string(), self.queues[lane].partition);
+        let name = named(&self.queues[lane]);
         let end = ends(&self.observer, std::slice::from_ref(&name))?;
         end.get(&name).copied().ok_or_else(|| Error::transient(format!("ask for the end of {}", name.0)))
     }
+
+    fn committed(&mut self, lanes: &[Lane]) -> Result<Vec<i64>> {
+        let names: Vec<Partition> = lanes.iter().map(|lane| named(&self.queues[*lane])).collect();
+        // The reader is read_committed, so what it is told is the first open transaction.
+        let ends = ends(&self.consumer, &names)?;
+        Ok(names.iter().map(|name| ends.get(name).copied().unwrap_or(0)).collect())
+    }
+}
+
+fn named(queue: &Queue) -> Partition {
+    (queue.topic.to_string(), queue.partition)
 }
 
 fn fetched(message: &impl Message) -> Fetched<'_> {
@@ -221,8 +234,12 @@ fn fetched(message: &impl Message) -> Fetched<'_> {
 
 /// Where to begin: a stored offset must be in its partition, else what is missing would be missing in silence.
 fn start(wanted: &Wanted, first: i64, end: i64) -> Result<i64> {
-    let Wanted { topic, partition, offset } = wanted;
-    let Some(offset) = *offset else { return Ok(first) };
+    let Wanted { topic, partition, start } = wanted;
+    let offset = match *start {
+        Start::First => return Ok(first),
+        Start::End => return Ok(end),
+        Start::At(offset) => offset,
+    };
     if (first..=end).contains(&offset) {
         return Ok(offset);
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `whole.rs` | `consistency: transaction`: from watermark to watermark |
 //! | `shared.rs` | `consistency: key`: partitions shared among instances |
+//! | `sides.rs` | the side topics of a source |
 //! | `partitions.rs` | the partitions in hand, their shapes and offsets |
 //! | `feed.rs`, `lanes.rs` | partitions as queues; over librdkafka |
 //! | `runner.rs`, `wake.rs` | the thread that reads |
@@ -15,8 +16,13 @@ mod lanes;
 mod partitions;
 mod publication;
 mod runner;
+mod shared;
+mod sides;
 mod wake;
 mod whole;
+
+#[cfg(test)]
+mod tests;
 
 pub use freshness::Freshness;
 
@@ -31,26 +37,20 @@ use caudal_core::{
     Batch, Check, DeadLetters, Error, LogPosition, Position, Reader, Result, Source, TableSchema,
 };
 use caudal_proto::side::TopicNames;
+use lanes::{Lanes, Tails};
 use publication::Publication;
-use runner::{Mode, Runner};
+use runner::{Delivery, Mode, Runner};
+use shared::Shared;
+use sides::{Side, SourceSides};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use whole::{Limits, Side, SourceSides, Whole};
+use wake::Wake;
+use whole::{Limits, Whole};
 
 /// How often a source that has not started yet is looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-
-impl Mode for Whole<lanes::Lanes> {
-    fn advance(&mut self) -> Result<whole::Progress> {
-        Self::advance(self)
-    }
-
-    fn heartbeat(&mut self) -> Batch {
-        Self::heartbeat(self)
-    }
-}
 
 /// What a sink promises its readers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -174,13 +174,49 @@ impl LogSource {
         }
     }
 
-    /// What is shared in the group, of the sources known so far.
+    /// What is shared in the group, of the sources known so far. In `key` mode it waits for a first table.
     async fn shared(&self, numbers: &Numbers) -> Result<BTreeSet<Partition>> {
-        let watermarks = self.names.watermarks();
-        match self.consistency {
-            Consistency::Transaction => Ok(numbers.values().map(|n| (watermarks.clone(), *n)).collect()),
-            Consistency::Key => Err(Error::bug("key mode")),
+        if self.consistency == Consistency::Transaction {
+            let watermarks = self.names.watermarks();
+            return Ok(numbers.values().map(|n| (watermarks.clone(), *n)).collect());
         }
+        loop {
+            let schemas =
+                sources::schemas(&self.clients, &self.names, &self.role("schemas"), numbers).await?;
+            let topics = numbers.keys().flat_map(|source| schemas.topics(source));
+            let shared: BTreeSet<Partition> = topics
+                .flat_map(|(topic, partitions)| (0..partitions as i32).map(move |p| (topic.to_owned(), p)))
+                .collect();
+            if !shared.is_empty() {
+                return Ok(shared);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Opens the reading half, on a thread that may wait.
+    async fn read(
+        &self,
+        sides: &[SourceSides],
+        owned: &BTreeSet<Partition>,
+        shared: &BTreeSet<Partition>,
+        from: LogPosition,
+    ) -> Result<(Box<dyn Mode>, Arc<Wake>, Tails)> {
+        let (clients, role, options) = (self.clients.clone(), self.role("read"), self.options);
+        let (sides, owned, shared) = (sides.to_vec(), owned.clone(), shared.clone());
+        let consistency = self.consistency;
+        blocking(move || {
+            let expected = from.offsets.len().max(owned.len()).max(16);
+            let lanes = Lanes::new(&clients, &role, expected, options.fetch_bytes)?;
+            let (wake, tails) = (lanes.wake(), lanes.tails());
+            let limits = Limits { batch_bytes: options.batch_bytes, step_records: options.step_records };
+            let mode: Box<dyn Mode> = match consistency {
+                Consistency::Transaction => Box::new(Whole::open(lanes, &sides, &from, limits)?),
+                Consistency::Key => Box::new(Shared::open(lanes, &sides, (&owned, &shared), &from, limits)?),
+            };
+            Ok((mode, wake, tails))
+        })
+        .await
     }
 
     async fn sides(&self, numbers: &Numbers, owned: &BTreeSet<Partition>) -> Vec<SourceSides> {
@@ -191,7 +227,8 @@ impl LogSource {
             topic_id: ids.get(topic).copied().unwrap_or_default(),
             partition,
         };
-        let mine = numbers.iter().filter(|(_, n)| owned.contains(&(watermarks.clone(), **n)));
+        let all = self.consistency == Consistency::Key;
+        let mine = numbers.iter().filter(|(_, n)| all || owned.contains(&(watermarks.clone(), **n)));
         mine.map(|(source, &n)| SourceSides {
             source: source.clone(),
             watermarks: side(&watermarks, n),
@@ -243,19 +280,7 @@ impl Source for LogSource {
         let mut share = member.share();
         let owned = group::own(&mut share, |partition| shared.contains(partition)).await?;
         let sides = self.sides(&numbers, &owned).await;
-        let (clients, role, options) = (self.clients.clone(), self.role("read"), self.options);
-        let expected = from.offsets.len().max(16);
-        let (mode, wake, tails) = {
-            let sides = sides.clone();
-            blocking(move || {
-                let lanes = lanes::Lanes::new(&clients, &role, expected, options.fetch_bytes)?;
-                let (wake, tails) = (lanes.wake(), lanes.tails());
-                let limits = Limits { batch_bytes: options.batch_bytes, step_records: options.step_records };
-                let mode: Box<dyn Mode> = Box::new(Whole::open(lanes, &sides, &from, limits)?);
-                Ok((mode, wake, tails))
-            })
-            .await?
-        };
+        let (mode, wake, tails) = self.read(&sides, &owned, &shared, from).await?;
         self.freshness.restart();
         Ok(Box::new(LogReader {
             runner: Runner::start(mode, wake, &self.sink)?,
@@ -263,8 +288,9 @@ impl Source for LogSource {
             share,
             owned,
             shared,
-            watermarks: sides.iter().map(|s| (s.watermarks.partition, s.source.clone())).collect(),
-            topic: self.names.watermarks(),
+            sources: sides.iter().map(|side| side.source.clone()).collect(),
+            delivered: BTreeMap::new(),
+            consistency: self.consistency,
             freshness: Arc::clone(&self.freshness),
             missing: Missing::of(self, &numbers),
         }))
@@ -320,9 +346,11 @@ struct LogReader {
     owned: BTreeSet<Partition>,
     /// What the group shares of this sink.
     shared: BTreeSet<Partition>,
-    /// The watermarks topic and which partition is which source's.
-    topic: String,
-    watermarks: BTreeMap<i32, String>,
+    /// By the number that deliveries give.
+    sources: Vec<String>,
+    /// In `key` mode: the offsets delivered so far.
+    delivered: BTreeMap<Partition, i64>,
+    consistency: Consistency,
     freshness: Arc<Freshness>,
     missing: Missing,
 }
@@ -343,11 +371,23 @@ impl LogReader {
         Ok(())
     }
 
-    fn note(&self, batch: &Batch) {
-        let (Some(boundary), Position::Log(position)) = (&batch.boundary, &batch.position) else { return };
-        for (partition, source) in &self.watermarks {
-            if let Some(offset) = freshness::offset_of(position, &self.topic, *partition) {
-                self.freshness.delivered(source, offset, boundary.ts_us);
+    /// Notes what must be durable for the watermark that a delivery completes.
+    fn note(&mut self, delivery: &Delivery) {
+        let Delivery { batch, complete } = delivery;
+        let Position::Log(position) = &batch.position else { return };
+        let offsets = position.offsets.iter().map(|o| ((o.topic.to_string(), o.partition), o.offset));
+        if self.consistency == Consistency::Key {
+            self.delivered.extend(offsets.clone());
+        }
+        let (Some(source), Some(boundary)) = (complete, &batch.boundary) else { return };
+        let source = &self.sources[*source];
+        match self.consistency {
+            Consistency::Transaction => self.freshness.delivered(source, offsets.collect(), boundary.ts_us),
+            // One at a time: each notes all partitions.
+            Consistency::Key if self.freshness.in_flight(source) => {}
+            Consistency::Key => {
+                let needs = self.delivered.iter().map(|(partition, offset)| (partition.clone(), *offset));
+                self.freshness.delivered(source, needs.collect(), boundary.ts_us);
             }
         }
     }
@@ -358,31 +398,27 @@ impl Reader for LogReader {
     async fn next(&mut self) -> Result<Batch> {
         self.check_share()?;
         self.missing.look().await?;
-        let batch = loop {
+        let delivery = loop {
             tokio::select! {
                 biased;
                 changed = self.share.changed() => match changed {
                     Ok(()) => self.check_share()?,
                     Err(_) => return Err(Error::transient("the group's membership has ended")),
                 },
-                batch = self.runner.next() => break batch?,
+                delivery = self.runner.next() => break delivery?,
             }
         };
-        self.note(&batch);
+        self.note(&delivery);
         self.publication.refresh();
-        Ok(batch)
+        Ok(delivery.batch)
     }
 
     async fn commit(&mut self, position: &Position) -> Result<()> {
         let Position::Log(position) = position else {
             return Err(Error::bug("a source's position was committed to the log's reader"));
         };
-        for (partition, source) in &self.watermarks {
-            if let Some(offset) = freshness::offset_of(position, &self.topic, *partition) {
-                self.freshness.durable(source, offset);
-            }
-        }
-        self.publication.durable(position);
+        let durable = self.publication.durable(position);
+        self.freshness.durable(durable);
         Ok(())
     }
 }

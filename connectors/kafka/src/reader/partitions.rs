@@ -89,8 +89,8 @@ impl Partitions {
     }
 
     fn wanted(&self, name: &(Arc<str>, i32)) -> Wanted {
-        let offset = self.stored.get(name).map(|stored| stored.offset);
-        Wanted { topic: Arc::clone(&name.0), partition: name.1, offset }
+        let stored = self.stored.get(name).map(|stored| stored.offset);
+        Wanted { topic: Arc::clone(&name.0), partition: name.1, start: stored.into() }
     }
 
     fn add(&mut self, wanted: Wanted, lane: Lane, next: i64) {
@@ -150,8 +150,7 @@ impl Partitions {
     /// About how many records lie between where the lanes stand and a watermark.
     pub(super) fn records(&self, watermark: &Watermark) -> i64 {
         let records = watermark.ends.iter().map(|((topic, partition), end)| {
-            let lane = self.names.get(&(Arc::from(topic.as_str()), *partition));
-            end.offset - lane.map_or(0, |lane| self.next(*lane))
+            end.offset - self.lane(topic, *partition).map_or(0, |lane| self.next(lane))
         });
         records.sum()
     }
@@ -164,9 +163,9 @@ impl Partitions {
         }
     }
 
-    /// Whether any lane moved since [`Partitions::moved`] was last asked.
-    pub(super) fn has_moved(&self) -> bool {
-        !self.moved.is_empty()
+    /// The lane of a partition that is being read.
+    pub(super) fn lane(&self, topic: &str, partition: i32) -> Option<Lane> {
+        self.names.get(&(Arc::from(topic), partition)).copied()
     }
 }
 

@@ -23,12 +23,13 @@ impl Publication {
         Self { member, tails, durable: BTreeMap::new(), published: BTreeMap::new() }
     }
 
-    /// A position has become durable.
-    pub(super) fn durable(&mut self, position: &LogPosition) {
+    /// A position has become durable; gives all offsets that are.
+    pub(super) fn durable(&mut self, position: &LogPosition) -> &BTreeMap<Partition, i64> {
         for offset in &position.offsets {
             self.durable.insert((offset.topic.to_string(), offset.partition), offset.offset);
         }
         self.refresh();
+        &self.durable
     }
 
     /// Publishes what has changed.

@@ -3,7 +3,6 @@
 //! Memory: one batch waits in the channel while the next one is filled.
 
 use super::wake::Wake;
-use super::whole::Progress;
 use caudal_core::{Batch, Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +13,23 @@ use tokio::sync::mpsc;
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Events of the client (errors) are served at least so often, beside those of partitions, which wake the thread.
 const SERVE_EVERY: Duration = Duration::from_millis(100);
+
+/// A batch, and what it completes.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) batch: Batch,
+    /// The source that its boundary is of, by number in the order given at opening.
+    pub(super) complete: Option<usize>,
+}
+
+/// What a step came to.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// Something to deliver.
+    Delivery(Box<Delivery>),
+    /// Nothing can be done until something more is visible.
+    Waiting,
+}
 
 /// A way of reading.
 pub(super) trait Mode: Send {
@@ -26,7 +42,7 @@ pub(super) trait Mode: Send {
 
 /// The thread's handle. Dropping it ends the thread at its next step.
 pub(super) struct Runner {
-    batches: mpsc::Receiver<Result<Batch>>,
+    batches: mpsc::Receiver<Result<Delivery>>,
     stop: Arc<AtomicBool>,
     wake: Arc<Wake>,
 }
@@ -45,7 +61,7 @@ impl Runner {
     }
 
     /// The next batch. Safe to cancel.
-    pub(super) async fn next(&mut self) -> Result<Batch> {
+    pub(super) async fn next(&mut self) -> Result<Delivery> {
         let ended = || Err(Error::bug("the reading thread ended without an error (it panicked)"));
         self.batches.recv().await.unwrap_or_else(ended)
     }
@@ -58,12 +74,14 @@ impl Drop for Runner {
     }
 }
 
-fn run(mut mode: Box<dyn Mode>, out: &mpsc::Sender<Result<Batch>>, stop: &AtomicBool, wake: &Wake) {
+fn run(mut mode: Box<dyn Mode>, out: &mpsc::Sender<Result<Delivery>>, stop: &AtomicBool, wake: &Wake) {
     let mut delivered = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         let item = match mode.advance() {
-            Ok(Progress::Batch(batch)) => Ok(*batch),
-            Ok(Progress::Waiting) if delivered.elapsed() >= HEARTBEAT => Ok(mode.heartbeat()),
+            Ok(Progress::Delivery(delivery)) => Ok(*delivery),
+            Ok(Progress::Waiting) if delivered.elapsed() >= HEARTBEAT => {
+                Ok(Delivery { batch: mode.heartbeat(), complete: None })
+            }
             Ok(Progress::Waiting) => {
                 wake.wait(SERVE_EVERY);
                 continue;

@@ -13,15 +13,13 @@
 //! Steps of several sources follow each other and are never mixed. Memory: one batch (`batch_bytes` plus one row) and the
 //! feed's own bound.
 
-use super::feed::{Feed, Lane, Polled, Wanted};
+use super::feed::{Feed, Lane, Polled};
 use super::partitions::Partitions;
-use crate::schemas::Schemas;
+use super::runner::{Delivery, Mode, Progress};
+use super::sides::{Shapes, Side, SourceSides, open_side};
 use crate::watermarks::{Chain, Watermark};
-use caudal_core::{
-    Batch, BatchBuilder, Boundary, Error, LogOffset, LogPosition, Position, Result, SourcePosition,
-};
+use caudal_core::{Batch, BatchBuilder, Boundary, LogOffset, LogPosition, Position, Result, SourcePosition};
 use std::sync::Arc;
-use uuid::Uuid;
 
 /// Bounds of what is delivered at once.
 #[derive(Clone, Copy, Debug)]
@@ -30,87 +28,6 @@ pub(super) struct Limits {
     pub(super) batch_bytes: usize,
     /// Watermarks are merged into one step up to about so many records.
     pub(super) step_records: i64,
-}
-
-/// A side topic's partition and what a sink has stored of it.
-#[derive(Clone, Debug)]
-pub(super) struct Side {
-    /// The topic.
-    pub(super) topic: Arc<str>,
-    /// Its id; nil where unknown.
-    pub(super) topic_id: Uuid,
-    /// The partition.
-    pub(super) partition: i32,
-}
-
-/// The side partitions of one source.
-#[derive(Clone, Debug)]
-pub(super) struct SourceSides {
-    /// The source.
-    pub(super) source: String,
-    /// Its watermarks.
-    pub(super) watermarks: Side,
-    /// Its tables' shapes.
-    pub(super) schemas: Side,
-}
-
-/// A step of a mode.
-#[derive(Debug)]
-pub(super) enum Progress {
-    /// A batch to deliver.
-    Batch(Box<Batch>),
-    /// Nothing can be done until something more is visible.
-    Waiting,
-}
-
-/// The follower of the schemas topic: a partition for each source.
-#[derive(Default)]
-pub(super) struct Shapes {
-    pub(super) store: Schemas,
-    /// By source: the lane, and the end asked last.
-    lanes: Vec<(Lane, i64)>,
-}
-
-impl Shapes {
-    /// Follows one more source's partition, from its beginning.
-    pub(super) fn open(&mut self, feed: &mut impl Feed, side: &Side) -> Result<()> {
-        self.lanes.push((open_side(feed, side, None)?, 0));
-        Ok(())
-    }
-
-    /// Asks the end of a source's partition: what was committed before now lies below it.
-    pub(super) fn aim(&mut self, feed: &mut impl Feed, source: usize) -> Result<()> {
-        let (lane, target) = &mut self.lanes[source];
-        *target = feed.end(*lane)?;
-        Ok(())
-    }
-
-    /// Reads towards the end asked last; whether it is reached.
-    pub(super) fn follow(&mut self, feed: &mut impl Feed, source: usize) -> Result<bool> {
-        let (lane, target) = self.lanes[source];
-        loop {
-            let mut taken = Ok(());
-            let polled = feed.poll(lane, target, &mut |record| {
-                taken = self.store.take(record.value, record.offset);
-            })?;
-            taken?;
-            match polled {
-                Polled::Taken => {}
-                Polled::Reached => return Ok(true),
-                Polled::Empty => {
-                    feed.locate()?;
-                    return Ok(feed.position(lane) >= target);
-                }
-            }
-        }
-    }
-}
-
-/// Opens one side partition.
-pub(super) fn open_side(feed: &mut impl Feed, side: &Side, offset: Option<i64>) -> Result<Lane> {
-    let wanted = Wanted { topic: Arc::clone(&side.topic), partition: side.partition, offset };
-    let lanes = feed.open(&[wanted])?;
-    lanes.first().copied().ok_or_else(|| Error::bug("a feed opened no lane"))
 }
 
 /// One source's watermarks.
@@ -162,46 +79,12 @@ impl<F: Feed> Whole<F> {
             shapes.open(&mut feed, schemas)?;
             partitions.check_id(&side.topic, side.topic_id)?;
             let stored = partitions.stored(&side.topic, side.partition);
-            let lane = open_side(&mut feed, side, stored)?;
+            let lane = open_side(&mut feed, side, stored.into())?;
             let chain = Chain::new(source.as_str(), stored.is_some());
             followed.push(Followed { side: side.clone(), chain, lane, last: None });
         }
         let batch = BatchBuilder::default();
         Ok(Self { feed, partitions, shapes, sources: followed, turn: 0, step: None, batch, limits })
-    }
-
-    /// The feed, to wait on it.
-    pub(super) fn feed(&mut self) -> &mut F {
-        &mut self.feed
-    }
-
-    /// Goes on as far as what is visible allows, to the next batch at most.
-    ///
-    /// # Errors
-    /// `Data` for what can't be read on without loss; what the feed gives.
-    pub(super) fn advance(&mut self) -> Result<Progress> {
-        let Some(mut step) = self.step.take().map_or_else(|| self.begin(), |step| Ok(Some(step)))? else {
-            return Ok(Progress::Waiting);
-        };
-        step.decodable = step.decodable || self.shapes.follow(&mut self.feed, step.source)?;
-        if step.decodable && self.read(&mut step)? {
-            return Ok(Progress::Batch(Box::new(self.finish(step))));
-        }
-        self.step = Some(step);
-        if self.batch.size() >= self.limits.batch_bytes {
-            return Ok(Progress::Batch(Box::new(self.part())));
-        }
-        Ok(Progress::Waiting)
-    }
-
-    /// A batch that says: still here. Between two steps it repeats the last boundary.
-    pub(super) fn heartbeat(&mut self) -> Batch {
-        let mut batch = Batch::empty(Position::Log(LogPosition::default()));
-        if self.step.is_none() {
-            let last = self.sources.iter().filter_map(|source| source.last.as_ref());
-            batch.boundary = last.min_by_key(|boundary| boundary.ts_us).cloned();
-        }
-        batch
     }
 
     /// Begins the next step, from the source whose turn it is or the next one that has a watermark.
@@ -283,7 +166,7 @@ impl<F: Feed> Whole<F> {
     }
 
     /// The step's last batch, with its boundary.
-    fn finish(&mut self, step: Step) -> Batch {
+    fn finish(&mut self, step: Step) -> Delivery {
         let followed = &mut self.sources[step.source];
         let batch = std::mem::take(&mut self.batch);
         let boundary = Boundary {
@@ -300,12 +183,41 @@ impl<F: Feed> Whole<F> {
             offset: step.watermark.next,
             leader_epoch: -1,
         });
-        batch.build(Position::Log(position), Some(boundary))
+        let batch = batch.build(Position::Log(position), Some(boundary));
+        Delivery { batch, complete: Some(step.source) }
     }
 
     /// A part of a step that is too large for one batch.
-    fn part(&mut self) -> Batch {
+    fn part(&mut self) -> Delivery {
         let position = self.partitions.moved();
-        std::mem::take(&mut self.batch).build(Position::Log(position), None)
+        let batch = std::mem::take(&mut self.batch).build(Position::Log(position), None);
+        Delivery { batch, complete: None }
+    }
+}
+
+impl<F: Feed + Send> Mode for Whole<F> {
+    fn advance(&mut self) -> Result<Progress> {
+        let Some(mut step) = self.step.take().map_or_else(|| self.begin(), |step| Ok(Some(step)))? else {
+            return Ok(Progress::Waiting);
+        };
+        step.decodable = step.decodable || self.shapes.follow(&mut self.feed, step.source)?;
+        if step.decodable && self.read(&mut step)? {
+            return Ok(Progress::Delivery(Box::new(self.finish(step))));
+        }
+        self.step = Some(step);
+        if self.batch.size() >= self.limits.batch_bytes {
+            return Ok(Progress::Delivery(Box::new(self.part())));
+        }
+        Ok(Progress::Waiting)
+    }
+
+    /// Between two steps it repeats the last boundary.
+    fn heartbeat(&mut self) -> Batch {
+        let mut batch = Batch::empty(Position::Log(LogPosition::default()));
+        if self.step.is_none() {
+            let last = self.sources.iter().filter_map(|source| source.last.as_ref());
+            batch.boundary = last.min_by_key(|boundary| boundary.ts_us).cloned();
+        }
+        batch
     }
 }

@@ -1,13 +1,13 @@
 //! One opened capture: the fenced producer and what it knows of its log.
 
-use crate::client::{Clients, Isolation};
+use crate::client::Clients;
 use crate::faults::{classify, is_fenced};
-use crate::replay::{self, Partition};
+use crate::replay::{Partition, Replayer};
 use crate::topics::{Layout, Topic};
 use crate::writer::deliveries::Deliveries;
 use crate::writer::ledger::Ledger;
 use crate::writer::statistics::Statistics;
-use crate::writer::stored::{self, StoredPosition};
+use crate::writer::stored::Stored;
 use caudal_core::{Error, Result, SourcePosition, TableSchema};
 use caudal_proto::side::TopicNames;
 use rdkafka::error::KafkaError;
@@ -70,10 +70,11 @@ impl Session {
         producer.init_transactions(patience * 2).map_err(|e| {
             failure(&producer, e, format!("fence the former writer of source {}", identity.source))
         })?;
-        let (clients, names) = (&identity.clients, &identity.names);
+        let names = &identity.names;
+        let mut replayer = Replayer::new(&identity.clients, &identity.source);
         let who = (identity.source.as_str(), identity.number);
-        let stored = StoredPosition::read(clients, names, who, patience * 2)?;
-        let known = stored::topics(clients, names, who, patience * 2)?;
+        let Stored { position: stored, topics: known } =
+            Stored::read(&mut replayer, names, who, patience * 2)?;
         let mut session = Self {
             producer,
             ledger: Ledger::default(),
@@ -93,7 +94,10 @@ impl Session {
             session.epoch = record.epoch + 1;
             for (topic, ends) in record.touched {
                 let ends = ends.into_iter().map(|(partition, end)| ((topic.clone(), partition), end));
-                session.touched.extend(ends);
+                // Nobody can reach an end in a topic that is gone.
+                if existing.contains_key(&topic) {
+                    session.touched.extend(ends);
+                }
             }
         }
         let mut partitions = Vec::new();
@@ -106,7 +110,7 @@ impl Session {
                 topic.shapes.into_iter().map(|(version, shape)| (version, Arc::new(shape))).collect();
             session.topics.insert(name, KnownTopic { id: topic.id, shapes });
         }
-        session.learn_ends(&partitions)?;
+        session.ledger.learn(replayer.ends(&partitions)?);
         Ok(session)
     }
 
@@ -115,16 +119,16 @@ impl Session {
         if partitions.is_empty() {
             return Ok(());
         }
-        let role = format!("{}-ends", self.identity.source);
-        let reader = self.identity.clients.reader(&role, Isolation::Uncommitted)?;
-        self.ledger.learn(replay::ends(&reader, partitions)?);
+        let mut replayer = Replayer::new(&self.identity.clients, &self.identity.source);
+        self.ledger.learn(replayer.ends(partitions)?);
         Ok(())
     }
 
-    /// A topic met for the first time in this session, with its id. A topic that was made anew under an old name has no shapes yet.
+    /// What the broker says of a topic's id now. A topic that was made anew under an old name has no shapes yet; nil tells
+    /// nothing.
     pub(crate) fn meet(&mut self, name: &str, id: Uuid) {
         let known = self.topics.entry(name.to_owned()).or_default();
-        if known.id != id {
+        if known.id != id && !id.is_nil() {
             *known = KnownTopic { id, shapes: HashMap::new() };
         }
     }

@@ -57,7 +57,11 @@ impl Sink for CaptureSink {
             number,
         };
         let (fixing, statistics) = (Arc::clone(&layout), Arc::clone(&self.options.statistics));
-        let session = blocking(move || Session::open(identity, &existing, &fixing, statistics)).await?;
+        let mut session = blocking(move || Session::open(identity, &existing, &fixing, statistics)).await?;
+        let known: Vec<String> = session.topics.keys().cloned().collect();
+        for (name, id) in topics.ids(&known).await {
+            session.meet(&name, id);
+        }
         let max_record = self.log.clients.resolved().config.topics.max_message_bytes.bytes() as usize;
         let options = EncodeOptions {
             prefix: self.log.names.prefix().to_owned(),

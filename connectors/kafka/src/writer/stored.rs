@@ -1,12 +1,60 @@
 //! What the log knows of a source from before: its position and notes, and the shapes of its tables.
 
-use crate::client::Clients;
-use crate::replay::replay;
+use crate::replay::Replayer;
 use caudal_core::{Error, Result, SourcePosition, TableSchema};
 use caudal_proto::side::{PositionRecord, SchemaRecord, TopicNames, VERSION};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use uuid::Uuid;
+
+/// All that the log knows of a source.
+#[derive(Debug, Default)]
+pub(crate) struct Stored {
+    pub(crate) position: StoredPosition,
+    /// The source's topics by name.
+    pub(crate) topics: BTreeMap<String, StoredTopic>,
+}
+
+impl Stored {
+    /// Reads the source's partitions of `positions` and `schemas`. After `init_transactions` only: before it, a transaction
+    /// of the displaced writer may still be undecided.
+    pub(crate) fn read(
+        replayer: &mut Replayer,
+        names: &TopicNames,
+        (source, number): (&str, i32),
+        patience: Duration,
+    ) -> Result<Self> {
+        let mut stored = Self::default();
+        let partitions = [(names.positions(), number), (names.schemas(), number)];
+        replayer.replay(&partitions, patience, |i, (key, value, _)| match i {
+            0 => stored.position.take(source, key, value),
+            _ => {
+                stored.take_shape(source, value);
+                Ok(())
+            }
+        })?;
+        Ok(stored)
+    }
+
+    fn take_shape(&mut self, source: &str, value: Option<&[u8]>) {
+        let Some(record) = value.and_then(|v| serde_json::from_slice::<SchemaRecord>(v).ok()) else { return };
+        if record.source != source {
+            return;
+        }
+        let stored = self.topics.entry(record.topic).or_insert_with(|| StoredTopic {
+            partitions: record.partitions,
+            id: record.topic_id,
+            shapes: HashMap::new(),
+        });
+        if stored.id != record.topic_id {
+            // The topic was made anew: what the old one held is gone, its shapes too.
+            stored.shapes.clear();
+        }
+        stored.partitions = record.partitions;
+        stored.id = record.topic_id;
+        stored.shapes.insert(record.schema.version, record.schema);
+    }
+}
 
 /// The last committed position of a source.
 #[derive(Debug, Default)]
@@ -16,22 +64,6 @@ pub(crate) struct StoredPosition {
 }
 
 impl StoredPosition {
-    /// Reads the source's partition of `positions`. After `init_transactions` only: before it, a transaction of the
-    /// displaced writer may still be undecided.
-    pub(crate) fn read(
-        clients: &Clients,
-        names: &TopicNames,
-        (source, number): (&str, i32),
-        patience: Duration,
-    ) -> Result<Self> {
-        let topic = names.positions();
-        let mut stored = Self::default();
-        replay(clients, &format!("{source}-positions"), (&topic, number), patience, |(key, value, _)| {
-            stored.take(source, key, value)
-        })?;
-        Ok(stored)
-    }
-
     fn take(&mut self, source: &str, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         let Some(rest) = key.strip_prefix(source.as_bytes()) else { return Ok(()) };
         match (rest, value) {
@@ -76,39 +108,6 @@ pub(crate) struct StoredTopic {
     pub(crate) partitions: u32,
     pub(crate) id: Uuid,
     pub(crate) shapes: HashMap<u32, TableSchema>,
-}
-
-/// Reads the source's partition of `schemas`: its topics by name.
-pub(crate) fn topics(
-    clients: &Clients,
-    names: &TopicNames,
-    (source, number): (&str, i32),
-    patience: Duration,
-) -> Result<BTreeMap<String, StoredTopic>> {
-    let mut topics: BTreeMap<String, StoredTopic> = BTreeMap::new();
-    let topic = names.schemas();
-    replay(clients, &format!("{source}-schemas"), (&topic, number), patience, |(_, value, _)| {
-        let Some(record) = value.and_then(|v| serde_json::from_slice::<SchemaRecord>(v).ok()) else {
-            return Ok(());
-        };
-        if record.source != source {
-            return Ok(());
-        }
-        let stored = topics.entry(record.topic).or_insert_with(|| StoredTopic {
-            partitions: record.partitions,
-            id: record.topic_id,
-            shapes: HashMap::new(),
-        });
-        if stored.id != record.topic_id {
-            // The topic was made anew: what the old one held is gone, its shapes too.
-            stored.shapes.clear();
-        }
-        stored.partitions = record.partitions;
-        stored.id = record.topic_id;
-        stored.shapes.insert(record.schema.version, record.schema);
-        Ok(())
-    })?;
-    Ok(topics)
 }
 
 #[cfg(test)]

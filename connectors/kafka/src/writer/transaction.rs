@@ -190,6 +190,10 @@ impl<'a> Run<'a> {
             self.records += 1;
             self.bytes += (key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len)) as u64;
         }
+        // Shapes without rows: the reader announces empty tables, and what a schema change has made.
+        for (plan, _) in encoded.tables.iter().zip(&met).filter(|(_, met)| !**met) {
+            self.send_schema(plan, &batch.position.token)?;
+        }
         if let (Some(boundary), true) = (boundary, split == Some(encoded.records.len())) {
             self.send_watermark(boundary)?;
         }

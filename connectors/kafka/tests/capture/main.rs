@@ -1,8 +1,10 @@
 //! The capture sink against real brokers (`CAUDAL_TEST_KAFKA`).
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 mod kit;
 
-use caudal_core::{Fault, Op, Position, Prepare as _};
+use caudal_core::{Ddl, Fault, Op, Position, TableId};
 use caudal_kafka::{CaptureOptions, Log};
 use kit::{Changes, brokers, config, log, open, prefix, put, read, table, values, watermarks};
 use rdkafka::ClientConfig;
@@ -260,6 +262,102 @@ async fn notes_live_until_they_are_deleted() {
 }
 
 #[tokio::test]
+async fn a_change_of_key_leaves_a_tombstone_and_points_both_ways() {
+    let Some(brokers) = brokers() else { return };
+    let prefix = prefix();
+    let mut writer = open(&log(&brokers, &prefix), "plex").await;
+    let batch =
+        Changes::new().event(&table("orders", true), Op::Update, Some(1), Some(2)).boundary().build("p1");
+    put(writer.as_mut(), batch).await.unwrap();
+    let topic = format!("{prefix}.shop.orders");
+    let data = read(&brokers, &topic, 0);
+    let (old, new) = (r#"{"id":1}"#.to_owned(), r#"{"id":2}"#.to_owned());
+    let keys: Vec<_> = data.iter().map(|r| r.key.clone().unwrap()).collect();
+    assert_eq!(keys, [old.clone(), old.clone(), new.clone()]);
+    assert_eq!(data[0].headers, [("__debezium.newkey".to_owned(), new)]);
+    assert!(data[1].value.is_none() && data[1].headers.is_empty());
+    assert_eq!(data[2].headers, [("__debezium.oldkey".to_owned(), old)]);
+    let mark = watermarks(&brokers, &prefix).pop().unwrap();
+    assert_eq!(mark["ends"][&topic]["ends"], json!([[0, 3]]));
+}
+
+#[tokio::test]
+async fn a_new_shape_is_recorded_with_the_offset_where_it_starts() {
+    let Some(brokers) = brokers() else { return };
+    let prefix = prefix();
+    let mut writer = open(&log(&brokers, &prefix), "plex").await;
+    let first = table("orders", true);
+    let mut second = first.as_ref().clone();
+    second.version = 2;
+    second.columns[1].name = "title".into();
+    let second = Arc::new(second);
+    put(writer.as_mut(), Changes::new().insert(&first, 1).build("p1")).await.unwrap();
+    let batch = Changes::new().insert(&first, 2).insert(&first, 3).insert(&second, 4).boundary().build("p2");
+    put(writer.as_mut(), batch).await.unwrap();
+    let topic = format!("{prefix}.shop.orders");
+    let schemas = read(&brokers, &format!("caudal.{prefix}.schemas"), 0);
+    assert_eq!(schemas.len(), 2);
+    let starts = |version: u32| values(&schemas, &format!("{topic}/{version}"))[0]["from"].clone();
+    // 0, marker, 2, 3 have the first shape.
+    assert_eq!((starts(1), starts(2)), (json!([[0, 0]]), json!([[0, 4]])));
+    // The same version with other columns would have old records read by the wrong names.
+    let mut wrong = first.as_ref().clone();
+    wrong.columns[1].name = "other".into();
+    let error =
+        put(writer.as_mut(), Changes::new().insert(&Arc::new(wrong), 5).build("p3")).await.unwrap_err();
+    assert_eq!(error.fault(), Fault::Bug);
+}
+
+#[tokio::test]
+async fn schema_changes_go_to_the_prefixs_topic() {
+    let Some(brokers) = brokers() else { return };
+    let prefix = prefix();
+    let mut writer = open(&log(&brokers, &prefix), "plex").await;
+    let mut batch = Changes::new().insert(&table("orders", true), 1).boundary().build("p1");
+    batch.ddl.push(Ddl {
+        events: 0,
+        statement: "ALTER TABLE orders ADD x INT".into(),
+        database: "shop".into(),
+        tables: vec![TableId::new("shop", "orders")],
+        transaction: 0,
+        pos: 99,
+        ts_us: 1,
+    });
+    put(writer.as_mut(), batch).await.unwrap();
+    let changes = read(&brokers, &prefix, 0);
+    assert_eq!(changes.len(), 1);
+    assert_eq!(changes[0].key.as_deref(), Some(r#"{"databaseName":"shop"}"#));
+    let value = changes[0].value.clone().unwrap();
+    assert_eq!(value["ddl"], "ALTER TABLE orders ADD x INT");
+    assert_eq!(value["tableChanges"][0]["table"]["columns"][1]["name"], "name");
+}
+
+#[tokio::test]
+async fn several_batches_are_one_transaction_with_one_watermark_at_the_last_boundary() {
+    let Some(brokers) = brokers() else { return };
+    let prefix = prefix();
+    let options = CaptureOptions::default();
+    let statistics = Arc::clone(&options.statistics);
+    let mut writer = log(&brokers, &prefix).capture_sink("plex", options).open().await.unwrap();
+    let orders = table("orders", true);
+    for mut batch in [
+        Changes::new().insert(&orders, 1).boundary().build("p1"),
+        Changes::new().insert(&orders, 2).boundary().insert(&orders, 3).build("p2"),
+        Changes::new().insert(&orders, 4).build("p3"),
+    ] {
+        writer.write(&mut batch).await.unwrap();
+    }
+    assert_eq!(token(Some(writer.commit().await.unwrap())).as_deref(), Some("p3"));
+    assert_eq!(statistics.counts().transactions, 1);
+    assert_eq!(statistics.counts().records, 4);
+    let marks = watermarks(&brokers, &prefix);
+    assert_eq!(marks.len(), 1);
+    assert_eq!(marks[0]["ends"][&format!("{prefix}.shop.orders")]["ends"], json!([[0, 2]]));
+    // Nothing accepted: the last position again.
+    assert_eq!(token(Some(writer.commit().await.unwrap())).as_deref(), Some("p3"));
+}
+
+#[tokio::test]
 async fn a_heartbeat_moves_the_watermark_without_data() {
     let Some(brokers) = brokers() else { return };
     let prefix = prefix();
@@ -290,24 +388,34 @@ async fn sources_have_numbers_of_their_own_and_are_claimed_through_the_group() {
 }
 
 #[tokio::test]
-async fn an_instance_claims_only_when_the_one_before_has_left() {
+async fn two_instances_share_the_sources_and_the_one_that_stays_takes_all() {
     let Some(brokers) = brokers() else { return };
     let prefix = prefix();
     let (first, second) = (log(&brokers, &prefix), log(&brokers, &prefix));
-    first.capture_sink("a", CaptureOptions::default()).claim().await.unwrap();
-    first.capture_sink("b", CaptureOptions::default()).claim().await.unwrap();
-    let claim = |log: &Log, source: &str| {
-        let sink = log.capture_sink(source, CaptureOptions::default());
-        tokio::spawn(async move { sink.claim().await.map(|()| true) })
-    };
-    // Of the eight partitions, the newcomer gets half; never both of these without the first one's leave.
-    let (a, b) = (claim(&second, "a"), claim(&second, "b"));
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(!(a.is_finished() && b.is_finished()));
-    drop(first);
-    for claim in [a, b] {
-        assert!(tokio::time::timeout(Duration::from_secs(60), claim).await.unwrap().unwrap().unwrap());
+    let sources: Vec<String> = (0..8).map(|i| format!("s{i}")).collect();
+    for source in &sources {
+        first.capture_sink(source, CaptureOptions::default()).claim().await.unwrap();
     }
+    let mut claims: Vec<_> = sources.iter().map(|source| claim(&second, source)).collect();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while claims.iter().filter(|c| c.is_finished()).count() < 4 {
+        assert!(Instant::now() < deadline, "the newcomer gets its half");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for (source, claimed) in sources.iter().zip(&claims) {
+        let sink = first.capture_sink(source, CaptureOptions::default());
+        let again = tokio::time::timeout(Duration::from_secs(1), sink.claim()).await;
+        assert_ne!(again.is_ok(), claimed.is_finished(), "{source} has exactly one owner");
+    }
+    drop(first);
+    for claim in &mut claims {
+        tokio::time::timeout(Duration::from_secs(60), claim).await.unwrap().unwrap();
+    }
+}
+
+fn claim(log: &Log, source: &str) -> tokio::task::JoinHandle<()> {
+    let sink = log.capture_sink(source, CaptureOptions::default());
+    tokio::spawn(async move { sink.claim().await.unwrap() })
 }
 
 #[tokio::test]

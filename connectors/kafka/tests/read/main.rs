@@ -1,5 +1,7 @@
 //! Reading the log for a sink, against a real one: `CAUDAL_TEST_KAFKA` holds its `host:port`; without it nothing runs.
 
+#![allow(clippy::unwrap_used, reason = "tests, and what only tests call")]
+
 mod support;
 
 use caudal_core::{Fault, Op, Source};

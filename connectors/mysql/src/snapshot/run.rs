@@ -139,7 +139,7 @@ impl Snapshot {
         self.not_before = None;
         if self.current.is_none() {
             let Some((id, note)) = self.queue.pop_front() else { return Ok(None) };
-            self.current = Some(begin(id, &note)?);
+            self.current = Some(begin(id, &note, self.config.snapshot.chunk_rows)?);
         }
         let Some(plan) = self.plan(timeline, sql).await? else {
             return Ok(self.gone_or_later());
@@ -301,7 +301,7 @@ impl Snapshot {
     }
 }
 
-fn begin(id: TableId, note: &TableNote) -> Result<Current> {
+fn begin(id: TableId, note: &TableNote, most: u32) -> Result<Current> {
     let values = |from: &Vec<Stored>| from.iter().map(Stored::to_value).collect::<Option<Vec<_>>>();
     let from =
         match &note.from {
@@ -314,7 +314,7 @@ fn begin(id: TableId, note: &TableNote) -> Result<Current> {
         id,
         plan: None,
         from,
-        rows: FIRST_ROWS,
+        rows: FIRST_ROWS.min(most),
         delivered: note.rows,
         delivered_before: note.rows,
         started: Instant::now(),
