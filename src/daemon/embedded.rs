@@ -1,20 +1,53 @@
-//! The embedded log is not part of this build yet: a cluster must be configured.
+//! The embedded log, as the daemon starts it.
 
 use caudal_control::config::{LogSettings, Problem};
-use std::net::SocketAddr;
+pub(crate) use caudal_log::Log;
 use std::path::Path;
 
-pub(crate) enum Log {}
-
-impl Log {
-    pub(crate) fn address(&self) -> SocketAddr {
-        match *self {}
-    }
-
-    pub(crate) async fn shutdown(self) {}
+/// Serves the log from `data_dir/log`.
+///
+/// # Errors
+/// With the field of the configuration: the port is in use, the folder locked or not writable, a file damaged.
+pub(crate) async fn start(settings: &LogSettings, data_dir: &Path) -> Result<Log, Problem> {
+    std::fs::create_dir_all(data_dir).map_err(|error| {
+        Problem::new("data_dir", format!("cannot create {}: {error}", data_dir.display()))
+            .fix("create it, writable for the user that runs caudal, or choose another `data_dir`")
+    })?;
+    let config = caudal_log::Config {
+        listen: settings.listen,
+        data_dir: data_dir.join("log"),
+        allow_remote: settings.allow_remote,
+        segment_bytes: settings.segment_bytes,
+        ..caudal_log::Config::default()
+    };
+    Log::start(config).await.map_err(|error| problem(&error.to_string()))
 }
 
-pub(crate) async fn start(_: &LogSettings, _: &Path) -> Result<Log, Problem> {
-    Err(Problem::new("kafka.brokers", "missing: this build serves no log of its own")
-        .fix("name a Kafka cluster"))
+/// The log names its own settings: they are found elsewhere in the configuration.
+fn problem(text: &str) -> Problem {
+    let (field, rest) = match text.split_once(": ") {
+        Some(("listen", rest)) => ("log.listen", rest),
+        Some(("data_dir", rest)) => ("data_dir", rest),
+        _ => ("log", text),
+    };
+    match rest.split_once(". ") {
+        Some((cause, fix)) => Problem::new(field, cause).fix(fix),
+        None => Problem::new(field, rest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stops_the_log_is_told_by_the_fields_of_the_configuration() {
+        let told = |text| problem(text).to_string();
+        assert_eq!(
+            told("listen: port 9092 of 127.0.0.1 is already in use. Choose another one"),
+            "log.listen: port 9092 of 127.0.0.1 is already in use\n  fix: Choose another one"
+        );
+        assert_eq!(told("data_dir: /x is locked"), "data_dir: /x is locked");
+        assert_eq!(told("unheard of"), "log: unheard of");
+    }
 }
