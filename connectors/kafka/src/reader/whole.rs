@@ -212,12 +212,13 @@ impl<F: Feed + Send> Mode for Whole<F> {
     }
 
     /// Between two steps it repeats the last boundary.
-    fn heartbeat(&mut self) -> Batch {
+    fn heartbeat(&mut self) -> Result<Batch> {
+        self.partitions.look(&mut self.feed)?;
         let mut batch = Batch::empty(Position::Log(LogPosition::default()));
         if self.step.is_none() {
             let last = self.sources.iter().filter_map(|source| source.last.as_ref());
             batch.boundary = last.min_by_key(|boundary| boundary.ts_us).cloned();
         }
-        batch
+        Ok(batch)
     }
 }
