@@ -1,2 +1,9 @@
-//! The daemon's entry point.
-fn main() {}
+//! The entry point of the `caudal` binary. Everything else is in [`daemon`].
+
+mod daemon;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    daemon::main()
+}

@@ -1,1 +1,5 @@
 //! Wire types: the records of the side topics and the envelope.
+//!
+//! Each record carries `v`, its format's version; older versions stay readable (golden files in `proto/tests/golden`).
+
+pub mod side;

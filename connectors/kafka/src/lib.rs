@@ -1,1 +1,32 @@
-//! Kafka as a sink of captures and as a source of sinks.
+//! Kafka as the sink of captures and as the source of sinks.
+//!
+//! [`Log`] is the door: it holds what every client of one log shares (configuration, topic names). The write half makes the
+//! capture sink ([`Log::capture_sink`]): events, position and watermark in one Kafka transaction.
+
+pub mod config;
+
+mod client;
+mod dead_letters;
+mod decode;
+mod encode;
+mod faults;
+mod group;
+mod log;
+mod murmur2;
+mod reader;
+mod replay;
+mod schemas;
+mod sources;
+mod tasks;
+mod topic_ids;
+mod topics;
+mod watermarks;
+mod writer;
+
+pub use config::Config;
+pub use encode::{
+    EncodeOptions, Encoder, NEW_KEY_HEADER, OLD_KEY_HEADER, TRUNCATE_HEADER, TRUNCATE_KEY, system_clock,
+};
+pub use log::{CaptureOptions, Log};
+pub use reader::{Consistency, Freshness, LogSource, ReadOptions};
+pub use writer::statistics::{Counts, Statistics};

@@ -1,1 +1,34 @@
 //! MySQL and MariaDB: binlog capture and snapshot.
+//!
+//! The replication protocol and everything that turns its bytes into cells lives in `packet`, `auth`, `tls`, `connection`,
+//! `gtid`, `charset` and `binlog`; none of it knows the pipeline. Nothing in there panics on any bytes, and every length that
+//! comes from the network is compared with a cap before it is believed.
+
+//!
+//! What runs in the pipeline is in `config`, `check`, `discover`, `schema`, `snapshot`, `position` and `reader`: SQL by an ordinary
+//! driver, the windows of the snapshot, and the reader that merges both into batches.
+
+mod auth;
+pub mod binlog;
+mod canonical;
+pub mod charset;
+mod check;
+mod client;
+pub mod config;
+pub mod connection;
+mod ddl;
+mod discover;
+pub mod gtid;
+mod native;
+mod packet;
+mod position;
+mod reader;
+pub mod refusal;
+mod schema;
+pub mod selection;
+mod snapshot;
+mod source;
+pub mod tls;
+
+pub use config::Config;
+pub use source::source;

@@ -1,1 +1,40 @@
-//! Postgres: applies batches as upserts, exactly once.
+//! Postgres as a sink: batches applied as upserts, exactly once.
+//!
+//! Rows, the log's offsets and the freshness are one database transaction ([`state`] says why only one writer's is ever visible),
+//! so a crash at any point leaves both or neither. Batches are coalesced by key ([`prepare`]), written in an order that holds
+//! unique indexes ([`apply`]), and a row that the server refuses is named, alone ([`writer`]).
+//!
+//! For users: `select * from caudal.freshness` tells up to which moment of the source's clock each sink is complete;
+//! `caudal.offsets` what it has consumed.
+
+mod apply;
+mod catalog;
+mod check;
+mod client;
+mod config;
+mod encode;
+mod parameter;
+mod plan;
+mod prepare;
+mod quote;
+mod shape;
+mod sink;
+mod state;
+mod tls;
+mod types;
+mod url;
+mod writer;
+
+pub use config::{Config, Consistency, Deletes, Resolved};
+pub use types::JsonAs;
+
+use caudal_core::{Result, Sink};
+use std::sync::Arc;
+
+/// The sink of a configuration; `name` is its key in the `sinks` of the configuration.
+///
+/// # Errors
+/// Fault `Config` with the field, if the configuration cannot be used.
+pub fn sink(name: &str, config: Config) -> Result<Arc<dyn Sink>> {
+    Ok(Arc::new(sink::PgSink { config: Arc::new(config.resolve(name)?) }))
+}

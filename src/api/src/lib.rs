@@ -1,1 +1,16 @@
-//! The HTTP API: health, metrics, status.
+//! The HTTP API: `GET /health`, `/metrics`, `/status`. It reads; nothing here changes anything.
+//!
+//! Bounds: 256 connections, 64 KiB of request head, no request bodies, 10 s for a head and for an answer.
+
+pub mod client;
+mod guard;
+mod process;
+mod rates;
+mod routes;
+mod server;
+pub mod view;
+
+mod board;
+
+pub use board::{Board, Info};
+pub use server::{bind, serve};

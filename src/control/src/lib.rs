@@ -1,1 +1,4 @@
-//! The control plane: configuration, supervision.
+//! The control plane: configuration, the registry of connectors.
+
+pub mod config;
+pub mod registry;

@@ -1,1 +1,28 @@
 //! The vocabulary of Caudal and the contract of its connectors: no I/O, no drivers.
+//!
+//! A pipeline is `Reader -> transforms -> Writer`, then commit. Everything that passes between the stages is a [`Batch`]:
+//! rows as [`Cell`]s over shared buffers, with the [`Position`] that is safe once the batch is durable.
+//! `connectors/README.md` states the contract of the traits in MUST and SHOULD; `conformance` (a feature, for tests) runs it.
+
+pub mod batch;
+pub mod cell;
+pub mod check;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod connector;
+pub mod fault;
+pub mod position;
+pub mod quantity;
+pub mod schema;
+pub mod temporal;
+
+pub use batch::{
+    Batch, BatchBuilder, Boundary, Ddl, EventHead, Op, Raw, SnapshotMark, Transaction, Undecodable,
+};
+pub use cell::{Cell, Slice};
+pub use check::{Check, Severity};
+pub use connector::{DeadLetters, Outcome, Prepare, Reader, Rejected, Sink, Source, Writer};
+pub use fault::{Error, Fault, Result};
+pub use position::{LogOffset, LogPosition, Position, SourcePosition};
+pub use quantity::{DurationText, SizeText};
+pub use schema::{Column, ColumnType, ForeignKey, KeyKind, TableId, TableSchema, UniqueKey};

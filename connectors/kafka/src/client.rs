@@ -1,0 +1,122 @@
+//! Clients of librdkafka with the settings that the rules of the log need.
+//!
+//! Memory: a producer queues at most `kafka.queue` bytes; a groupless reader fetches ahead at most 4 MiB.
+
+use crate::config::Resolved;
+use crate::faults::classify;
+use caudal_core::{Error, Result};
+use rdkafka::admin::AdminClient;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long one request for metadata, offsets or topics may take.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a reader may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    /// Up to the first open transaction, without aborted records.
+    Committed,
+    /// All, and ends as the high watermark.
+    Uncommitted,
+}
+
+/// Makes clients; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Clients {
+    resolved: Arc<Resolved>,
+}
+
+impl Clients {
+    pub(crate) fn new(resolved: Resolved) -> Self {
+        Self { resolved: Arc::new(resolved) }
+    }
+
+    pub(crate) fn resolved(&self) -> &Resolved {
+        &self.resolved
+    }
+
+    /// What all clients share. `role` names the pipeline and the job in the client id that brokers show.
+    pub(crate) fn base(&self, role: &str) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        for (key, value) in &self.resolved.properties {
+            config.set(key, value);
+        }
+        config.set("client.id", format!("{}-{role}", self.resolved.config.client_id));
+        config.set("allow.auto.create.topics", "false");
+        config.set_log_level(RDKafkaLogLevel::Notice);
+        config
+    }
+
+    /// A client for topics and their settings.
+    pub(crate) fn admin(&self, role: &str) -> Result<AdminClient<Quiet>> {
+        self.base(role).create_with_context(Quiet).map_err(|e| classify(e, "make an admin client"))
+    }
+
+    /// A reader of assigned partitions from explicit offsets. It belongs to no group: the id is needed by the library, and
+    /// nothing is ever committed under it.
+    pub(crate) fn reader(&self, role: &str, isolation: Isolation) -> Result<BaseConsumer<Quiet>> {
+        let mut config = self.base(role);
+        config.set("group.id", format!("{}-{role}-none", self.resolved.config.client_id));
+        config.set("enable.auto.commit", "false");
+        config.set("enable.auto.offset.store", "false");
+        config.set("auto.offset.reset", "error");
+        config.set("enable.partition.eof", "true");
+        config.set("queued.max.messages.kbytes", "4096");
+        config.set("fetch.message.max.bytes", "1048576");
+        config.set("fetch.wait.max.ms", "50");
+        config.set(
+            "isolation.level",
+            match isolation {
+                Isolation::Committed => "read_committed",
+                Isolation::Uncommitted => "read_uncommitted",
+            },
+        );
+        config.create_with_context(Quiet).map_err(|e| classify(e, "make a reader"))
+    }
+}
+
+/// Sends what librdkafka says to `tracing`, at levels that suit: its "errors" are mostly connections that it retries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn stats_raw(&self, _: &[u8]) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", %error, reason);
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+/// One line of librdkafka's log.
+pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::warn!(target: "librdkafka", facility, "{message}");
+        }
+        _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
+    }
+}
+
+/// Runs `work`, which waits for the network, on a thread of its own.
+///
+/// # Errors
+/// What `work` gives; fault `Bug` if it panics.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(panic) => Err(Error::bug("a client thread ended early").because(panic)),
+    }
+}

@@ -1,0 +1,423 @@
+//! The `kafka:` node of the configuration: as written ([`Config`]), then resolved ([`Resolved`]).
+//!
+//! After [`Config::resolve`] nothing can be "invalid config": what is left to fail depends on the brokers.
+
+use caudal_core::quantity::{DurationText, SizeText};
+use caudal_core::{Error, Result};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// How the log is reached and how its topics are made.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `host:port` of one or more brokers.
+    pub brokers: Vec<String>,
+    /// Start of the client ids that brokers show; the pipeline's name follows it.
+    pub client_id: String,
+    /// Encrypts the connections. Left out: plain text.
+    pub tls: Option<Tls>,
+    /// Authenticates this client. Left out: none, or the TLS certificate.
+    pub sasl: Option<Sasl>,
+    /// How topics are made.
+    pub topics: Topics,
+    /// Compression of what is produced.
+    pub compression: Compression,
+    /// What a crash may do to the events in flight.
+    pub delivery: Delivery,
+    /// After this time brokers abort a transaction whose daemon is silent. 10 s to 15 min.
+    pub transaction_timeout: DurationText,
+    /// Least time between two transactions: one that begins sooner meets the brokers still busy with the markers of the
+    /// last, and a client back-off of 20 ms. `0s` for the embedded log, which has no such pause.
+    pub pace: DurationText,
+    /// Bound on bytes waiting in the client's queue of one capture.
+    pub queue: SizeText,
+    /// Any other property of librdkafka. Those that the rules of exactly-once depend on are refused.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// TLS towards the brokers.
+#[derive(Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// PEM file of the certificate authorities to trust. Left out: the system's.
+    pub ca: Option<String>,
+    /// PEM file of this client's certificate (mutual TLS).
+    pub certificate: Option<String>,
+    /// PEM file of its private key.
+    pub key: Option<String>,
+    /// The key's password.
+    pub key_password: Option<String>,
+    /// Accepts any certificate. For tests only.
+    pub insecure: bool,
+}
+
+/// SASL towards the brokers.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sasl {
+    /// The mechanism.
+    #[serde(default)]
+    pub mechanism: Mechanism,
+    /// User.
+    pub username: String,
+    /// Password.
+    pub password: String,
+}
+
+/// SASL mechanisms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum Mechanism {
+    /// Password in the clear: over TLS only.
+    #[serde(rename = "PLAIN")]
+    Plain,
+    /// SCRAM-SHA-256.
+    #[serde(rename = "SCRAM-SHA-256")]
+    ScramSha256,
+    /// SCRAM-SHA-512.
+    #[default]
+    #[serde(rename = "SCRAM-SHA-512")]
+    ScramSha512,
+}
+
+impl Mechanism {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
+/// Compression of record batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// None.
+    None,
+    /// Fast, larger.
+    #[default]
+    Lz4,
+    /// Slower, smaller.
+    Zstd,
+}
+
+impl Compression {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// What a crash may do to the events in flight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// Events and position are one transaction: a `read_committed` reader sees each event once.
+    #[default]
+    ExactlyOnce,
+    /// Events may come again after a crash.
+    AtLeastOnce,
+}
+
+/// How topics are made. What exists is checked against it, never altered.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Topics {
+    /// Copies of each partition. Left out: the brokers' default.
+    pub replication_factor: Option<u16>,
+    /// How many of them must have a record before it counts. Left out: the brokers' default.
+    pub min_insync_replicas: Option<u16>,
+    /// Partitions of a data topic. One keeps the order of a whole table.
+    pub partitions: u32,
+    /// Partitions by table: `database.table`, with `*` for any text. The longest pattern that matches counts.
+    pub partitions_by_table: BTreeMap<String, u32>,
+    /// Largest record (key, value and headers) of a data topic.
+    pub max_message_bytes: SizeText,
+    /// How long watermarks are kept, and so how long a sink may be away before it must catch up by a sweep.
+    pub watermark_retention: DurationText,
+    /// For how long no record of a data topic may be compacted away: at least `watermark_retention`.
+    pub min_compaction_lag: DurationText,
+    /// For how long deletes stay readable after that: at least twice `watermark_retention`.
+    pub delete_retention: DurationText,
+    /// Any other setting of data topics, by its Kafka name.
+    pub settings: BTreeMap<String, String>,
+}
+
+const WEEK: u64 = 7 * 86_400;
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self {
+            replication_factor: None,
+            min_insync_replicas: None,
+            partitions: 1,
+            partitions_by_table: BTreeMap::new(),
+            max_message_bytes: SizeText::mib(16),
+            watermark_retention: DurationText::secs(WEEK),
+            min_compaction_lag: DurationText::secs(WEEK),
+            delete_retention: DurationText::secs(2 * WEEK),
+            settings: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            brokers: Vec::new(),
+            client_id: "caudal".into(),
+            tls: None,
+            sasl: None,
+            topics: Topics::default(),
+            compression: Compression::default(),
+            delivery: Delivery::default(),
+            transaction_timeout: DurationText::secs(20),
+            pace: DurationText::millis(4),
+            queue: SizeText::mib(16),
+            properties: BTreeMap::new(),
+        }
+    }
+}
+
+impl Config {
+    /// For the embedded log at `address` (`127.0.0.1:9092`): plain text, one copy, no pause between transactions.
+    #[must_use]
+    pub fn embedded(address: impl Into<String>) -> Self {
+        Self { brokers: vec![address.into()], pace: DurationText::millis(0), ..Self::default() }
+    }
+
+    /// Checks all that can be checked without the brokers. `name` is the node's path in the configuration.
+    ///
+    /// # Errors
+    /// Of fault `Config`, with the field, the cause and the fix.
+    pub fn resolve(self, name: &str) -> Result<Resolved> {
+        let wrong = |field: &str, message: &str, fix: &str| {
+            Err(Error::config(message).field(format!("{name}.{field}")).hint(fix))
+        };
+        if self.brokers.is_empty() || self.brokers.iter().any(|b| !is_address(b)) {
+            return wrong(
+                "brokers",
+                "is not a list of host:port",
+                "write it as [kafka-1:9092, kafka-2:9092]",
+            );
+        }
+        if self.delivery == Delivery::AtLeastOnce {
+            return wrong(
+                "delivery",
+                "at_least_once is not offered",
+                "leave it out: events are written exactly once",
+            );
+        }
+        let timeout = self.transaction_timeout.get();
+        if timeout < Duration::from_secs(10) || timeout > Duration::from_secs(900) {
+            return wrong("transaction_timeout", "is out of 10s to 15m", "20s suits most");
+        }
+        if let Some(key) = self.properties.keys().find(|key| RESERVED.contains(&key.as_str())) {
+            return wrong(&format!("properties.{key}"), "is set by Caudal itself", "remove it");
+        }
+        if self.queue.bytes() < 1 << 20 {
+            return wrong("queue", "is under 1MiB", "16MiB suits most");
+        }
+        self.resolve_topics(name)?;
+        Ok(Resolved { properties: self.client_properties(), config: self })
+    }
+
+    fn resolve_topics(&self, name: &str) -> Result<()> {
+        let wrong = |field: &str, message: &str, fix: &str| {
+            Err(Error::config(message).field(format!("{name}.topics.{field}")).hint(fix))
+        };
+        let topics = &self.topics;
+        let counts = topics.partitions_by_table.values().chain([&topics.partitions]);
+        if counts.into_iter().any(|&n| n == 0 || n > 10_000) {
+            return wrong("partitions", "is out of 1 to 10000", "1 keeps the order of a whole table");
+        }
+        if !(1 << 20..=900 << 20).contains(&topics.max_message_bytes.bytes()) {
+            return wrong("max_message_bytes", "is out of 1MiB to 900MiB", "16MiB suits most");
+        }
+        if topics.min_compaction_lag < topics.watermark_retention {
+            return wrong(
+                "min_compaction_lag",
+                "is shorter than watermark_retention: sinks would see parts of transactions",
+                "make it at least as long",
+            );
+        }
+        if topics.delete_retention.get() < topics.watermark_retention.get() * 2 {
+            return wrong(
+                "delete_retention",
+                "is shorter than twice watermark_retention: sinks would miss deletes",
+                "make it at least twice as long",
+            );
+        }
+        Ok(())
+    }
+
+    fn client_properties(&self) -> BTreeMap<String, String> {
+        let mut all = self.properties.clone();
+        let mut set = |key: &str, value: &str| all.insert(key.into(), value.into());
+        set("bootstrap.servers", &self.brokers.join(","));
+        let protocol = match (&self.tls, &self.sasl) {
+            (None, None) => "plaintext",
+            (Some(_), None) => "ssl",
+            (None, Some(_)) => "sasl_plaintext",
+            (Some(_), Some(_)) => "sasl_ssl",
+        };
+        set("security.protocol", protocol);
+        if let Some(tls) = &self.tls {
+            let files = [
+                ("ssl.ca.location", &tls.ca),
+                ("ssl.certificate.location", &tls.certificate),
+                ("ssl.key.location", &tls.key),
+                ("ssl.key.password", &tls.key_password),
+            ];
+            for (key, value) in files {
+                if let Some(value) = value {
+                    set(key, value);
+                }
+            }
+            if tls.insecure {
+                set("enable.ssl.certificate.verification", "false");
+            }
+        }
+        if let Some(sasl) = &self.sasl {
+            set("sasl.mechanism", sasl.mechanism.as_str());
+            set("sasl.username", &sasl.username);
+            set("sasl.password", &sasl.password);
+        }
+        all
+    }
+}
+
+/// Properties that exactly-once, the bounds on memory or the rules of reading depend on.
+const RESERVED: [&str; 17] = [
+    "acks",
+    "auto.offset.reset",
+    "batch.size",
+    "bootstrap.servers",
+    "client.id",
+    "compression.type",
+    "enable.auto.commit",
+    "enable.idempotence",
+    "group.id",
+    "isolation.level",
+    "max.in.flight",
+    "message.max.bytes",
+    "message.timeout.ms",
+    "queue.buffering.max.kbytes",
+    "security.protocol",
+    "transaction.timeout.ms",
+    "transactional.id",
+];
+
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+/// A checked configuration.
+#[derive(Clone)]
+pub struct Resolved {
+    pub(crate) config: Config,
+    /// What every client of librdkafka gets: addresses, TLS, SASL and the operator's own.
+    pub(crate) properties: BTreeMap<String, String>,
+}
+
+impl Resolved {
+    /// Partitions that a table's keys are spread over, when its topic is made.
+    pub(crate) fn partitions(&self, database: &str, table: &str) -> u32 {
+        let name = format!("{database}.{table}");
+        let topics = &self.config.topics;
+        let matching = topics.partitions_by_table.iter().filter(|(pattern, _)| matches(pattern, &name));
+        matching.max_by_key(|(pattern, _)| pattern.len()).map_or(topics.partitions, |(_, &n)| n)
+    }
+
+    /// The librdkafka name of the compression.
+    pub(crate) fn compression(&self) -> &'static str {
+        self.config.compression.as_str()
+    }
+}
+
+/// Whether `name` fits `pattern`, in which `*` stands for any text.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((head, rest)) => name.strip_prefix(head).is_some_and(|tail| {
+            (0..=tail.len()).filter(|&i| tail.is_char_boundary(i)).any(|i| matches(rest, &tail[i..]))
+        }),
+    }
+}
+
+// Debug hides what may be secret: passwords, and properties whose values are unknown to us.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("brokers", &self.brokers)
+            .field("client_id", &self.client_id)
+            .field("tls", &self.tls.is_some())
+            .field("sasl", &self.sasl.as_ref().map(|s| s.mechanism))
+            .field("delivery", &self.delivery)
+            .field("properties", &self.properties.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Resolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.config.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config { brokers: vec!["kafka:9092".into()], ..Config::default() }
+    }
+
+    fn refusal(config: Config) -> String {
+        let error = config.resolve("kafka").unwrap_err();
+        assert!(error.hint_text().is_some());
+        error.to_string()
+    }
+
+    #[test]
+    fn what_would_break_a_promise_is_refused_with_its_field() {
+        assert!(refusal(Config::default()).starts_with("kafka.brokers: "));
+        let delivery = Config { delivery: Delivery::AtLeastOnce, ..config() };
+        assert!(refusal(delivery).starts_with("kafka.delivery: "));
+        let mut short = config();
+        short.topics.delete_retention = DurationText::secs(60);
+        assert!(refusal(short).starts_with("kafka.topics.delete_retention: "));
+        let mut acks = config();
+        acks.properties.insert("acks".into(), "1".into());
+        assert!(refusal(acks).starts_with("kafka.properties.acks: "));
+    }
+
+    #[test]
+    fn the_longest_pattern_gives_a_table_its_partitions() {
+        let mut config = config();
+        config.topics.partitions_by_table =
+            BTreeMap::from([("shop.*".into(), 3), ("shop.orders".into(), 6), ("*_log".into(), 2)]);
+        let resolved = config.resolve("kafka").unwrap();
+        assert_eq!(resolved.partitions("shop", "orders"), 6);
+        assert_eq!(resolved.partitions("shop", "lines"), 3);
+        assert_eq!(resolved.partitions("app", "audit_log"), 2);
+        assert_eq!(resolved.partitions("app", "users"), 1);
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let mut config = config();
+        config.sasl =
+            Some(Sasl { mechanism: Mechanism::Plain, username: "u".into(), password: "hunter2".into() });
+        config.properties.insert("ssl.key.password".into(), "hunter2".into());
+        assert!(!format!("{config:?} {:?}", config.clone().resolve("kafka")).contains("hunter2"));
+    }
+}

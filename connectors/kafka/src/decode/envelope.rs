@@ -1,0 +1,189 @@
+//! The envelope: `{"before","after","source","transaction","op","ts_ms",…}`, members in any order.
+
+use super::scan::{Malformed, Quoted, Scanner, unescape};
+use super::value::{Text, cell};
+use caudal_core::batch::NO_ROW;
+use caudal_core::{BatchBuilder, Cell, EventHead, Op, Slice, SnapshotMark, TableSchema, Transaction};
+use std::sync::Arc;
+
+/// Decodes one envelope. The record's value lies at `base` of the batch's arena.
+pub(super) fn event(
+    value: &str,
+    base: usize,
+    schema: &Arc<TableSchema>,
+    batch: &mut BatchBuilder,
+) -> Result<EventHead, Malformed> {
+    let mut text = Text { scanner: Scanner::new(value), base };
+    let mut found = Envelope::default();
+    text.scanner.expect(b'{')?;
+    let mut first = true;
+    while let Some(name) = text.scanner.member(&mut first)? {
+        match name.raw {
+            "before" => found.before = row(&mut text, schema, batch).map_err(|e| e.of("before"))?,
+            "after" => found.after = row(&mut text, schema, batch).map_err(|e| e.of("after"))?,
+            "source" => found.source = Some(source(&mut text, batch).map_err(|e| e.of("source"))?),
+            "op" => found.op = Some(op(&mut text)?),
+            _ => text.scanner.skip()?,
+        }
+    }
+    text.scanner.end()?;
+    found.head(schema, batch)
+}
+
+#[derive(Default)]
+struct Envelope {
+    before: Option<u32>,
+    after: Option<u32>,
+    source: Option<SourceBlock>,
+    op: Option<Op>,
+}
+
+impl Envelope {
+    fn head(self, schema: &Arc<TableSchema>, batch: &mut BatchBuilder) -> Result<EventHead, Malformed> {
+        let op = self.op.ok_or_else(|| Malformed::new("op is missing"))?;
+        let source = self.source.ok_or_else(|| Malformed::new("source is missing"))?;
+        match op {
+            Op::Read | Op::Create | Op::Update if self.after.is_none() => {
+                return Err(Malformed::new(format!("op {} without after", op.letter())));
+            }
+            Op::Delete if self.before.is_none() => return Err(Malformed::new("op d without before")),
+            _ => {}
+        }
+        Ok(EventHead {
+            table: batch.table(schema),
+            transaction: shared(source.transaction, batch),
+            before: self.before.unwrap_or(NO_ROW),
+            after: self.after.unwrap_or(NO_ROW),
+            row: source.row,
+            op,
+            snapshot: source.snapshot,
+            pos: source.pos,
+            ts_us: source.ts_us,
+        })
+    }
+}
+
+/// A row image: gives the index of its first cell; none for `null`. A column that is absent is `Unchanged`.
+fn row(
+    text: &mut Text<'_>,
+    schema: &TableSchema,
+    batch: &mut BatchBuilder,
+) -> Result<Option<u32>, Malformed> {
+    if text.scanner.null()? {
+        return Ok(None);
+    }
+    let start = batch.cells.len();
+    batch.cells.resize(start + schema.width(), Cell::Unchanged);
+    text.scanner.expect(b'{')?;
+    let (mut first, mut expected) = (true, 0);
+    while let Some(name) = text.scanner.member(&mut first)? {
+        let column = column(schema, expected, name)?;
+        let value = cell(text, &schema.columns[column].ty, batch);
+        batch.cells[start + column] = value.map_err(|e| e.of(&schema.columns[column].name))?;
+        expected = column + 1;
+    }
+    Ok(Some(start as u32))
+}
+
+/// The column of that name: the writer's order is the schema's, so `expected` is it nearly always.
+fn column(schema: &TableSchema, expected: usize, name: Quoted<'_>) -> Result<usize, Malformed> {
+    let mut plain = Vec::new();
+    let name = if name.escaped {
+        unescape(name, &mut plain)?;
+        plain.as_slice()
+    } else {
+        name.raw.as_bytes()
+    };
+    let is = |i: usize| schema.columns.get(i).is_some_and(|c| c.name.as_bytes() == name);
+    if is(expected) {
+        return Ok(expected);
+    }
+    let found = (0..schema.width()).find(|&i| is(i));
+    found.ok_or_else(|| {
+        Malformed::new(format!(
+            "column {:?} is not in version {} of {}",
+            String::from_utf8_lossy(name),
+            schema.version,
+            schema.id
+        ))
+    })
+}
+
+fn op(text: &mut Text<'_>) -> Result<Op, Malformed> {
+    let letter = text.scanner.string()?.raw.as_bytes();
+    let op = if let [letter] = letter { Op::from_letter(*letter) } else { None };
+    op.ok_or_else(|| text.scanner.wrong("op c, u, d, r or t"))
+}
+
+#[derive(Default)]
+struct SourceBlock {
+    transaction: Transaction,
+    snapshot: SnapshotMark,
+    row: u32,
+    pos: u64,
+    ts_us: i64,
+}
+
+fn source(text: &mut Text<'_>, batch: &mut BatchBuilder) -> Result<SourceBlock, Malformed> {
+    let mut found = SourceBlock::default();
+    let mut first = true;
+    text.scanner.expect(b'{')?;
+    while let Some(name) = text.scanner.member(&mut first)? {
+        if text.scanner.null()? {
+            continue;
+        }
+        match name.raw {
+            "ts_us" => found.ts_us = text.scanner.parse("a time in microseconds")?,
+            "snapshot" => found.snapshot = snapshot(text)?,
+            "gtid" => found.transaction.gtid = Some(optional(text, batch)?),
+            "file" => found.transaction.file = Some(optional(text, batch)?),
+            "server_id" => found.transaction.server_id = text.scanner.parse("a server id")?,
+            "thread" => found.transaction.thread = text.scanner.parse("a thread id")?,
+            "pos" => found.pos = text.scanner.parse("a position")?,
+            "row" => found.row = text.scanner.parse("a row number")?,
+            _ => text.scanner.skip()?,
+        }
+    }
+    found.transaction.file = found.transaction.file.filter(|file| file.len > 0);
+    Ok(found)
+}
+
+fn optional(text: &mut Text<'_>, batch: &mut BatchBuilder) -> Result<Slice, Malformed> {
+    let quoted = text.scanner.string()?;
+    text.slice(quoted, batch)
+}
+
+/// Debezium writes it as a string, older versions as a boolean.
+fn snapshot(text: &mut Text<'_>) -> Result<SnapshotMark, Malformed> {
+    const MARKS: [SnapshotMark; 7] = [
+        SnapshotMark::False,
+        SnapshotMark::True,
+        SnapshotMark::First,
+        SnapshotMark::FirstInDataCollection,
+        SnapshotMark::LastInDataCollection,
+        SnapshotMark::Last,
+        SnapshotMark::Incremental,
+    ];
+    if text.scanner.peek() != b'"' {
+        return Ok(if text.scanner.boolean()? { SnapshotMark::True } else { SnapshotMark::False });
+    }
+    let word = text.scanner.string()?.raw;
+    MARKS.into_iter().find(|mark| mark.as_str() == word).ok_or_else(|| text.scanner.wrong("a snapshot mark"))
+}
+
+/// The number of the event's transaction in the batch: events of one transaction follow each other, so only the last is
+/// compared.
+fn shared(transaction: Transaction, batch: &mut BatchBuilder) -> u32 {
+    let last = batch.transactions.last().copied();
+    if last.is_some_and(|last| same(&last, &transaction, batch.arena())) {
+        return (batch.transactions.len() - 1) as u32;
+    }
+    batch.transaction(transaction)
+}
+
+fn same(a: &Transaction, b: &Transaction, arena: &[u8]) -> bool {
+    let bytes = |slice: Option<Slice>| slice.map(|s| &arena[s.offset as usize..][..s.len as usize]);
+    (a.server_id, a.thread) == (b.server_id, b.thread)
+        && bytes(a.gtid) == bytes(b.gtid)
+        && bytes(a.file) == bytes(b.file)
+}

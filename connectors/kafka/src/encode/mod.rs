@@ -1,0 +1,187 @@
+//! Events as Debezium's bare JSON envelope: keys, values, tombstones, headers, and the partition of each.
+//!
+//! A batch is encoded into one arena: no allocation per event. The order of fields is that of `connectors/kafka/README.md`;
+//! the sink's decoder takes exactly this and gives back the same cells.
+//!
+//! Memory: the arena holds about twice the batch's bytes (both images, field names, the source block); each record 64 bytes
+//! beside it. It replaces the batch: the engine drops that once it is written.
+
+#[cfg(test)]
+mod golden;
+
+pub(crate) mod ddl;
+mod decimal;
+mod envelope;
+pub(crate) mod plan;
+pub(crate) mod text;
+mod value;
+
+use crate::topics::Layout;
+use caudal_core::{Batch, Error, Prepare, Result, TableSchema};
+use plan::TablePlan;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Header of a truncation's control record; its value is the truncation's id, the same in all partitions of a table.
+pub const TRUNCATE_HEADER: &str = "caudal.truncate";
+/// Key of a truncation's control record in a compacted topic.
+pub const TRUNCATE_KEY: &str = r#"{"caudal.control":"truncate"}"#;
+/// Debezium's header on the deletion of a row that lives on under another key.
+pub const NEW_KEY_HEADER: &str = "__debezium.newkey";
+/// Debezium's header on the creation of a row that came from another key.
+pub const OLD_KEY_HEADER: &str = "__debezium.oldkey";
+
+/// Shapes that the encoder remembers; beyond it starts again.
+const MAX_PLANS: usize = 20_000;
+/// What a record costs on the wire beside its key, value and header.
+const RECORD_OVERHEAD: usize = 128;
+
+/// What the envelopes of one source have in common.
+#[derive(Clone, Debug)]
+pub struct EncodeOptions {
+    /// `source.name`, and the start of topic names.
+    pub prefix: String,
+    /// `source.connector`: `mysql`, `mariadb`.
+    pub connector: String,
+    /// Largest record, bytes.
+    pub max_record: usize,
+    /// Microseconds since the epoch: the envelope's processing time.
+    pub clock: fn() -> i64,
+}
+
+/// The system's clock, microseconds since the epoch.
+#[must_use]
+pub fn system_clock() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
+}
+
+/// Which header a record has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeaderKind {
+    NewKey,
+    OldKey,
+    Truncate,
+}
+
+impl HeaderKind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::NewKey => NEW_KEY_HEADER,
+            Self::OldKey => OLD_KEY_HEADER,
+            Self::Truncate => TRUNCATE_HEADER,
+        }
+    }
+}
+
+/// One record to produce; ranges are of the arena.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    /// Index into `Encoded::tables`.
+    pub(crate) table: u32,
+    pub(crate) partition: i32,
+    pub(crate) key: Option<Range<usize>>,
+    /// None: a tombstone.
+    pub(crate) value: Option<Range<usize>>,
+    pub(crate) header: Option<(HeaderKind, Range<usize>)>,
+}
+
+impl Record {
+    fn len(&self) -> usize {
+        let spans = [&self.key, &self.value, &self.header.as_ref().map(|(_, span)| span.clone())];
+        spans.iter().filter_map(|s| s.as_ref().map(ExactSizeIterator::len)).sum()
+    }
+}
+
+/// A batch as records: what [`Encoder`] leaves in `Batch::prepared`.
+pub(crate) struct Encoded {
+    pub(crate) arena: Vec<u8>,
+    pub(crate) records: Vec<Record>,
+    pub(crate) tables: Vec<Arc<TablePlan>>,
+    /// How many of the records lie before the batch's boundary, if it has one.
+    pub(crate) boundary: Option<usize>,
+}
+
+/// Encodes batches; shared by the threads that prepare.
+pub struct Encoder {
+    options: EncodeOptions,
+    layout: Arc<Layout>,
+    // By the shape's address; holding the shape keeps the address from being used again.
+    plans: RwLock<HashMap<usize, Arc<TablePlan>>>,
+}
+
+impl Encoder {
+    pub(crate) fn new(options: EncodeOptions, layout: Arc<Layout>) -> Self {
+        Self { options, layout, plans: RwLock::new(HashMap::new()) }
+    }
+
+    /// Encodes all events of a batch.
+    ///
+    /// # Errors
+    /// `Data` for a record larger than the limit, `Bug` for a cell that its column's type does not allow.
+    pub(crate) fn encode(&self, batch: &Batch) -> Result<Encoded> {
+        let tables: Vec<_> = batch.tables.iter().map(|schema| self.plan(schema)).collect();
+        let mut encoded = Encoded {
+            arena: Vec::with_capacity(batch.size() * 2 + batch.events.len() * 448),
+            records: Vec::with_capacity(batch.events.len() + batch.events.len() / 8),
+            tables,
+            boundary: None,
+        };
+        let now = (self.options.clock)();
+        let boundary = batch.boundary.as_ref().map(|b| b.events as usize);
+        for (i, event) in batch.events.iter().enumerate() {
+            if boundary == Some(i) {
+                encoded.boundary = Some(encoded.records.len());
+            }
+            let first = encoded.records.len();
+            envelope::event(&mut encoded, batch, event, now)?;
+            self.check_sizes(&encoded, first)?;
+        }
+        if boundary.is_some_and(|b| b >= batch.events.len()) {
+            encoded.boundary = Some(encoded.records.len());
+        }
+        Ok(encoded)
+    }
+
+    fn plan(&self, schema: &Arc<TableSchema>) -> Arc<TablePlan> {
+        let address = Arc::as_ptr(schema) as usize;
+        if let Some(plan) = self.plans.read().ok().and_then(|plans| plans.get(&address).cloned()) {
+            return plan;
+        }
+        let (topic, partitions) = self.layout.of(schema);
+        let names = (self.options.prefix.as_str(), self.options.connector.as_str());
+        let plan = Arc::new(TablePlan::new(Arc::clone(schema), topic, partitions, names));
+        if let Ok(mut plans) = self.plans.write() {
+            if plans.len() >= MAX_PLANS {
+                plans.clear();
+            }
+            plans.insert(address, Arc::clone(&plan));
+        }
+        plan
+    }
+
+    fn check_sizes(&self, encoded: &Encoded, first: usize) -> Result<()> {
+        let limit = self.options.max_record;
+        for record in &encoded.records[first..] {
+            let size = record.len() + RECORD_OVERHEAD;
+            if size > limit {
+                let table = &encoded.tables[record.table as usize].schema.id;
+                let key = record.key.clone().map_or(0, |k| crate::murmur2::murmur2(&encoded.arena[k]));
+                return Err(Error::data(format!(
+                    "a row of {table} (key hash {key:08x}) takes {size} bytes in the log, over the limit of {limit}"
+                ))
+                .hint("raise kafka.topics.max_message_bytes and max.message.bytes of the topic, or leave out the large column"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Prepare for Encoder {
+    fn prepare(&self, batch: &mut Batch) -> Result<()> {
+        let encoded = self.encode(batch)?;
+        batch.prepared = Some(Box::new(encoded));
+        Ok(())
+    }
+}

@@ -1,0 +1,225 @@
+//! A sink's consumer group: which instance works, and offsets for Kafka's tools.
+//!
+//! In `transaction` mode the group `caudal.<prefix>.<sink>` shares the *watermarks* partitions: who owns a source's
+//! partition applies that source. In `key` mode it shares the data partitions. The members read nothing: their partitions
+//! are paused, and the owner reads with a consumer of its own, outside of the group. A member may commit offsets of
+//! partitions that it does not own, so the tools see the sink under its name.
+//!
+//! Sharing is not safety: what keeps two instances from writing is the sink's fence, with the offsets that it stores.
+
+use crate::client::{Clients, Quiet, log};
+use crate::faults::classify;
+use caudal_core::{Error, Fault, Result};
+use caudal_proto::side::TopicNames;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// How often offsets are published.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+/// A member that is gone for so long has lost its partitions. The least that brokers allow by default.
+const SESSION_TIMEOUT_MS: &str = "6000";
+
+/// (topic, partition)
+pub(crate) type Partition = (String, i32);
+
+/// The group of a sink.
+pub(crate) fn name(names: &TopicNames, sink: &str) -> String {
+    format!("caudal.{}.{sink}", names.prefix())
+}
+
+/// What the group has given to this instance.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Share {
+    /// Its partitions.
+    pub(crate) owned: BTreeSet<Partition>,
+    /// Something that only the operator can mend.
+    failure: Option<String>,
+}
+
+/// Offsets to publish, by partition.
+type Offsets = Arc<Mutex<BTreeMap<Partition, i64>>>;
+
+/// A member of the group, served by a thread of its own until it is dropped.
+pub(crate) struct Member {
+    consumer: Arc<BaseConsumer<Seat>>,
+    share: watch::Receiver<Share>,
+    offsets: Offsets,
+    stop: Arc<AtomicBool>,
+}
+
+impl Member {
+    /// Joins `group` once there is something to subscribe to.
+    ///
+    /// # Errors
+    /// `Config` if the client's settings are refused.
+    pub(crate) fn join(clients: &Clients, group: &str, role: &str) -> Result<Self> {
+        let mut config = clients.base(role);
+        config.set("group.id", group);
+        // Range would give the first partition of every topic to one member.
+        config.set("partition.assignment.strategy", "roundrobin");
+        config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
+        config.set("auto.offset.reset", "latest");
+        config.set("session.timeout.ms", SESSION_TIMEOUT_MS).set("heartbeat.interval.ms", "1500");
+        config.set("max.poll.interval.ms", "60000");
+        config.set("topic.metadata.refresh.interval.ms", "10000");
+        let (sender, share) = watch::channel(Share::default());
+        let consumer: BaseConsumer<Seat> = config
+            .create_with_context(Seat { share: sender })
+            .map_err(|e| classify(e, format!("join the group {group}")))?;
+        let member =
+            Self { consumer: Arc::new(consumer), share, offsets: Offsets::default(), stop: Arc::default() };
+        member.serve()?;
+        Ok(member)
+    }
+
+    /// Takes part in sharing `topics`, in place of those before.
+    ///
+    /// # Errors
+    /// As librdkafka gives them.
+    pub(crate) fn subscribe(&self, topics: &[&str]) -> Result<()> {
+        let now = self.consumer.subscription().map_err(|e| classify(e, "ask for the subscription"))?;
+        let now: BTreeSet<String> = now.elements().iter().map(|e| e.topic().to_owned()).collect();
+        if now.len() == topics.len() && topics.iter().all(|topic| now.contains(*topic)) {
+            return Ok(());
+        }
+        self.consumer
+            .subscribe(topics)
+            .map_err(|e| classify(e, format!("subscribe to {}", topics.join(", "))))
+    }
+
+    /// What this instance owns, now and later.
+    pub(crate) fn share(&self) -> watch::Receiver<Share> {
+        self.share.clone()
+    }
+
+    /// Notes offsets to publish; they go out within [`PUBLISH_EVERY`]. Bound: one number a partition.
+    pub(crate) fn publish(&self, offsets: impl Iterator<Item = (Partition, i64)>) {
+        self.offsets.lock().unwrap_or_else(PoisonError::into_inner).extend(offsets);
+    }
+
+    fn serve(&self) -> Result<()> {
+        let (consumer, offsets, stop) =
+            (Arc::clone(&self.consumer), Arc::clone(&self.offsets), Arc::clone(&self.stop));
+        std::thread::Builder::new()
+            .name("caudal-group".into())
+            .spawn(move || {
+                let mut published = Instant::now();
+                while !stop.load(Ordering::Relaxed) {
+                    poll(&consumer);
+                    if published.elapsed() >= PUBLISH_EVERY {
+                        commit(&consumer, &offsets);
+                        published = Instant::now();
+                    }
+                }
+                commit(&consumer, &offsets);
+            })
+            .map(|_| ())
+            .map_err(|e| Error::transient("start the thread of a consumer group").because(e))
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Waits until `share` has some of what is `wanted`, and gives it.
+///
+/// # Errors
+/// `Config` if the group refuses this user.
+pub(crate) async fn own(
+    share: &mut watch::Receiver<Share>,
+    wanted: impl Fn(&Partition) -> bool,
+) -> Result<BTreeSet<Partition>> {
+    let mut said = false;
+    loop {
+        let now = share.borrow_and_update().clone();
+        if let Some(failure) = now.failure {
+            let hint = "grant this user Read on groups starting with `caudal.`";
+            return Err(Error::config(failure).hint(hint));
+        }
+        let owned: BTreeSet<Partition> = now.owned.into_iter().filter(&wanted).collect();
+        if !owned.is_empty() {
+            return Ok(owned);
+        }
+        match tokio::time::timeout(Duration::from_secs(30), share.changed()).await {
+            Ok(Err(_)) => return Err(Error::transient("the group's membership has ended")),
+            Ok(Ok(())) => {}
+            Err(_) if !said => {
+                said = true;
+                tracing::info!("another instance works for this sink; waiting for it to leave");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn poll(consumer: &BaseConsumer<Seat>) {
+    if let Some(Err(error)) = consumer.poll(Duration::from_millis(100)) {
+        let error = classify(error, "take part in the sink's group");
+        if error.fault() == Fault::Config {
+            consumer.context().share.send_modify(|share| share.failure = Some(error.to_string()));
+        }
+    }
+}
+
+/// Publishes and forgets: the next ones supersede what a broker did not take.
+fn commit(consumer: &BaseConsumer<Seat>, offsets: &Offsets) {
+    let offsets = std::mem::take(&mut *offsets.lock().unwrap_or_else(PoisonError::into_inner));
+    if offsets.is_empty() {
+        return;
+    }
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for ((topic, partition), offset) in &offsets {
+        if list.add_partition_offset(topic, *partition, Offset::Offset(*offset)).is_err() {
+            return;
+        }
+    }
+    if let Err(error) = consumer.commit(&list, CommitMode::Async) {
+        tracing::debug!(%error, "publish group offsets");
+    }
+}
+
+/// Keeps the share up to date.
+struct Seat {
+    share: watch::Sender<Share>,
+}
+
+impl ClientContext for Seat {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Quiet.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Seat {
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(list) => {
+                if let Err(error) = consumer.pause(list) {
+                    tracing::debug!(%error, "pause the group's partitions");
+                }
+                self.share.send_modify(|share| share.owned = partitions(list).collect());
+            }
+            Rebalance::Revoke(_) => self.share.send_modify(|share| share.owned.clear()),
+            Rebalance::Error(_) => {}
+        }
+    }
+}
+
+fn partitions(list: &TopicPartitionList) -> impl Iterator<Item = Partition> {
+    let elements = list.elements();
+    elements.iter().map(|e| (e.topic().to_owned(), e.partition())).collect::<Vec<_>>().into_iter()
+}

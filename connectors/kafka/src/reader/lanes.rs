@@ -1,0 +1,286 @@
+//! The feed of a real log: one groupless consumer with explicit offsets, and a queue of its own for each partition.
+//!
+//! A queue is split off *before* its partition is assigned: librdkafka then never forwards the partition to the common queue,
+//! so no record can overtake another. Partitions are never paused: a full queue stops being fetched by itself.
+//!
+//! Memory: `budget` bytes shared out over the partitions that were expected, at least [`LEAST_QUEUE`] each, and one fetch
+//! (a quarter of the budget, at least one record of each partition). A partition's queue may pass its share by one fetch.
+
+use super::feed::{Feed, Fetched, Lane, Polled, Start, Wanted};
+use super::wake::Wake;
+use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT};
+use crate::faults::classify;
+use crate::replay::{Partition, ends};
+use caudal_core::{Error, Result};
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{Message, OwnedMessage};
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Least share of a partition, bytes.
+const LEAST_QUEUE: usize = 16 << 10;
+/// How long a broker may hold a fetch that finds nothing; new partitions wait for it.
+const FETCH_WAIT_MS: &str = "100";
+
+/// One partition's queue.
+struct Queue {
+    topic: Arc<str>,
+    partition: i32,
+    records: PartitionQueue<Quiet>,
+    /// The record that showed that an end was reached.
+    held: Option<OwnedMessage>,
+    /// The offset that reading began at.
+    start: i64,
+    position: i64,
+    /// The offset after the last record handed over or held.
+    seen: i64,
+}
+
+/// How far each partition is known to hold nothing more to read: (offset after the last record seen, position).
+pub(super) type Tails = Arc<Mutex<HashMap<(Arc<str>, i32), (i64, i64)>>>;
+
+/// Partitions of a log.
+pub(super) struct Lanes {
+    consumer: Arc<BaseConsumer<Quiet>>,
+    /// Asks for ends with open transactions included.
+    observer: BaseConsumer<Quiet>,
+    queues: Vec<Queue>,
+    names: HashMap<(Arc<str>, i32), Lane>,
+    wake: Arc<Wake>,
+    tails: Tails,
+}
+
+impl Lanes {
+    /// For about `expected` partitions within `budget` bytes.
+    ///
+    /// # Errors
+    /// `Config` if the client's settings are refused.
+    pub(super) fn new(clients: &Clients, role: &str, expected: usize, budget: usize) -> Result<Self> {
+        let share = (budget / expected.max(1)).max(LEAST_QUEUE);
+        let fetch = (budget / 4).max(1 << 20);
+        let mut config = clients.base(role);
+        config.set("group.id", format!("{role}-none"));
+        config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
+        config.set("auto.offset.reset", "error").set("isolation.level", "read_committed");
+        config.set("queued.max.messages.kbytes", (share >> 10).max(1).to_string());
+        config.set("fetch.message.max.bytes", share.clamp(LEAST_QUEUE, 1 << 20).to_string());
+        config.set("fetch.max.bytes", fetch.to_string());
+        config.set("fetch.wait.max.ms", FETCH_WAIT_MS).set("fetch.queue.backoff.ms", "5");
+        let consumer = config.create_with_context(Quiet).map_err(|e| classify(e, "make a reader"))?;
+        Ok(Self {
+            consumer: Arc::new(consumer),
+            observer: clients.reader(&format!("{role}-ends"), Isolation::Uncommitted)?,
+            queues: Vec::new(),
+            names: HashMap::new(),
+            wake: Arc::default(),
+            tails: Tails::default(),
+        })
+    }
+
+    /// What wakes the reading thread.
+    pub(super) fn wake(&self) -> Arc<Wake> {
+        Arc::clone(&self.wake)
+    }
+
+    /// What is known of the partitions' tails, for the offsets that are published.
+    pub(super) fn tails(&self) -> Tails {
+        Arc::clone(&self.tails)
+    }
+
+    /// Offsets at which to begin, each checked to be in its partition.
+    fn starts(&self, wanted: &[Wanted]) -> Result<Vec<i64>> {
+        let names: Vec<Partition> = wanted.iter().map(|w| (w.topic.to_string(), w.partition)).collect();
+        let first = firsts(&self.observer, &names)?;
+        let end = ends(&self.observer, &names)?;
+        let mut starts = Vec::with_capacity(wanted.len());
+        for (wanted, name) in wanted.iter().zip(&names) {
+            let (Some(&first), Some(&end)) = (first.get(name), end.get(name)) else {
+                return Err(Error::transient(format!("ask for the offsets of {}/{}", name.0, name.1)));
+            };
+            starts.push(start(wanted, first, end)?);
+        }
+        Ok(starts)
+    }
+
+    fn split(&mut self, wanted: &Wanted, start: i64) -> Result<Lane> {
+        let records = self.consumer.split_partition_queue(&wanted.topic, wanted.partition);
+        let mut records =
+            records.ok_or_else(|| Error::bug(format!("split off partition of {}", wanted.topic)))?;
+        let wake = Arc::clone(&self.wake);
+        records.set_nonempty_callback(move || wake.set());
+        let topic = Arc::clone(&wanted.topic);
+        self.names.insert((Arc::clone(&topic), wanted.partition), self.queues.len());
+        self.queues.push(Queue {
+            topic,
+            partition: wanted.partition,
+            records,
+            held: None,
+            start,
+            position: start,
+            seen: start,
+        });
+        Ok(self.queues.len() - 1)
+    }
+
+    /// Serves what does not belong to a partition: errors of the client.
+    fn serve(&self) -> Result<()> {
+        while let Some(event) = self.consumer.poll(Duration::ZERO) {
+            match event {
+                Ok(message) => {
+                    let (topic, partition) = (message.topic(), message.partition());
+                    return Err(Error::bug(format!(
+                        "a record of {topic}/{partition} came on the common queue"
+                    )));
+                }
+                Err(error) => judge(error, "read the log")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Feed for Lanes {
+    fn open(&mut self, wanted: &[Wanted]) -> Result<Vec<Lane>> {
+        let starts = self.starts(wanted)?;
+        let mut list = TopicPartitionList::with_capacity(wanted.len());
+        let mut lanes = Vec::with_capacity(wanted.len());
+        for (wanted, start) in wanted.iter().zip(starts) {
+            lanes.push(self.split(wanted, start)?);
+            list.add_partition_offset(&wanted.topic, wanted.partition, Offset::Offset(start))
+                .map_err(|e| classify(e, "assign partitions"))?;
+        }
+        self.consumer.incremental_assign(&list).map_err(|e| classify(e, "assign partitions"))?;
+        Ok(lanes)
+    }
+
+    fn poll(&mut self, lane: Lane, end: i64, take: &mut dyn FnMut(Fetched<'_>)) -> Result<Polled> {
+        let queue = &mut self.queues[lane];
+        if let Some(held) = &queue.held {
+            if held.offset() >= end {
+                return Ok(Polled::Reached);
+            }
+            take(fetched(held));
+            queue.held = None;
+            return Ok(Polled::Taken);
+        }
+        let message = match queue.records.poll(Duration::ZERO) {
+            Some(Ok(message)) => message,
+            Some(Err(error)) => {
+                let what = format!("read {}/{} from offset {}", queue.topic, queue.partition, queue.seen);
+                return judge(error, &what).map(|()| Polled::Empty);
+            }
+            None => return Ok(Polled::Empty),
+        };
+        queue.seen = message.offset() + 1;
+        if message.offset() >= end {
+            queue.held = Some(message.detach());
+            return Ok(Polled::Reached);
+        }
+        take(fetched(&message));
+        Ok(Polled::Taken)
+    }
+
+    fn locate(&mut self) -> Result<()> {
+        self.serve()?;
+        let list = self.consumer.position().map_err(|e| classify(e, "ask for positions"))?;
+        let mut tails = self.tails.lock().unwrap_or_else(PoisonError::into_inner);
+        for element in list.elements() {
+            let name = (Arc::<str>::from(element.topic()), element.partition());
+            let Some(queue) = self.names.get(&name).map(|lane| &mut self.queues[*lane]) else { continue };
+            if let Offset::Offset(offset) = element.offset() {
+                queue.position = offset.max(queue.start);
+            }
+            // A held record is not passed: what follows it is not known to be the tail.
+            if queue.held.is_none() {
+                tails.insert(name, (queue.seen, queue.position));
+            } else {
+                tails.remove(&name);
+            }
+        }
+        Ok(())
+    }
+
+    fn position(&self, lane: Lane) -> i64 {
+        let Queue { position, held, .. } = &self.queues[lane];
+        // The client has handed the held record over; its reader has not.
+        held.as_ref().map_or(*position, |held| held.offset().min(*position))
+    }
+
+    fn end(&mut self, lane: Lane) -> Result<i64> {
+        let name = named(&self.queues[lane]);
+        let end = ends(&self.observer, std::slice::from_ref(&name))?;
+        end.get(&name).copied().ok_or_else(|| Error::transient(format!("ask for the end of {}", name.0)))
+    }
+
+    fn committed(&mut self, lanes: &[Lane]) -> Result<Vec<i64>> {
+        let names: Vec<Partition> = lanes.iter().map(|lane| named(&self.queues[*lane])).collect();
+        // The reader is read_committed, so what it is told is the first open transaction.
+        let ends = ends(&self.consumer, &names)?;
+        Ok(names.iter().map(|name| ends.get(name).copied().unwrap_or(0)).collect())
+    }
+}
+
+fn named(queue: &Queue) -> Partition {
+    (queue.topic.to_string(), queue.partition)
+}
+
+fn fetched(message: &impl Message) -> Fetched<'_> {
+    Fetched { offset: message.offset(), key: message.key(), value: message.payload() }
+}
+
+/// Where to begin: a stored offset must be in its partition, else what is missing would be missing in silence.
+fn start(wanted: &Wanted, first: i64, end: i64) -> Result<i64> {
+    let Wanted { topic, partition, start } = wanted;
+    let offset = match *start {
+        Start::First => return Ok(first),
+        Start::End => return Ok(end),
+        Start::At(offset) => offset,
+    };
+    if (first..=end).contains(&offset) {
+        return Ok(offset);
+    }
+    let why = if offset < first {
+        "older records were deleted: the sink was away for longer than they are kept"
+    } else {
+        "the topic was made again, or its brokers lost records"
+    };
+    Err(Error::data(format!(
+        "topic {topic} partition {partition}: the sink stands at offset {offset}, and the log has {first} to {end}; {why}"
+    ))
+    .hint("rebuild the sink's tables from the topics (caudal rebuild)"))
+}
+
+/// The first offset of each partition.
+fn firsts(reader: &BaseConsumer<Quiet>, names: &[Partition]) -> Result<BTreeMap<Partition, i64>> {
+    let context = || format!("ask for the beginnings of {} partitions", names.len());
+    let mut list = TopicPartitionList::with_capacity(names.len());
+    for (topic, partition) in names {
+        list.add_partition_offset(topic, *partition, Offset::Beginning)
+            .map_err(|e| classify(e, context()))?;
+    }
+    let answer = reader.offsets_for_times(list, REQUEST_TIMEOUT).map_err(|e| classify(e, context()))?;
+    let mut firsts = BTreeMap::new();
+    for element in answer.elements() {
+        element.error().map_err(|e| classify(e, context()))?;
+        if let Offset::Offset(first) = element.offset() {
+            firsts.insert((element.topic().to_owned(), element.partition()), first);
+        }
+    }
+    Ok(firsts)
+}
+
+/// Which of a client's errors end the reading. Lost connections do not: the client reconnects below us, and only when all
+/// brokers are gone is it the engine's turn.
+fn judge(error: KafkaError, what: &str) -> Result<()> {
+    match error.rdkafka_error_code() {
+        Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => Ok(()),
+        Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Err(Error::data(what).because(error).hint(
+            "the offset is no longer in the topic; rebuild the sink's tables from it (caudal rebuild)",
+        )),
+        _ => Err(classify(error, what)),
+    }
+}

@@ -1,0 +1,424 @@
+//! Kafka as the source of a sink: batches of events, with the offsets that are safe once they are durable.
+//!
+//! | file | what |
+//! |---|---|
+//! | `whole.rs` | `consistency: transaction`: from watermark to watermark |
+//! | `shared.rs` | `consistency: key`: partitions shared among instances |
+//! | `sides.rs` | the side topics of a source |
+//! | `partitions.rs` | the partitions in hand, their shapes and offsets |
+//! | `feed.rs`, `lanes.rs` | partitions as queues; over librdkafka |
+//! | `runner.rs`, `wake.rs` | the thread that reads |
+//! | `publication.rs`, `freshness.rs` | what is told to Kafka's tools and to operators |
+
+mod feed;
+mod freshness;
+mod lanes;
+mod partitions;
+mod publication;
+mod runner;
+mod shared;
+mod sides;
+mod wake;
+mod whole;
+
+#[cfg(test)]
+mod tests;
+
+pub use freshness::Freshness;
+
+use crate::client::{Clients, blocking};
+use crate::dead_letters::LogDeadLetters;
+use crate::group::{self, Member, Partition, Share};
+use crate::log::Log;
+use crate::sources::{self, Numbers};
+use crate::topic_ids;
+use async_trait::async_trait;
+use caudal_core::{
+    Batch, Check, DeadLetters, Error, LogPosition, Position, Reader, Result, Source, TableSchema,
+};
+use caudal_proto::side::TopicNames;
+use lanes::{Lanes, Tails};
+use publication::Publication;
+use runner::{Delivery, Mode, Runner};
+use shared::Shared;
+use sides::{Side, SourceSides};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use wake::Wake;
+use whole::{Limits, Whole};
+
+/// How often a source that has not started yet is looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// What a sink promises its readers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// From one state of the source to the next, over all tables.
+    Transaction,
+    /// Each row by itself: instances share the tables.
+    #[default]
+    Key,
+}
+
+/// Bounds of a reader.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadOptions {
+    /// A batch is closed at this size in bytes; one larger holds one row more.
+    pub batch_bytes: usize,
+    /// Small source transactions are delivered together up to about so many records.
+    pub step_records: i64,
+    /// Bytes fetched ahead over all partitions.
+    pub fetch_bytes: usize,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        Self { batch_bytes: 4 << 20, step_records: 20_000, fetch_bytes: 16 << 20 }
+    }
+}
+
+/// The log as the source of one sink.
+pub struct LogSource {
+    clients: Clients,
+    names: TopicNames,
+    sink: String,
+    from: Vec<String>,
+    consistency: Consistency,
+    options: ReadOptions,
+    member: Mutex<Option<Arc<Member>>>,
+    freshness: Arc<Freshness>,
+}
+
+impl Log {
+    /// The log as the source of `sink`, with the events of the captured sources `from`. `sink` names the consumer group.
+    #[must_use]
+    pub fn sink_source(
+        &self,
+        sink: &str,
+        from: Vec<String>,
+        consistency: Consistency,
+        options: ReadOptions,
+    ) -> Arc<LogSource> {
+        let (clients, names) = (self.clients.clone(), self.names.clone());
+        Arc::new(LogSource::new(clients, names, sink, from, consistency, options))
+    }
+
+    /// Where the events go that `sink` cannot take.
+    #[must_use]
+    pub fn dead_letters(&self, sink: &str) -> Arc<dyn DeadLetters> {
+        Arc::new(LogDeadLetters::new(self.clients.clone(), self.names.clone(), sink))
+    }
+}
+
+impl LogSource {
+    pub(crate) fn new(
+        clients: Clients,
+        names: TopicNames,
+        sink: &str,
+        from: Vec<String>,
+        consistency: Consistency,
+        options: ReadOptions,
+    ) -> Self {
+        let (sink, member, freshness) = (sink.to_owned(), Mutex::default(), Arc::default());
+        Self { clients, names, sink, from, consistency, options, member, freshness }
+    }
+
+    /// Up to which moment of each source the sink is complete.
+    #[must_use]
+    pub fn freshness(&self) -> Arc<Freshness> {
+        Arc::clone(&self.freshness)
+    }
+
+    fn role(&self, job: &str) -> String {
+        format!("{}-{job}", self.sink)
+    }
+
+    /// This instance's membership, made at the first claim.
+    fn member(&self) -> Result<Arc<Member>> {
+        let mut member = self.member.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(member) = &*member {
+            return Ok(Arc::clone(member));
+        }
+        let group = group::name(&self.names, &self.sink);
+        let joined = Arc::new(Member::join(&self.clients, &group, &self.role("group"))?);
+        *member = Some(Arc::clone(&joined));
+        Ok(joined)
+    }
+
+    /// The numbers of this sink's sources that have one.
+    async fn numbers(&self) -> Result<Numbers> {
+        let mut numbers = sources::numbers(&self.clients, &self.names, &self.role("tasks")).await?;
+        numbers.retain(|source, _| self.from.contains(source));
+        Ok(numbers)
+    }
+
+    /// Waits until at least one of the sources has been captured.
+    async fn wait_for_sources(&self) -> Result<Numbers> {
+        let mut said = false;
+        loop {
+            let numbers = self.numbers().await?;
+            if !numbers.is_empty() {
+                return Ok(numbers);
+            }
+            if !said {
+                tracing::info!(
+                    sink = self.sink,
+                    from = self.from.join(", "),
+                    "waiting for a source's first capture"
+                );
+                said = true;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// What is shared in the group, of the sources known so far. In `key` mode it waits for a first table.
+    async fn shared(&self, numbers: &Numbers) -> Result<BTreeSet<Partition>> {
+        if self.consistency == Consistency::Transaction {
+            let watermarks = self.names.watermarks();
+            return Ok(numbers.values().map(|n| (watermarks.clone(), *n)).collect());
+        }
+        loop {
+            let schemas =
+                sources::schemas(&self.clients, &self.names, &self.role("schemas"), numbers).await?;
+            let topics = numbers.keys().flat_map(|source| schemas.topics(source));
+            let shared: BTreeSet<Partition> = topics
+                .flat_map(|(topic, partitions)| (0..partitions as i32).map(move |p| (topic.to_owned(), p)))
+                .collect();
+            if !shared.is_empty() {
+                return Ok(shared);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Opens the reading half, on a thread that may wait.
+    async fn read(
+        &self,
+        sides: &[SourceSides],
+        owned: &BTreeSet<Partition>,
+        shared: &BTreeSet<Partition>,
+        from: LogPosition,
+    ) -> Result<(Box<dyn Mode>, Arc<Wake>, Tails)> {
+        let (clients, role, options) = (self.clients.clone(), self.role("read"), self.options);
+        let (sides, owned, shared) = (sides.to_vec(), owned.clone(), shared.clone());
+        let consistency = self.consistency;
+        blocking(move || {
+            let expected = from.offsets.len().max(owned.len()).max(16);
+            let lanes = Lanes::new(&clients, &role, expected, options.fetch_bytes)?;
+            let (wake, tails) = (lanes.wake(), lanes.tails());
+            let limits = Limits { batch_bytes: options.batch_bytes, step_records: options.step_records };
+            let mode: Box<dyn Mode> = match consistency {
+                Consistency::Transaction => Box::new(Whole::open(lanes, &sides, &from, limits)?),
+                Consistency::Key => Box::new(Shared::open(lanes, &sides, (&owned, &shared), &from, limits)?),
+            };
+            Ok((mode, wake, tails))
+        })
+        .await
+    }
+
+    async fn sides(&self, numbers: &Numbers, owned: &BTreeSet<Partition>) -> Vec<SourceSides> {
+        let (watermarks, schemas) = (self.names.watermarks(), self.names.schemas());
+        let ids = topic_ids::fetch(self.clients.resolved(), &[watermarks.clone(), schemas.clone()]).await;
+        let side = |topic: &str, partition| Side {
+            topic: Arc::from(topic),
+            topic_id: ids.get(topic).copied().unwrap_or_default(),
+            partition,
+        };
+        let all = self.consistency == Consistency::Key;
+        let mine = numbers.iter().filter(|(_, n)| all || owned.contains(&(watermarks.clone(), **n)));
+        mine.map(|(source, &n)| SourceSides {
+            source: source.clone(),
+            watermarks: side(&watermarks, n),
+            schemas: side(&schemas, n),
+        })
+        .collect()
+    }
+}
+
+#[async_trait]
+impl Source for LogSource {
+    async fn check(&self) -> Vec<Check> {
+        match self.numbers().await {
+            Ok(numbers) => self.from.iter().map(|source| known(source, &numbers)).collect(),
+            Err(error) => {
+                let fix =
+                    error.hint_text().unwrap_or("is the log running, and reachable from here?").to_owned();
+                vec![Check::error("kafka.brokers", error.to_string(), fix)]
+            }
+        }
+    }
+
+    async fn discover(&self) -> Result<Vec<TableSchema>> {
+        let numbers = self.numbers().await?;
+        let schemas = sources::schemas(&self.clients, &self.names, &self.role("discover"), &numbers).await?;
+        Ok(numbers.keys().flat_map(|source| schemas.tables(source).cloned().collect::<Vec<_>>()).collect())
+    }
+
+    async fn claim(&self) -> Result<()> {
+        let numbers = self.wait_for_sources().await?;
+        let shared = self.shared(&numbers).await?;
+        let member = self.member()?;
+        let topics: BTreeSet<&str> = shared.iter().map(|(topic, _)| topic.as_str()).collect();
+        member.subscribe(&topics.into_iter().collect::<Vec<_>>())?;
+        group::own(&mut member.share(), |partition| shared.contains(partition)).await.map(|_| ())
+    }
+
+    async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
+        let from = match from {
+            None => LogPosition::default(),
+            Some(Position::Log(position)) => position,
+            Some(Position::Source(_)) => {
+                return Err(Error::bug("a source's position was given to the log's reader"));
+            }
+        };
+        let numbers = self.wait_for_sources().await?;
+        let shared = self.shared(&numbers).await?;
+        let member = self.member()?;
+        let mut share = member.share();
+        let owned = group::own(&mut share, |partition| shared.contains(partition)).await?;
+        let sides = self.sides(&numbers, &owned).await;
+        let (mode, wake, tails) = self.read(&sides, &owned, &shared, from).await?;
+        self.freshness.restart();
+        Ok(Box::new(LogReader {
+            runner: Runner::start(mode, wake, &self.sink)?,
+            publication: Publication::new(member, tails),
+            share,
+            owned,
+            shared,
+            sources: sides.iter().map(|side| side.source.clone()).collect(),
+            delivered: BTreeMap::new(),
+            consistency: self.consistency,
+            freshness: Arc::clone(&self.freshness),
+            missing: Missing::of(self, &numbers),
+        }))
+    }
+}
+
+fn known(source: &str, numbers: &Numbers) -> Check {
+    if numbers.contains_key(source) {
+        return Check::ok(format!("from {source}"), "has been captured into this log");
+    }
+    Check::warning(
+        format!("from {source}"),
+        "has not been captured into this log yet",
+        format!("the sink waits for it; check source {source}"),
+    )
+}
+
+/// Sources that had not started when the reader was opened.
+struct Missing {
+    clients: Clients,
+    names: TopicNames,
+    role: String,
+    sources: Vec<String>,
+    looked: Instant,
+}
+
+impl Missing {
+    fn of(source: &LogSource, numbers: &Numbers) -> Self {
+        let sources = source.from.iter().filter(|name| !numbers.contains_key(*name)).cloned().collect();
+        let (clients, names) = (source.clients.clone(), source.names.clone());
+        Self { clients, names, role: source.role("tasks"), sources, looked: Instant::now() }
+    }
+
+    /// Looks now and then. One that has started is read after a reopen.
+    async fn look(&mut self) -> Result<()> {
+        if self.sources.is_empty() || self.looked.elapsed() < LOOK_EVERY {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        let numbers = sources::numbers(&self.clients, &self.names, &self.role).await?;
+        match self.sources.iter().find(|source| numbers.contains_key(*source)) {
+            Some(source) => Err(Error::transient(format!("source {source} has started; reading it too"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads the log for one sink.
+struct LogReader {
+    runner: Runner,
+    publication: Publication,
+    share: watch::Receiver<Share>,
+    owned: BTreeSet<Partition>,
+    /// What the group shares of this sink.
+    shared: BTreeSet<Partition>,
+    /// By the number that deliveries give.
+    sources: Vec<String>,
+    /// In `key` mode: the offsets delivered so far.
+    delivered: BTreeMap<Partition, i64>,
+    consistency: Consistency,
+    freshness: Arc<Freshness>,
+    missing: Missing,
+}
+
+impl LogReader {
+    /// Whether this instance still owns just what it did when it opened.
+    fn check_share(&self) -> Result<()> {
+        let now = self.share.borrow().owned.clone();
+        let now: BTreeSet<Partition> = now.into_iter().filter(|p| self.shared.contains(p)).collect();
+        if let Some((topic, partition)) = self.owned.difference(&now).next() {
+            return Err(Error::fenced(format!("the group has taken {topic}/{partition} from this instance")));
+        }
+        if now.len() > self.owned.len() {
+            return Err(Error::transient(
+                "the group has given more partitions to this instance; reading them too",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Notes what must be durable for the watermark that a delivery completes.
+    fn note(&mut self, delivery: &Delivery) {
+        let Delivery { batch, complete } = delivery;
+        let Position::Log(position) = &batch.position else { return };
+        let offsets = position.offsets.iter().map(|o| ((o.topic.to_string(), o.partition), o.offset));
+        if self.consistency == Consistency::Key {
+            self.delivered.extend(offsets.clone());
+        }
+        let (Some(source), Some(boundary)) = (complete, &batch.boundary) else { return };
+        let source = &self.sources[*source];
+        match self.consistency {
+            Consistency::Transaction => self.freshness.delivered(source, offsets.collect(), boundary.ts_us),
+            // One at a time: each notes all partitions.
+            Consistency::Key if self.freshness.in_flight(source) => {}
+            Consistency::Key => {
+                let needs = self.delivered.iter().map(|(partition, offset)| (partition.clone(), *offset));
+                self.freshness.delivered(source, needs.collect(), boundary.ts_us);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Reader for LogReader {
+    async fn next(&mut self) -> Result<Batch> {
+        self.check_share()?;
+        self.missing.look().await?;
+        let delivery = loop {
+            tokio::select! {
+                biased;
+                changed = self.share.changed() => match changed {
+                    Ok(()) => self.check_share()?,
+                    Err(_) => return Err(Error::transient("the group's membership has ended")),
+                },
+                delivery = self.runner.next() => break delivery?,
+            }
+        };
+        self.note(&delivery);
+        self.publication.refresh();
+        Ok(delivery.batch)
+    }
+
+    async fn commit(&mut self, position: &Position) -> Result<()> {
+        let Position::Log(position) = position else {
+            return Err(Error::bug("a source's position was committed to the log's reader"));
+        };
+        let durable = self.publication.durable(position);
+        self.freshness.durable(durable);
+        Ok(())
+    }
+}

@@ -1,0 +1,337 @@
+//! What the modes make of the order in which things become visible.
+
+use super::feed::memory::Memory;
+use super::runner::{Delivery, Mode, Progress};
+use super::shared::Shared;
+use super::sides::{Side, SourceSides};
+use super::whole::{Limits, Whole};
+use crate::watermarks::tests::record;
+use caudal_core::{Cell, Column, ColumnType, Error, Fault, KeyKind, LogPosition, TableId, TableSchema};
+use caudal_proto::side::{SchemaRecord, VERSION};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use uuid::Uuid;
+
+/// A feed that the test goes on filling while a mode reads it.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Memory>>);
+
+mod delegate {
+    use super::super::feed::{Feed, Fetched, Lane, Polled, Wanted};
+    use super::Log;
+    use caudal_core::Result;
+
+    impl Feed for Log {
+        fn open(&mut self, wanted: &[Wanted]) -> Result<Vec<Lane>> {
+            self.0.lock().unwrap().open(wanted)
+        }
+
+        fn poll(&mut self, lane: Lane, end: i64, take: &mut dyn FnMut(Fetched<'_>)) -> Result<Polled> {
+            self.0.lock().unwrap().poll(lane, end, take)
+        }
+
+        fn locate(&mut self) -> Result<()> {
+            self.0.lock().unwrap().locate()
+        }
+
+        fn position(&self, lane: Lane) -> i64 {
+            self.0.lock().unwrap().position(lane)
+        }
+
+        fn end(&mut self, lane: Lane) -> Result<i64> {
+            self.0.lock().unwrap().end(lane)
+        }
+
+        fn committed(&mut self, lanes: &[Lane]) -> Result<Vec<i64>> {
+            self.0.lock().unwrap().committed(lanes)
+        }
+    }
+}
+
+impl Log {
+    fn show(&self, topic: &str, offset: i64, record: Option<(&str, Option<&[u8]>)>) {
+        self.0.lock().unwrap().show(topic, offset, record);
+    }
+
+    /// A row of table `topic`.
+    fn row(&self, topic: &str, offset: i64, id: i64) {
+        let value = format!(
+            r#"{{"before":null,"after":{{"id":{id}}},"source":{{"ts_us":1}},"transaction":null,"op":"c","ts_ms":1}}"#
+        );
+        self.show(topic, offset, Some(("k", Some(value.as_bytes()))));
+    }
+
+    /// An offset that holds no record: a commit marker, an aborted record.
+    fn marker(&self, topic: &str, offset: i64) {
+        self.show(topic, offset, None);
+    }
+
+    fn watermark(&self, offset: i64, number: u64, full: bool, ends: &[(&str, i64)]) {
+        self.show("w", offset, Some(("s", Some(&record(number, full, ends)))));
+    }
+
+    fn schema(&self, offset: i64, topic: &str, (version, from): (u32, i64), column: &str) {
+        let schema = SchemaRecord {
+            v: VERSION,
+            source: "s".into(),
+            topic: topic.into(),
+            topic_id: Uuid::from_u128(7),
+            partitions: 1,
+            from: vec![(0, from)],
+            position: String::new(),
+            schema: table(topic, version, column),
+        };
+        self.show("s", offset, Some(("k", Some(&serde_json::to_vec(&schema).unwrap()))));
+    }
+
+    fn whole(&self, from: &LogPosition, batch_bytes: usize) -> Result<Whole<Self>, Error> {
+        Whole::open(self.clone(), &[sides()], from, Limits { batch_bytes, step_records: 1 })
+    }
+}
+
+fn sides() -> SourceSides {
+    let side = |topic: &str| Side { topic: topic.into(), topic_id: Uuid::from_u128(1), partition: 0 };
+    SourceSides { source: "s".into(), watermarks: side("w"), schemas: side("s") }
+}
+
+fn table(name: &str, version: u32, column: &str) -> TableSchema {
+    let column = Column {
+        id: 1,
+        name: column.into(),
+        ty: ColumnType::Int { bits: 64 },
+        nullable: false,
+        native: "bigint".into(),
+        charset: None,
+        default: None,
+        generated: false,
+        auto_increment: false,
+        comment: None,
+    };
+    TableSchema {
+        id: TableId::new("db", name),
+        version,
+        generation: 1,
+        columns: vec![column],
+        key: vec![0],
+        key_kind: KeyKind::Primary,
+        unique_keys: Vec::new(),
+        foreign_keys: Vec::new(),
+        charset: None,
+        comment: None,
+    }
+}
+
+/// What comes without anything more becoming visible.
+fn deliveries(mode: &mut impl Mode) -> Vec<Delivery> {
+    let mut all = Vec::new();
+    while let Progress::Delivery(delivery) = mode.advance().unwrap() {
+        all.push(*delivery);
+    }
+    all
+}
+
+/// The ids of a delivery's rows.
+fn ids(delivery: &Delivery) -> Vec<i64> {
+    let batch = &delivery.batch;
+    let id = |row: &[Cell]| match row[0] {
+        Cell::I64(id) => id,
+        other => panic!("{other:?}"),
+    };
+    batch.events.iter().filter_map(|event| batch.after(event).map(id)).collect()
+}
+
+fn offset(delivery: &Delivery, topic: &str) -> Option<i64> {
+    let position = delivery.batch.position.log().unwrap();
+    position.offsets.iter().find(|o| &*o.topic == topic).map(|o| o.offset)
+}
+
+/// A log with tables `a` and `b`, of which a full watermark tells that they are empty.
+fn empty_tables() -> Log {
+    let log = Log::default();
+    log.schema(0, "a", (1, 0), "id");
+    log.schema(1, "b", (1, 0), "id");
+    log.watermark(0, 1, true, &[("a", 0), ("b", 0)]);
+    log
+}
+
+#[test]
+fn a_watermark_that_is_visible_before_its_data_waits_for_all_of_it() {
+    let log = empty_tables();
+    let mut mode = log.whole(&LogPosition::default(), 1 << 20).unwrap();
+    deliveries(&mut mode);
+    log.watermark(1, 2, false, &[("a", 2), ("b", 1)]);
+    log.row("a", 0, 1);
+    log.row("b", 0, 2);
+    assert!(deliveries(&mut mode).is_empty(), "half of the transaction was shown");
+    log.row("a", 1, 3);
+    let all = deliveries(&mut mode);
+    assert_eq!(all.len(), 1);
+    let mut seen = ids(&all[0]);
+    seen.sort_unstable();
+    assert_eq!(seen, [1, 2, 3]);
+    assert!(all[0].batch.boundary.is_some());
+    assert_eq!(
+        [offset(&all[0], "a"), offset(&all[0], "b"), offset(&all[0], "w")],
+        [Some(2), Some(1), Some(2)]
+    );
+}
+
+#[test]
+fn nothing_at_or_above_an_end_is_taken() {
+    let log = empty_tables();
+    let mut mode = log.whole(&LogPosition::default(), 1 << 20).unwrap();
+    deliveries(&mut mode);
+    for n in 0..4 {
+        log.row("a", n, n);
+    }
+    log.watermark(1, 2, false, &[("a", 2)]);
+    assert_eq!(deliveries(&mut mode).iter().flat_map(ids).collect::<Vec<_>>(), [0, 1]);
+    log.watermark(2, 3, false, &[("a", 4)]);
+    assert_eq!(deliveries(&mut mode).iter().flat_map(ids).collect::<Vec<_>>(), [2, 3]);
+}
+
+#[test]
+fn markers_and_aborted_records_count_as_read_when_the_position_has_passed_them() {
+    let log = empty_tables();
+    let mut mode = log.whole(&LogPosition::default(), 1 << 20).unwrap();
+    deliveries(&mut mode);
+    log.row("a", 0, 1);
+    for aborted in 1..4 {
+        log.marker("a", aborted);
+    }
+    log.watermark(1, 2, false, &[("a", 4)]);
+    let all = deliveries(&mut mode);
+    assert_eq!(all.iter().flat_map(ids).collect::<Vec<_>>(), [1]);
+    assert_eq!(offset(&all[0], "a"), Some(4));
+    assert!(all[0].batch.boundary.is_some());
+}
+
+#[test]
+fn a_watermark_without_ends_still_moves_the_boundary() {
+    let log = empty_tables();
+    let mut mode = log.whole(&LogPosition::default(), 1 << 20).unwrap();
+    deliveries(&mut mode);
+    log.watermark(1, 2, false, &[]);
+    let all = deliveries(&mut mode);
+    let boundary = all[0].batch.boundary.as_ref().unwrap();
+    assert_eq!((boundary.position.token.as_str(), boundary.events), ("p2", 0));
+    assert_eq!(offset(&all[0], "w"), Some(2));
+}
+
+#[test]
+fn a_step_that_is_too_large_for_one_batch_has_its_boundary_in_the_last() {
+    let log = empty_tables();
+    for n in 0..50 {
+        log.row("a", n, n);
+    }
+    log.watermark(1, 2, false, &[("a", 50)]);
+    let mut mode = log.whole(&LogPosition::default(), 1_000).unwrap();
+    let all = deliveries(&mut mode);
+    assert!(all.len() > 4);
+    let step = &all;
+    let whole: Vec<bool> = step.iter().map(|d| d.batch.boundary.is_some()).collect();
+    assert_eq!(whole.iter().filter(|whole| **whole).count(), 1);
+    assert_eq!(whole.last(), Some(&true));
+    assert_eq!(step.iter().flat_map(ids).collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
+    assert!(step[..step.len() - 1].iter().all(|d| offset(d, "w").is_none()));
+}
+
+#[test]
+fn rows_wait_for_the_shape_that_was_committed_with_them() {
+    let log = empty_tables();
+    let mut mode = log.whole(&LogPosition::default(), 1 << 20).unwrap();
+    deliveries(&mut mode);
+    log.row("a", 0, 1);
+    // Its schema record is in the log (a transaction whose marker is not written there yet), and not visible.
+    log.0.lock().unwrap().end_at("s", 3);
+    log.watermark(1, 2, false, &[("a", 1)]);
+    assert!(deliveries(&mut mode).is_empty(), "a row was decoded by a shape that may be old");
+    log.schema(2, "a", (2, 0), "id");
+    let all = deliveries(&mut mode);
+    assert_eq!(all[0].batch.tables[0].version, 2);
+}
+
+#[test]
+fn a_record_that_cannot_be_decoded_is_set_aside_and_the_rest_goes_on() {
+    let log = empty_tables();
+    let mut mode = log.whole(&LogPosition::default(), 1 << 20).unwrap();
+    deliveries(&mut mode);
+    log.row("a", 0, 1);
+    log.show("a", 1, Some(("k", Some(br#"{"op":"c","after":{"id":"secret"},"source":{}}"#))));
+    log.show("a", 2, Some(("k", None)));
+    log.row("a", 3, 4);
+    log.watermark(1, 2, false, &[("a", 4)]);
+    let all = deliveries(&mut mode);
+    let batch = &all[0].batch;
+    assert_eq!(ids(&all[0]), [1, 4]);
+    assert_eq!(batch.raw.len(), 2);
+    assert_eq!(batch.undecodable.len(), 1);
+    let bad = &batch.undecodable[0];
+    assert_eq!((bad.raw.offset, batch.bytes(bad.raw.key.unwrap())), (1, b"k".as_slice()));
+    assert!(bad.cause.starts_with("after: id: ") && !bad.cause.contains("secret"), "{}", bad.cause);
+}
+
+#[test]
+fn a_restart_from_any_batch_gives_what_follows_and_nothing_twice() {
+    let log = empty_tables();
+    for n in 0..20 {
+        log.row("a", n, n);
+        log.watermark(n + 1, n as u64 + 2, false, &[("a", n + 1)]);
+    }
+    let all = deliveries(&mut log.whole(&LogPosition::default(), 1 << 20).unwrap());
+    for upto in 0..all.len() {
+        // A memory feed forgets what was taken, so each restart has a log of its own.
+        let log = empty_tables();
+        for n in 0..20 {
+            log.row("a", n, n);
+            log.watermark(n + 1, n as u64 + 2, false, &[("a", n + 1)]);
+        }
+        let mut from = LogPosition::default();
+        for delivery in &all[..=upto] {
+            for moved in &delivery.batch.position.log().unwrap().offsets {
+                from.offsets.retain(|o| o.topic != moved.topic);
+                from.offsets.push(moved.clone());
+            }
+        }
+        let before: Vec<i64> = all[..=upto].iter().flat_map(ids).collect();
+        let after = deliveries(&mut log.whole(&from, 1 << 20).unwrap());
+        let seen: Vec<i64> = before.into_iter().chain(after.iter().flat_map(ids)).collect();
+        assert_eq!(seen, (0..20).collect::<Vec<_>>(), "restart after batch {upto}");
+    }
+}
+
+#[test]
+fn another_topic_under_the_same_name_is_a_fault() {
+    let log = empty_tables();
+    log.row("a", 0, 1);
+    log.watermark(1, 2, false, &[("a", 1)]);
+    let mut from = LogPosition::default();
+    for delivery in deliveries(&mut log.whole(&from, 1 << 20).unwrap()) {
+        from.offsets.extend(delivery.batch.position.log().unwrap().offsets.clone());
+    }
+    from.offsets.iter_mut().filter(|o| &*o.topic == "a").for_each(|o| o.topic_id = Uuid::from_u128(99));
+    log.watermark(2, 3, false, &[("a", 1)]);
+    from.offsets.retain(|o| &*o.topic != "w");
+    let again = empty_tables();
+    let error = again.whole(&from, 1 << 20).and_then(|mut mode| mode.advance().map(|_| ())).unwrap_err();
+    assert_eq!(error.fault(), Fault::Data);
+    assert!(error.to_string().contains("topic a ") && error.hint_text().is_some());
+}
+
+#[test]
+fn rows_of_a_shared_partition_come_before_their_watermark_and_freshness_after_it() {
+    let log = empty_tables();
+    let owned = BTreeSet::from([("a".to_owned(), 0)]);
+    let all = BTreeSet::from([("a".to_owned(), 0), ("b".to_owned(), 0)]);
+    log.row("a", 0, 1);
+    let limits = Limits { batch_bytes: 1 << 20, step_records: 1 };
+    let mut mode =
+        Shared::open(log.clone(), &[sides()], (&owned, &all), &LogPosition::default(), limits).unwrap();
+    let first = deliveries(&mut mode);
+    assert_eq!(first.iter().flat_map(ids).collect::<Vec<_>>(), [1]);
+    assert!(first.iter().all(|delivery| delivery.complete.is_none()));
+    log.watermark(1, 2, false, &[("a", 1), ("b", 7)]);
+    let second = deliveries(&mut mode);
+    assert_eq!(second.len(), 1);
+    assert_eq!(second[0].batch.boundary.as_ref().unwrap().ts_us, 2);
+}

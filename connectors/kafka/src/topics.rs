@@ -1,0 +1,349 @@
+//! Making topics, and holding what exists against what the log's rules need.
+//!
+//! A topic is made before the first record goes to it, never by the brokers' auto-creation: that would make it with their
+//! defaults. What exists is never altered; settings that would break a promise are refused with the command that mends them.
+//!
+//! Side topics have one partition per source (see [`crate::tasks`]), `schemas` too: a source's open transaction holds up only
+//! its own readers.
+
+use crate::client::{Clients, Quiet, REQUEST_TIMEOUT, blocking};
+use crate::config::Resolved;
+use crate::faults::classify;
+use crate::replay::Replayer;
+use crate::topic_ids::{self, TopicIds};
+use caudal_core::{Error, Fault, Result, TableSchema};
+use caudal_proto::side::TopicNames;
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
+use rdkafka::error::RDKafkaErrorCode as Code;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+/// Partitions of the per-source topics at first; more are added with the sources.
+pub(crate) const SIDE_PARTITIONS: u32 = 8;
+
+/// How a topic is to be.
+#[derive(Clone, Debug)]
+pub(crate) struct TopicSpec {
+    pub(crate) name: String,
+    pub(crate) partitions: u32,
+    settings: BTreeMap<String, String>,
+    /// Settings that an existing topic must have.
+    needs: Vec<Need>,
+}
+
+/// What an existing topic's setting must be.
+#[derive(Clone, Debug)]
+enum Need {
+    Exactly(&'static str, String),
+    AtLeast(&'static str, i64),
+}
+
+impl Need {
+    fn setting(&self) -> (&'static str, String) {
+        match self {
+            Self::Exactly(name, value) => (name, value.clone()),
+            Self::AtLeast(name, least) => (name, least.to_string()),
+        }
+    }
+
+    fn met_by(&self, value: &str) -> bool {
+        match self {
+            Self::Exactly(_, wanted) => value == wanted,
+            Self::AtLeast(_, least) => value.parse::<i64>().is_ok_and(|n| n >= *least),
+        }
+    }
+}
+
+/// A topic that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Topic {
+    pub(crate) partitions: u32,
+}
+
+impl TopicSpec {
+    fn new(name: String, partitions: u32, resolved: &Resolved, needs: Vec<Need>) -> Self {
+        let topics = &resolved.config.topics;
+        let mut settings: BTreeMap<_, _> =
+            needs.iter().map(Need::setting).map(|(k, v)| (k.to_owned(), v)).collect();
+        settings.insert("max.message.bytes".into(), topics.max_message_bytes.bytes().to_string());
+        if let Some(n) = topics.min_insync_replicas {
+            settings.insert("min.insync.replicas".into(), n.to_string());
+        }
+        Self { name, partitions, settings, needs }
+    }
+
+    /// A data topic.
+    pub(crate) fn data(name: String, partitions: u32, keyed: bool, resolved: &Resolved) -> Self {
+        let topics = &resolved.config.topics;
+        let limit = topics.max_message_bytes.bytes() as i64;
+        let mut needs = if keyed {
+            vec![
+                Need::Exactly("cleanup.policy", "compact".into()),
+                Need::AtLeast("min.compaction.lag.ms", topics.min_compaction_lag.get().as_millis() as i64),
+                Need::AtLeast("delete.retention.ms", topics.delete_retention.get().as_millis() as i64),
+            ]
+        } else {
+            vec![
+                Need::Exactly("cleanup.policy", "delete".into()),
+                Need::Exactly("retention.ms", "-1".into()),
+                Need::Exactly("retention.bytes", "-1".into()),
+            ]
+        };
+        needs.push(Need::AtLeast("max.message.bytes", limit));
+        let mut spec = Self::new(name, partitions, resolved, needs);
+        spec.settings.extend(topics.settings.clone());
+        spec
+    }
+
+    /// The topics that all sources of a prefix share. Small segments keep what a start must read small.
+    pub(crate) fn side(names: &TopicNames, resolved: &Resolved) -> Vec<Self> {
+        let retention = resolved.config.topics.watermark_retention.get().as_millis().to_string();
+        let compact = || vec![Need::Exactly("cleanup.policy", "compact".into())];
+        let mut positions = Self::new(names.positions(), SIDE_PARTITIONS, resolved, compact());
+        for (key, value) in [
+            ("segment.bytes", "16777216"),
+            ("min.cleanable.dirty.ratio", "0.1"),
+            ("max.compaction.lag.ms", "600000"),
+        ] {
+            positions.settings.insert(key.into(), value.into());
+        }
+        let mut watermarks = Self::new(
+            names.watermarks(),
+            SIDE_PARTITIONS,
+            resolved,
+            vec![Need::Exactly("cleanup.policy", "delete".into())],
+        );
+        watermarks.settings.insert("retention.ms".into(), retention);
+        let schemas = Self::new(names.schemas(), SIDE_PARTITIONS, resolved, compact());
+        let mut tasks = Self::new(names.tasks(), SIDE_PARTITIONS, resolved, compact());
+        tasks.settings.insert("min.compaction.lag.ms".into(), "3600000".into());
+        vec![positions, watermarks, schemas, tasks]
+    }
+
+    /// A sink's dead letters: kept until they are dropped.
+    pub(crate) fn dead_letters(names: &TopicNames, sink: &str, resolved: &Resolved) -> Self {
+        let needs = vec![Need::Exactly("cleanup.policy", "compact".into())];
+        let mut spec = Self::new(names.dead_letters(sink), 1, resolved, needs);
+        // A letter is its record and the headers that say why.
+        let limit = resolved.config.topics.max_message_bytes.bytes() + (1 << 20);
+        spec.settings.insert("max.message.bytes".into(), limit.to_string());
+        spec
+    }
+
+    /// Debezium's topic of schema changes: kept for ever.
+    pub(crate) fn schema_changes(names: &TopicNames, resolved: &Resolved) -> Self {
+        let needs = vec![
+            Need::Exactly("cleanup.policy", "delete".into()),
+            Need::Exactly("retention.ms", "-1".into()),
+        ];
+        Self::new(names.prefix().to_owned(), 1, resolved, needs)
+    }
+
+    fn new_topic(&self, replication: i32) -> NewTopic<'_> {
+        let topic = NewTopic::new(&self.name, self.partitions as i32, TopicReplication::Fixed(replication));
+        self.settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+    }
+}
+
+/// Makes and checks topics.
+#[derive(Clone)]
+pub(crate) struct Topics {
+    clients: Clients,
+    admin: Arc<AdminClient<Quiet>>,
+}
+
+impl Topics {
+    pub(crate) fn new(clients: &Clients, role: &str) -> Result<Self> {
+        Ok(Self { clients: clients.clone(), admin: Arc::new(clients.admin(role)?) })
+    }
+
+    /// Makes those that are missing, checks the others, and waits until all have a leader. Gives what is there, by name.
+    ///
+    /// # Errors
+    /// `Config` for a setting or partition count that would break a promise, with the command that mends it.
+    pub(crate) async fn ensure(&self, specs: &[TopicSpec]) -> Result<HashMap<String, Topic>> {
+        let existing = self.list().await?;
+        let (present, missing): (Vec<_>, Vec<_>) =
+            specs.iter().partition(|spec| existing.contains_key(&spec.name));
+        self.check(&present, &existing).await?;
+        self.create(&missing).await?;
+        self.ready(specs, &missing).await
+    }
+
+    /// All topics that this user may see. Asks for all at once: a request for one by name would have it auto-created.
+    pub(crate) async fn list(&self) -> Result<HashMap<String, Topic>> {
+        let admin = Arc::clone(&self.admin);
+        blocking(move || {
+            let metadata = admin
+                .inner()
+                .fetch_metadata(None, REQUEST_TIMEOUT)
+                .map_err(|e| classify(e, "list topics").hint("is a broker reachable at kafka.brokers?"))?;
+            let led = metadata.topics().iter().filter(|t| t.partitions().iter().all(|p| p.leader() >= 0));
+            Ok(led
+                .map(|t| (t.name().to_owned(), Topic { partitions: t.partitions().len() as u32 }))
+                .collect())
+        })
+        .await
+    }
+
+    /// The ids of topics; nil for those of a broker that has none, or that is reached by a way the id request does not know.
+    pub(crate) async fn ids(&self, names: &[String]) -> TopicIds {
+        topic_ids::fetch(self.clients.resolved(), names).await
+    }
+
+    async fn create(&self, missing: &[&TopicSpec]) -> Result<()> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let replication = self.clients.resolved().config.topics.replication_factor.map_or(-1, i32::from);
+        let topics: Vec<_> = missing.iter().map(|spec| spec.new_topic(replication)).collect();
+        let results =
+            self.admin.create_topics(&topics, &options()).await.map_err(|e| classify(e, "make topics"))?;
+        for result in results {
+            match result {
+                Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
+                Err((topic, code)) => {
+                    return Err(classify(
+                        rdkafka::error::KafkaError::AdminOp(code),
+                        format!("make topic {topic}: {code}"),
+                    )
+                    .hint("make it by hand with the settings of the user guide, or grant Create"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the topics are told of and, those just made, until their leaders answer: a broker may be told to lead
+    /// a moment after the others say so.
+    async fn ready(&self, specs: &[TopicSpec], made: &[&TopicSpec]) -> Result<HashMap<String, Topic>> {
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        loop {
+            let existing = self.list().await?;
+            match specs.iter().find(|spec| !existing.contains_key(&spec.name)) {
+                None => {
+                    self.leaders_answer(made, deadline).await?;
+                    return Ok(existing);
+                }
+                Some(spec) if Instant::now() > deadline => {
+                    return Err(Error::transient(format!("topic {} has no leader yet", spec.name)));
+                }
+                Some(_) => tokio::time::sleep(Duration::from_millis(25)).await,
+            }
+        }
+    }
+
+    async fn leaders_answer(&self, made: &[&TopicSpec], deadline: Instant) -> Result<()> {
+        let partitions: Vec<_> =
+            made.iter().flat_map(|s| (0..s.partitions as i32).map(|p| (s.name.clone(), p))).collect();
+        let clients = self.clients.clone();
+        blocking(move || {
+            if partitions.is_empty() {
+                return Ok(());
+            }
+            let mut reader = Replayer::new(&clients, "topics");
+            loop {
+                match reader.ends(&partitions) {
+                    Ok(_) => return Ok(()),
+                    Err(e) if e.fault() != Fault::Transient || Instant::now() > deadline => return Err(e),
+                    Err(_) => std::thread::sleep(Duration::from_millis(25)),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Grows a topic to `partitions`.
+    pub(crate) async fn grow(&self, topic: &str, partitions: u32) -> Result<()> {
+        let wanted = [NewPartitions::new(topic, partitions as usize)];
+        let results = self
+            .admin
+            .create_partitions(&wanted, &options())
+            .await
+            .map_err(|e| classify(e, format!("add partitions to {topic}")))?;
+        match results.into_iter().next() {
+            // Another instance may have grown it meanwhile.
+            None | Some(Ok(_) | Err((_, Code::InvalidPartitions))) => Ok(()),
+            Some(Err((_, code))) => Err(classify(
+                rdkafka::error::KafkaError::AdminOp(code),
+                format!("add partitions to {topic}: {code}"),
+            )),
+        }
+    }
+
+    /// Holds existing topics against what the rules need.
+    async fn check(&self, present: &[&TopicSpec], existing: &HashMap<String, Topic>) -> Result<()> {
+        for chunk in present.chunks(100) {
+            let resources: Vec<_> = chunk.iter().map(|spec| ResourceSpecifier::Topic(&spec.name)).collect();
+            let answers = self
+                .admin
+                .describe_configs(&resources, &options())
+                .await
+                .map_err(|e| classify(e, "read the settings of topics"))?;
+            for (spec, answer) in chunk.iter().zip(answers) {
+                if let Ok(settings) = answer {
+                    refuse(spec, &settings)?;
+                }
+            }
+        }
+        match present.iter().find(|spec| existing[&spec.name].partitions < spec.partitions) {
+            Some(spec) => Err(Error::config(format!(
+                "topic {} has {} partitions, {} are needed",
+                spec.name, existing[&spec.name].partitions, spec.partitions
+            ))
+            .hint(format!("kafka-topics.sh --alter --topic {} --partitions {}", spec.name, spec.partitions))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A setting that the broker does not tell passes: it has no such setting.
+fn refuse(spec: &TopicSpec, settings: &ConfigResource) -> Result<()> {
+    let unmet = spec.needs.iter().find_map(|need| {
+        let value = settings.get(need.setting().0)?.value.as_deref()?;
+        (!need.met_by(value)).then_some((need, value))
+    });
+    let Some((need, value)) = unmet else { return Ok(()) };
+    let (name, wanted) = need.setting();
+    Err(Error::config(format!("topic {} has {name}={value}, {wanted} is needed", spec.name)).hint(format!(
+        "kafka-configs.sh --alter --entity-type topics --entity-name {} --add-config {name}={wanted}",
+        spec.name
+    )))
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT)).request_timeout(Some(REQUEST_TIMEOUT))
+}
+
+/// Which topic a table's rows go to, and what its keys are spread over: the count at which the topic was first used, for
+/// ever, whatever partitions are added to it later.
+pub(crate) struct Layout {
+    names: TopicNames,
+    clients: Clients,
+    fixed: RwLock<HashMap<String, u32>>,
+}
+
+impl Layout {
+    pub(crate) fn new(names: TopicNames, clients: Clients) -> Self {
+        Self { names, clients, fixed: RwLock::default() }
+    }
+
+    /// Topic and partitions of a shape.
+    pub(crate) fn of(&self, schema: &TableSchema) -> (String, u32) {
+        let (database, table) = (&schema.id.database, &schema.id.table);
+        let topic = self.names.data(database, table, schema.generation);
+        let fixed = self.fixed.read().ok().and_then(|fixed| fixed.get(&topic).copied());
+        let partitions = fixed.unwrap_or_else(|| self.clients.resolved().partitions(database, table));
+        (topic, partitions)
+    }
+
+    /// Remembers what the `schemas` topic tells. Before the first batch is encoded.
+    pub(crate) fn fix(&self, topic: &str, partitions: u32) {
+        if let Ok(mut fixed) = self.fixed.write() {
+            fixed.insert(topic.to_owned(), partitions);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! One opened capture: the fenced producer and what it knows of its log.
+
+use crate::client::Clients;
+use crate::faults::{classify, is_fenced};
+use crate::replay::{Partition, Replayer};
+use crate::topics::{Layout, Topic};
+use crate::writer::deliveries::Deliveries;
+use crate::writer::ledger::Ledger;
+use crate::writer::statistics::Statistics;
+use crate::writer::stored::Stored;
+use caudal_core::{Error, Result, SourcePosition, TableSchema};
+use caudal_proto::side::TopicNames;
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{Producer, ThreadedProducer};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// Which source, and where its records go.
+#[derive(Clone)]
+pub(crate) struct Identity {
+    pub(crate) clients: Clients,
+    pub(crate) names: TopicNames,
+    pub(crate) source: String,
+    /// Its partition of the per-source topics.
+    pub(crate) number: i32,
+}
+
+/// A data topic of the source, as far as the session has met it.
+#[derive(Debug, Default)]
+pub(crate) struct KnownTopic {
+    pub(crate) id: Uuid,
+    /// Shapes whose schema record is committed.
+    pub(crate) shapes: HashMap<u32, Arc<TableSchema>>,
+}
+
+/// A fenced producer with its books. All methods wait for the network: call them on a blocking thread.
+pub(crate) struct Session {
+    pub(crate) identity: Identity,
+    pub(crate) producer: ThreadedProducer<Deliveries>,
+    pub(crate) ledger: Ledger,
+    pub(crate) topics: HashMap<String, KnownTopic>,
+    /// End offsets of the partitions touched since the last watermark.
+    pub(crate) touched: BTreeMap<Partition, i64>,
+    /// The last watermark's number.
+    pub(crate) watermark: u64,
+    pub(crate) epoch: u64,
+    /// Source time of the last watermark of this session.
+    pub(crate) ts_us: i64,
+    /// When the last full watermark was written; none yet: the next one is full.
+    pub(crate) last_full: Option<Instant>,
+    pub(crate) last_end: Option<Instant>,
+    pub(crate) statistics: Arc<Statistics>,
+    pub(crate) resumed: Option<SourcePosition>,
+}
+
+impl Session {
+    /// Opens in the one order that is right: fence, then read what is committed, then the ends.
+    ///
+    /// `existing`: the topics of the log. `layout` learns the partition counts that keys were spread over.
+    pub(crate) fn open(
+        identity: Identity,
+        existing: &HashMap<String, Topic>,
+        layout: &Layout,
+        statistics: Arc<Statistics>,
+    ) -> Result<Self> {
+        let producer = producer(&identity, Arc::clone(&statistics))?;
+        let patience = identity.clients.resolved().config.transaction_timeout.get();
+        producer.init_transactions(patience * 2).map_err(|e| {
+            failure(&producer, e, format!("fence the former writer of source {}", identity.source))
+        })?;
+        let names = &identity.names;
+        let mut replayer = Replayer::new(&identity.clients, &identity.source);
+        let who = (identity.source.as_str(), identity.number);
+        let Stored { position: stored, topics: known } =
+            Stored::read(&mut replayer, names, who, patience * 2)?;
+        let mut session = Self {
+            producer,
+            ledger: Ledger::default(),
+            topics: HashMap::new(),
+            touched: BTreeMap::new(),
+            watermark: 0,
+            epoch: 1,
+            ts_us: i64::MIN,
+            last_full: None,
+            last_end: None,
+            statistics,
+            resumed: stored.position(),
+            identity,
+        };
+        if let Some(record) = stored.record {
+            session.watermark = record.watermark;
+            session.epoch = record.epoch + 1;
+            for (topic, ends) in record.touched {
+                let ends = ends.into_iter().map(|(partition, end)| ((topic.clone(), partition), end));
+                // Nobody can reach an end in a topic that is gone.
+                if existing.contains_key(&topic) {
+                    session.touched.extend(ends);
+                }
+            }
+        }
+        let mut partitions = Vec::new();
+        for (name, topic) in known {
+            layout.fix(&name, topic.partitions);
+            if existing.contains_key(&name) {
+                partitions.extend((0..topic.partitions as i32).map(|p| (name.clone(), p)));
+            }
+            let shapes =
+                topic.shapes.into_iter().map(|(version, shape)| (version, Arc::new(shape))).collect();
+            session.topics.insert(name, KnownTopic { id: topic.id, shapes });
+        }
+        session.ledger.learn(replayer.ends(&partitions)?);
+        Ok(session)
+    }
+
+    /// Asks the broker where partitions end.
+    pub(crate) fn learn_ends(&mut self, partitions: &[Partition]) -> Result<()> {
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let mut replayer = Replayer::new(&self.identity.clients, &self.identity.source);
+        self.ledger.learn(replayer.ends(partitions)?);
+        Ok(())
+    }
+
+    /// What the broker says of a topic's id now. A topic that was made anew under an old name has no shapes yet; nil tells
+    /// nothing.
+    pub(crate) fn meet(&mut self, name: &str, id: Uuid) {
+        let known = self.topics.entry(name.to_owned()).or_default();
+        if known.id != id && !id.is_nil() {
+            *known = KnownTopic { id, shapes: HashMap::new() };
+        }
+    }
+
+    /// Commits; a retriable error leaves the outcome open, and committing again settles it.
+    pub(crate) fn commit_transaction(&self) -> Result<()> {
+        let patience = self.identity.clients.resolved().config.transaction_timeout.get();
+        let deadline = Instant::now() + patience * 2;
+        self.drain();
+        loop {
+            match self.producer.commit_transaction(patience) {
+                Ok(()) => return Ok(()),
+                Err(KafkaError::Transaction(e)) if e.is_retriable() && Instant::now() < deadline => {}
+                Err(e) => {
+                    if let KafkaError::Transaction(e) = &e
+                        && e.txn_requires_abort()
+                    {
+                        self.abort();
+                    }
+                    return Err(self.failure(e, "commit a transaction"));
+                }
+            }
+        }
+    }
+
+    /// Aborts; whatever comes of it, the next `init_transactions` sees to it.
+    pub(crate) fn abort(&self) {
+        let patience = self.identity.clients.resolved().config.transaction_timeout.get();
+        if let Err(error) = self.producer.abort_transaction(patience) {
+            tracing::debug!(source = self.identity.source, %error, "abort a transaction");
+        }
+        self.drain();
+    }
+
+    /// The last reports are counted a moment before the library lets go of their records, and a flush that finds one waits
+    /// 100 ms: so let go first.
+    fn drain(&self) {
+        let deadline = Instant::now() + Duration::from_millis(500);
+        while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+    }
+
+    /// An error of the producer with its fault: fenced beats all.
+    pub(crate) fn failure(&self, error: KafkaError, context: &str) -> Error {
+        failure(&self.producer, error, format!("{context} of source {}", self.identity.source))
+    }
+}
+
+fn failure(producer: &ThreadedProducer<Deliveries>, error: KafkaError, context: String) -> Error {
+    match producer.client().fatal_error() {
+        Some((code, reason)) if is_fenced(code) => {
+            Error::fenced(format!("{context}: {reason}")).hint("another daemon has taken over this source")
+        }
+        _ => classify(error, context),
+    }
+}
+
+fn producer(identity: &Identity, statistics: Arc<Statistics>) -> Result<ThreadedProducer<Deliveries>> {
+    let resolved = identity.clients.resolved();
+    let config = &resolved.config;
+    let timeout = config.transaction_timeout.get().as_millis().to_string();
+    let mut client = identity.clients.base(&format!("{}-capture", identity.source));
+    client.set("transactional.id", format!("caudal.{}.{}", identity.names.prefix(), identity.source));
+    client.set("transaction.timeout.ms", &timeout);
+    client.set("message.timeout.ms", &timeout);
+    client.set("acks", "all");
+    client.set("enable.idempotence", "true");
+    client.set("compression.type", resolved.compression());
+    client.set("message.max.bytes", (config.topics.max_message_bytes.bytes() + (1 << 20)).to_string());
+    client.set(
+        "queue.buffering.max.kbytes",
+        (config.queue.bytes().max(config.topics.max_message_bytes.bytes()) / 1024).to_string(),
+    );
+    client.set("queue.buffering.max.messages", "100000");
+    set_default(&mut client, resolved, "linger.ms", "1");
+    set_default(&mut client, resolved, "batch.num.messages", "10000");
+    set_default(&mut client, resolved, "statistics.interval.ms", "5000");
+    client
+        .create_with_context(Deliveries::new(statistics))
+        .map_err(|e| classify(e, format!("make the producer of source {}", identity.source)))
+}
+
+/// Sets what the operator has not.
+fn set_default(
+    client: &mut rdkafka::ClientConfig,
+    resolved: &crate::config::Resolved,
+    key: &str,
+    value: &str,
+) {
+    if !resolved.properties.contains_key(key) {
+        client.set(key, value);
+    }
+}

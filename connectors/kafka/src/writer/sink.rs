@@ -1,0 +1,199 @@
+//! The capture sink and its writer: the asynchronous side.
+
+use crate::client::blocking;
+use crate::encode::{EncodeOptions, Encoded, Encoder, ddl};
+use crate::log::{CaptureOptions, Log};
+use crate::topics::{Layout, TopicSpec, Topics};
+use crate::writer::session::{Identity, Session};
+use crate::writer::transaction::{self, Accepted};
+use async_trait::async_trait;
+use caudal_core::{Batch, Check, Error, Outcome, Position, Prepare, Result, Sink, SourcePosition, Writer};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Where a captured source's batches go.
+pub(crate) struct CaptureSink {
+    log: Log,
+    source: String,
+    options: CaptureOptions,
+}
+
+impl CaptureSink {
+    pub(crate) fn new(log: Log, source: &str, options: CaptureOptions) -> Self {
+        Self { log, source: source.to_owned(), options }
+    }
+}
+
+#[async_trait]
+impl Sink for CaptureSink {
+    async fn check(&self) -> Vec<Check> {
+        let brokers = self.log.clients.resolved().config.brokers.join(", ");
+        let existing =
+            async { Topics::new(&self.log.clients, &format!("{}-check", self.source))?.list().await };
+        match existing.await {
+            Ok(topics) => vec![Check::ok("kafka", format!("{brokers}: reachable, {} topics", topics.len()))],
+            Err(error) => {
+                let fix =
+                    error.hint_text().unwrap_or("start the brokers, or correct kafka.brokers").to_owned();
+                vec![Check::error("kafka", error.to_string(), fix)]
+            }
+        }
+    }
+
+    async fn claim(&self) -> Result<()> {
+        let number = self.log.membership.number(&self.source).await?;
+        self.log.membership.own(number).await
+    }
+
+    async fn open(&self) -> Result<Box<dyn Writer>> {
+        let number = self.log.membership.number(&self.source).await?;
+        let topics = Topics::new(&self.log.clients, &format!("{}-topics", self.source))?;
+        let existing = topics.list().await?;
+        let layout = Arc::new(Layout::new(self.log.names.clone(), self.log.clients.clone()));
+        let identity = Identity {
+            clients: self.log.clients.clone(),
+            names: self.log.names.clone(),
+            source: self.source.clone(),
+            number,
+        };
+        let (fixing, statistics) = (Arc::clone(&layout), Arc::clone(&self.options.statistics));
+        let mut session = blocking(move || Session::open(identity, &existing, &fixing, statistics)).await?;
+        let known: Vec<String> = session.topics.keys().cloned().collect();
+        for (name, id) in topics.ids(&known).await {
+            session.meet(&name, id);
+        }
+        let max_record = self.log.clients.resolved().config.topics.max_message_bytes.bytes() as usize;
+        let options = EncodeOptions {
+            prefix: self.log.names.prefix().to_owned(),
+            connector: self.options.connector.clone(),
+            max_record,
+            clock: self.options.clock,
+        };
+        Ok(Box::new(CaptureWriter {
+            last: session.resumed.clone(),
+            session: Some(Box::new(session)),
+            encoder: Arc::new(Encoder::new(options.clone(), layout)),
+            options,
+            topics,
+            ready: HashSet::new(),
+            accepted: Vec::new(),
+        }))
+    }
+}
+
+/// Writes a source's batches. Holds the encoded batches between two commits.
+struct CaptureWriter {
+    /// Away while a commit runs; gone for good if that was cancelled or has failed.
+    session: Option<Box<Session>>,
+    encoder: Arc<Encoder>,
+    options: EncodeOptions,
+    topics: Topics,
+    /// Topics that exist and are checked.
+    ready: HashSet<String>,
+    accepted: Vec<Accepted>,
+    last: Option<SourcePosition>,
+}
+
+impl CaptureWriter {
+    fn session(&mut self) -> Result<&mut Session> {
+        self.session
+            .as_deref_mut()
+            .ok_or_else(|| Error::transient("the writer was used up by a failed commit"))
+    }
+
+    /// Makes the topics of the batch's tables, and of its schema changes, before anything goes to them.
+    async fn make_ready(&mut self, encoded: &Encoded, ddl: bool) -> Result<()> {
+        let (clients, names) = {
+            let identity = &self.session()?.identity;
+            (identity.clients.clone(), identity.names.clone())
+        };
+        let resolved = clients.resolved();
+        let mut specs: Vec<_> = encoded
+            .tables
+            .iter()
+            .filter(|plan| !self.ready.contains(&plan.topic))
+            .map(|plan| TopicSpec::data(plan.topic.clone(), plan.partitions, plan.keyed(), resolved))
+            .collect();
+        if ddl && !self.ready.contains(names.prefix()) {
+            specs.push(TopicSpec::schema_changes(&names, resolved));
+        }
+        specs.sort_by(|a, b| a.name.cmp(&b.name));
+        specs.dedup_by(|a, b| a.name == b.name);
+        if specs.is_empty() {
+            return Ok(());
+        }
+        self.topics.ensure(&specs).await?;
+        let data: Vec<_> = specs.iter().filter(|s| s.name != names.prefix()).cloned().collect();
+        let topics: Vec<String> = data.iter().map(|s| s.name.clone()).collect();
+        let ids = self.topics.ids(&topics).await;
+        let mut session = self.session.take().ok_or_else(|| Error::bug("the session is away"))?;
+        let session = blocking(move || {
+            let partitions: Vec<_> =
+                data.iter().flat_map(|s| (0..s.partitions as i32).map(|p| (s.name.clone(), p))).collect();
+            session.learn_ends(&partitions)?;
+            for spec in &data {
+                session.meet(&spec.name, ids.get(&spec.name).copied().unwrap_or_default());
+            }
+            session.last_full = None;
+            Ok(session)
+        })
+        .await?;
+        self.session = Some(session);
+        self.ready.extend(specs.into_iter().map(|s| s.name));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Writer for CaptureWriter {
+    async fn resume(&mut self) -> Result<Option<Position>> {
+        Ok(self.session()?.resumed.clone().map(Position::Source))
+    }
+
+    fn prepare(&self) -> Option<Arc<dyn Prepare>> {
+        Some(Arc::clone(&self.encoder) as Arc<dyn Prepare>)
+    }
+
+    async fn write(&mut self, batch: &mut Batch) -> Result<Outcome> {
+        let Position::Source(position) = batch.position.clone() else {
+            return Err(Error::bug("a capture was given a position of the log"));
+        };
+        let encoded = match batch.prepared.take().map(|p| p.downcast::<Encoded>()) {
+            Some(Ok(encoded)) => *encoded,
+            _ => self.encoder.encode(batch)?,
+        };
+        let changes = ddl::records(batch, &self.options);
+        self.make_ready(&encoded, !changes.is_empty()).await?;
+        self.accepted.push(Accepted { encoded, position, boundary: batch.boundary.clone(), ddl: changes });
+        Ok(Outcome::default())
+    }
+
+    async fn commit(&mut self) -> Result<Position> {
+        if !self.accepted.is_empty() {
+            let accepted = std::mem::take(&mut self.accepted);
+            let reached = accepted.last().map(|a| a.position.clone());
+            let mut session = self
+                .session
+                .take()
+                .ok_or_else(|| Error::transient("the writer was used up by a failed commit"))?;
+            let session = blocking(move || {
+                transaction::commit(&mut session, &accepted)?;
+                Ok(session)
+            })
+            .await?;
+            self.session = Some(session);
+            self.last = reached;
+        }
+        let last = self.last.clone().ok_or_else(|| Error::bug("commit before anything was ever written"))?;
+        Ok(Position::Source(last))
+    }
+}
+
+// The producer's end waits for its thread and its queue: not here, on a worker of the runtime.
+impl Drop for CaptureWriter {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            std::thread::spawn(move || drop(session));
+        }
+    }
+}

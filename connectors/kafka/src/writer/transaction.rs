@@ -1,0 +1,442 @@
+//! One Kafka transaction: schema records, data, watermark, position.
+//!
+//! In one step ([`Steps::One`]) all is sent at once with predicted offsets, and the delivery reports are compared before the
+//! commit. In many ([`Steps::Many`]) the sending stops wherever an offset is needed until all before is delivered.
+
+use crate::encode::Encoded;
+use crate::encode::plan::TablePlan;
+use crate::replay::Partition;
+use crate::writer::deliveries::{Delivered, NO_SLOT};
+use crate::writer::ledger::Slots;
+use crate::writer::session::Session;
+use caudal_core::{Boundary, Error, Result, SourcePosition};
+use caudal_proto::side::{PositionRecord, SchemaRecord, TopicEnds, VERSION, WatermarkRecord};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often a watermark lists all partitions.
+const FULL_EVERY: Duration = Duration::from_secs(300);
+
+/// A batch that was accepted and waits for the commit.
+pub(crate) struct Accepted {
+    pub(crate) encoded: Encoded,
+    pub(crate) position: SourcePosition,
+    pub(crate) boundary: Option<Boundary>,
+    /// Records of the topic of schema changes.
+    pub(crate) ddl: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Steps {
+    One,
+    Many,
+}
+
+/// Commits all that was accepted as one transaction.
+///
+/// # Errors
+/// `Fenced`, `Transient` (reopen: the outcome is settled there), `Config`, `Data`; `Bug` for a shape that changed without
+/// a new version.
+pub(crate) fn commit(session: &mut Session, accepted: &[Accepted]) -> Result<()> {
+    pause(session);
+    if attempt(session, accepted, Steps::One)? {
+        return Ok(());
+    }
+    session.statistics.repeat();
+    tracing::warn!(
+        source = session.identity.source,
+        "another writer is in this source's topics; the transaction is repeated in steps"
+    );
+    if attempt(session, accepted, Steps::Many)? {
+        return Ok(());
+    }
+    Err(Error::transient("another writer keeps writing to this source's topics"))
+}
+
+/// A transaction that starts while the brokers still mark the last one costs the client a back-off of 20 ms.
+fn pause(session: &Session) {
+    let pace = session.identity.clients.resolved().config.pace.get();
+    if let Some(end) = session.last_end {
+        std::thread::sleep(pace.saturating_sub(end.elapsed()));
+    }
+}
+
+/// False: the offsets were not as predicted, and nothing was committed.
+fn attempt(session: &mut Session, accepted: &[Accepted], steps: Steps) -> Result<bool> {
+    session.producer.context().reset();
+    session.producer.begin_transaction().map_err(|e| session.failure(e, "begin a transaction"))?;
+    let mut run = Run::new(session, steps);
+    let sent = run.send_all(accepted).and_then(|()| run.as_predicted());
+    match sent {
+        Ok(true) => {}
+        Ok(false) => {
+            let partitions: Vec<Partition> = run.slots.list.into_iter().map(|s| s.partition).collect();
+            session.abort();
+            session.learn_ends(&partitions)?;
+            return Ok(false);
+        }
+        Err(error) => {
+            session.abort();
+            return Err(error);
+        }
+    }
+    session.commit_transaction()?;
+    let done = run.done();
+    apply(session, done);
+    Ok(true)
+}
+
+/// What a committed transaction changes in the books.
+struct Done {
+    lasts: Vec<(Partition, i64)>,
+    touched: BTreeMap<Partition, i64>,
+    shapes: Vec<Arc<TablePlan>>,
+    watermark: Option<(i64, bool)>,
+    records: u64,
+    bytes: u64,
+}
+
+fn apply(session: &mut Session, done: Done) {
+    for (partition, last) in done.lasts {
+        session.ledger.committed(partition, last);
+    }
+    for plan in done.shapes {
+        let topic = session.topics.entry(plan.topic.clone()).or_default();
+        topic.shapes.insert(plan.schema.version, Arc::clone(&plan.schema));
+    }
+    session.touched = done.touched;
+    let now = Instant::now();
+    if let Some((ts_us, full)) = done.watermark {
+        session.watermark += 1;
+        session.ts_us = ts_us;
+        if full {
+            session.last_full = Some(now);
+        }
+    }
+    session.last_end = Some(now);
+    session.statistics.committed(done.records, done.bytes);
+}
+
+struct Run<'a> {
+    session: &'a Session,
+    steps: Steps,
+    slots: Slots,
+    /// Records sent, of all topics.
+    sent: u64,
+    records: u64,
+    bytes: u64,
+    shapes: Vec<Arc<TablePlan>>,
+    /// Source time, and whether it was a full one.
+    watermark: Option<(i64, bool)>,
+}
+
+impl<'a> Run<'a> {
+    fn new(session: &'a Session, steps: Steps) -> Self {
+        Self {
+            session,
+            steps,
+            slots: Slots::default(),
+            sent: 0,
+            records: 0,
+            bytes: 0,
+            shapes: Vec::new(),
+            watermark: None,
+        }
+    }
+
+    fn send_all(&mut self, accepted: &[Accepted]) -> Result<()> {
+        let last_boundary = accepted.iter().rposition(|a| a.boundary.is_some());
+        for (i, batch) in accepted.iter().enumerate() {
+            let boundary = batch.boundary.as_ref().filter(|_| last_boundary == Some(i));
+            self.send_batch(batch, boundary)?;
+        }
+        self.send_position(accepted)?;
+        self.delivered()
+    }
+
+    /// The records of a batch, with the watermark at its boundary.
+    fn send_batch(&mut self, batch: &Accepted, boundary: Option<&Boundary>) -> Result<()> {
+        let encoded = &batch.encoded;
+        let split = boundary.and(encoded.boundary);
+        let mut slots: Vec<Vec<Option<usize>>> =
+            encoded.tables.iter().map(|t| vec![None; t.partitions.max(1) as usize]).collect();
+        let mut met = vec![false; encoded.tables.len()];
+        for (i, record) in encoded.records.iter().enumerate() {
+            if let (Some(boundary), true) = (boundary, split == Some(i)) {
+                self.send_watermark(boundary)?;
+            }
+            let table = record.table as usize;
+            let plan = &encoded.tables[table];
+            if !std::mem::replace(&mut met[table], true) {
+                self.send_schema(plan, &batch.position.token)?;
+            }
+            let ledger = &self.session.ledger;
+            let slot = *slots[table][record.partition as usize]
+                .get_or_insert_with(|| self.slots.of(&plan.topic, record.partition, ledger));
+            let arena = &encoded.arena;
+            let key = record.key.as_ref().map(|span| &arena[span.clone()]);
+            let value = record.value.as_ref().map(|span| &arena[span.clone()]);
+            let headers = record.header.as_ref().map(|(kind, span)| {
+                let header = Header { key: kind.name(), value: Some(&arena[span.clone()]) };
+                OwnedHeaders::new_with_capacity(1).insert(header)
+            });
+            self.send(&plan.topic, record.partition, (key, value), headers, slot)?;
+            self.slots.list[slot].sent += 1;
+            self.records += 1;
+            self.bytes += (key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len)) as u64;
+        }
+        // Shapes without rows: the reader announces empty tables, and what a schema change has made.
+        for (plan, _) in encoded.tables.iter().zip(&met).filter(|(_, met)| !**met) {
+            self.send_schema(plan, &batch.position.token)?;
+        }
+        if let (Some(boundary), true) = (boundary, split == Some(encoded.records.len())) {
+            self.send_watermark(boundary)?;
+        }
+        let changes = self.session.identity.names.prefix();
+        for (key, value) in &batch.ddl {
+            self.send(changes, 0, (Some(key), Some(value)), None, NO_SLOT)?;
+        }
+        Ok(())
+    }
+
+    /// The shape's record, unless an earlier row had it.
+    fn send_schema(&mut self, plan: &Arc<TablePlan>, position: &str) -> Result<()> {
+        let known = self.session.topics.get(&plan.topic);
+        let version = plan.schema.version;
+        if let Some(shape) = known.and_then(|t| t.shapes.get(&version)) {
+            return same_shape(plan, shape);
+        }
+        if self.shapes.iter().any(|p| p.topic == plan.topic && p.schema.version == version) {
+            return Ok(());
+        }
+        self.settle()?;
+        let from = (0..plan.partitions as i32)
+            .map(|partition| (partition, self.end(&(plan.topic.clone(), partition))))
+            .collect();
+        let identity = &self.session.identity;
+        let record = SchemaRecord {
+            v: VERSION,
+            source: identity.source.clone(),
+            topic: plan.topic.clone(),
+            topic_id: known.map_or_else(Default::default, |t| t.id),
+            partitions: plan.partitions,
+            from,
+            position: position.to_owned(),
+            schema: plan.schema.as_ref().clone(),
+        };
+        let key = format!("{}/{version}", plan.topic);
+        self.send_side(&identity.names.schemas(), &key, Some(&record))?;
+        self.shapes.push(Arc::clone(plan));
+        Ok(())
+    }
+
+    /// The watermark with the ends as they are at this point of the sending.
+    fn send_watermark(&mut self, boundary: &Boundary) -> Result<()> {
+        self.settle()?;
+        let session = self.session;
+        let full = session.last_full.is_none_or(|at| at.elapsed() >= FULL_EVERY);
+        let mut ends = session.touched.clone();
+        if full {
+            ends.extend(session.ledger.all().map(|(partition, end)| (partition.clone(), end)));
+        }
+        for slot in 0..self.slots.list.len() {
+            let end = self.slot_end(slot);
+            let slot = &mut self.slots.list[slot];
+            slot.before_boundary = slot.sent;
+            ends.insert(slot.partition.clone(), end);
+        }
+        let mut by_topic: BTreeMap<String, TopicEnds> = BTreeMap::new();
+        for ((topic, partition), end) in ends {
+            let id = session.topics.get(&topic).map_or_else(Default::default, |t| t.id);
+            by_topic
+                .entry(topic)
+                .or_insert_with(|| TopicEnds { id, ends: Vec::new() })
+                .ends
+                .push((partition, end));
+        }
+        let ts_us = boundary.ts_us.max(session.ts_us);
+        let record = WatermarkRecord {
+            v: VERSION,
+            source: session.identity.source.clone(),
+            number: session.watermark + 1,
+            full,
+            position: boundary.position.token.clone(),
+            ts_us,
+            ends: by_topic,
+        };
+        self.send_side(&session.identity.names.watermarks(), &session.identity.source, Some(&record))?;
+        self.watermark = Some((ts_us, full));
+        Ok(())
+    }
+
+    /// The position, with the notes that changed since the last.
+    fn send_position(&mut self, accepted: &[Accepted]) -> Result<()> {
+        let Some(last) = accepted.last() else { return Ok(()) };
+        self.settle()?;
+        let identity = &self.session.identity;
+        let topic = identity.names.positions();
+        let mut notes: BTreeMap<&str, Option<&str>> = BTreeMap::new();
+        for batch in accepted {
+            notes.extend(batch.position.notes.iter().map(|(name, text)| (name.as_str(), text.as_deref())));
+        }
+        for (name, text) in notes {
+            let key = format!("{}/{name}", identity.source);
+            self.send(
+                &topic,
+                identity.number,
+                (Some(key.as_bytes()), text.map(str::as_bytes)),
+                None,
+                NO_SLOT,
+            )?;
+        }
+        let mut touched: BTreeMap<String, Vec<(i32, i64)>> = BTreeMap::new();
+        for ((topic, partition), end) in self.touched() {
+            touched.entry(topic).or_default().push((partition, end));
+        }
+        let record = PositionRecord {
+            v: VERSION,
+            token: last.position.token.clone(),
+            touched,
+            watermark: self.session.watermark + u64::from(self.watermark.is_some()),
+            epoch: self.session.epoch,
+        };
+        self.send_side(&topic, &identity.source, Some(&record))
+    }
+
+    /// What the next watermark starts from.
+    fn touched(&self) -> BTreeMap<Partition, i64> {
+        let mut touched = match self.watermark {
+            Some(_) => BTreeMap::new(),
+            None => self.session.touched.clone(),
+        };
+        for (i, slot) in self.slots.list.iter().enumerate().filter(|(_, s)| s.sent > s.before_boundary) {
+            touched.insert(slot.partition.clone(), self.slot_end(i));
+        }
+        touched
+    }
+
+    /// In steps, offsets are known once all that was sent is delivered; in one step they are predicted.
+    fn settle(&self) -> Result<()> {
+        match self.steps {
+            Steps::One => Ok(()),
+            Steps::Many => self.delivered(),
+        }
+    }
+
+    fn slot_end(&self, slot: usize) -> i64 {
+        let delivered = self.session.producer.context().slot(slot);
+        match self.steps {
+            Steps::Many if delivered.count > 0 => delivered.last + 1,
+            _ => self.slots.list[slot].end(),
+        }
+    }
+
+    fn end(&self, partition: &Partition) -> i64 {
+        match self.slots.find(partition) {
+            Some(slot) => self.slot_end(slot),
+            None => self.session.ledger.end(partition),
+        }
+    }
+
+    /// Waits until all that was sent is delivered.
+    fn delivered(&self) -> Result<()> {
+        let patience = self.session.identity.clients.resolved().config.transaction_timeout.get();
+        match self.session.producer.context().wait(self.sent, patience) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::transient("the brokers did not take the records in time")),
+            Err(e) => Err(self.session.failure(e, "deliver the records")),
+        }
+    }
+
+    /// Whether each partition's records got the offsets that the watermark, position and schema records tell.
+    fn as_predicted(&self) -> Result<bool> {
+        let deliveries = self.session.producer.context();
+        Ok(self.slots.list.iter().enumerate().all(|(i, slot)| {
+            let delivered = deliveries.slot(i);
+            match self.steps {
+                Steps::Many => delivered.count == slot.sent,
+                Steps::One => {
+                    let wanted = Delivered { first: slot.start, last: slot.end() - 1, count: slot.sent };
+                    delivered == wanted
+                }
+            }
+        }))
+    }
+
+    fn done(self) -> Done {
+        let deliveries = self.session.producer.context();
+        let lasts = (0..self.slots.list.len())
+            .map(|i| (self.slots.list[i].partition.clone(), deliveries.slot(i).last))
+            .collect();
+        Done {
+            lasts,
+            touched: self.touched(),
+            shapes: self.shapes,
+            watermark: self.watermark,
+            records: self.records,
+            bytes: self.bytes,
+        }
+    }
+
+    fn send_side<T: Serialize>(&mut self, topic: &str, key: &str, record: Option<&T>) -> Result<()> {
+        let value = serde_json::to_vec(&record)
+            .map_err(|e| Error::bug(format!("encode a record of {topic}")).because(e))?;
+        let partition = self.session.identity.number;
+        self.send(topic, partition, (Some(key.as_bytes()), Some(&value)), None, NO_SLOT)
+    }
+
+    fn send(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        (key, value): (Option<&[u8]>, Option<&[u8]>),
+        headers: Option<OwnedHeaders>,
+        slot: usize,
+    ) -> Result<()> {
+        let producer = &self.session.producer;
+        let mut record: BaseRecord<'_, [u8], [u8], usize> =
+            BaseRecord::with_opaque_to(topic, slot).partition(partition);
+        record.key = key;
+        record.payload = value;
+        record.headers = headers;
+        let patience = self.session.identity.clients.resolved().config.transaction_timeout.get();
+        let deadline = Instant::now() + patience;
+        loop {
+            match producer.send(record) {
+                Ok(()) => {
+                    self.sent += 1;
+                    return Ok(());
+                }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), same))
+                    if Instant::now() < deadline =>
+                {
+                    record = same;
+                    let next = producer.context().reported() + 1;
+                    producer
+                        .context()
+                        .wait(next, Duration::from_millis(50))
+                        .map_err(|e| self.session.failure(e, "deliver the records"))?;
+                }
+                Err((e, _)) => return Err(self.session.failure(e, &format!("send a record to {topic}"))),
+            }
+        }
+    }
+}
+
+/// A version stands for one shape: else records written before would be read by the wrong one.
+fn same_shape(plan: &TablePlan, known: &Arc<caudal_core::TableSchema>) -> Result<()> {
+    let schema = &plan.schema;
+    let of = |s: &caudal_core::TableSchema| {
+        let columns: Vec<_> = s.columns.iter().map(|c| (c.id, c.name.clone(), c.ty.clone())).collect();
+        (columns, s.key.clone())
+    };
+    if Arc::ptr_eq(schema, known) || of(schema) == of(known) {
+        return Ok(());
+    }
+    Err(Error::bug(format!("version {} of {} has another shape than before", schema.version, schema.id)))
+}

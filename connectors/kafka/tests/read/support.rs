@@ -1,0 +1,275 @@
+//! A log of its own for each test, a capture to write it, and what a reader gave.
+
+use caudal_core::{
+    Batch, BatchBuilder, Boundary, Cell, Column, ColumnType, Error, EventHead, Fault, KeyKind, LogPosition,
+    Op, Position, Reader, SnapshotMark, Source, SourcePosition, TableId, TableSchema, Transaction, Writer,
+};
+use caudal_kafka::{CaptureOptions, Config, Consistency, Log, LogSource, ReadOptions};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Longest wait for anything.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A prefix of its own on the log under test.
+pub(crate) struct TestLog {
+    pub(crate) brokers: String,
+    pub(crate) prefix: String,
+    pub(crate) log: Log,
+}
+
+impl TestLog {
+    /// None where no log is given to test against.
+    pub(crate) fn from_env() -> Option<Self> {
+        let brokers = std::env::var("CAUDAL_TEST_KAFKA").ok()?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+        let prefix = format!("r{now}x{}", std::process::id());
+        let config = Config { brokers: vec![brokers.clone()], ..Config::default() };
+        let log = Log::new(config, &prefix).unwrap();
+        Some(Self { brokers, prefix, log })
+    }
+
+    pub(crate) fn topic(&self, table: &str) -> String {
+        format!("{}.db.{table}", self.prefix)
+    }
+
+    pub(crate) fn source(&self, sink: &str, from: &[&str], consistency: Consistency) -> Arc<LogSource> {
+        let from = from.iter().map(|s| (*s).to_owned()).collect();
+        self.log.sink_source(sink, from, consistency, ReadOptions::default())
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap()
+    }
+
+    /// Deletes a topic, so that the next capture makes it again.
+    pub(crate) async fn delete(&self, topic: &str) {
+        let admin = self.admin();
+        for result in admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap() {
+            result.unwrap();
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let gone = || {
+            let metadata = admin.inner().fetch_metadata(None, Duration::from_secs(5)).unwrap();
+            metadata.topics().iter().all(|t| t.name() != topic)
+        };
+        while !gone() {
+            assert!(Instant::now() < deadline, "{topic} was not deleted");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// A change of one row of a table.
+#[derive(Clone)]
+pub(crate) struct Change {
+    pub(crate) table: String,
+    pub(crate) op: Op,
+    pub(crate) id: i64,
+    pub(crate) text: String,
+}
+
+pub(crate) fn change(table: &str, op: Op, id: i64) -> Change {
+    Change { table: table.into(), op, id, text: format!("{table} {id}") }
+}
+
+/// Writes source transactions.
+pub(crate) struct Capture {
+    writer: Box<dyn Writer>,
+    tables: BTreeMap<String, Arc<TableSchema>>,
+    number: i64,
+}
+
+impl Capture {
+    pub(crate) async fn open(log: &TestLog, source: &str) -> Self {
+        let sink = log.log.capture_sink(source, CaptureOptions::default());
+        let deadline = Instant::now() + PATIENCE;
+        // What passes by itself (a topic was just made) is the engine's to try again; here there is none.
+        let mut writer = loop {
+            let opened = match sink.claim().await {
+                Ok(()) => sink.open().await,
+                Err(error) => Err(error),
+            };
+            match opened {
+                Err(e) if e.fault() == Fault::Transient && Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                opened => break opened.unwrap(),
+            }
+        };
+        let resumed = writer.resume().await.unwrap();
+        let number = resumed.and_then(|p| p.source()?.token.parse().ok()).unwrap_or(0);
+        Self { writer, tables: BTreeMap::new(), number }
+    }
+
+    /// One source transaction, committed.
+    pub(crate) async fn transaction(&mut self, changes: &[Change]) {
+        self.write(changes, true).await;
+        self.writer.commit().await.unwrap();
+    }
+
+    /// A part of a source transaction, committed by itself unless it is the last.
+    pub(crate) async fn write(&mut self, changes: &[Change], whole: bool) {
+        self.number += 1;
+        let mut builder = BatchBuilder::default();
+        let file = builder.copy(b"bin.000001");
+        let transaction =
+            builder.transaction(Transaction { file: Some(file), server_id: 1, ..Transaction::default() });
+        for change in changes {
+            self.add(&mut builder, transaction, change);
+        }
+        let position = SourcePosition { token: self.number.to_string(), ..SourcePosition::default() };
+        let boundary = whole.then(|| Boundary {
+            events: changes.len() as u32,
+            position: position.clone(),
+            ts_us: self.number,
+        });
+        let mut batch = builder.build(Position::Source(position), boundary);
+        if let Some(prepare) = self.writer.prepare() {
+            prepare.prepare(&mut batch).unwrap();
+        }
+        assert!(self.writer.write(&mut batch).await.unwrap().rejected.is_empty());
+    }
+
+    pub(crate) async fn commit(&mut self) {
+        self.writer.commit().await.unwrap();
+    }
+
+    fn add(&mut self, builder: &mut BatchBuilder, transaction: u32, change: &Change) {
+        let schema = self.tables.entry(change.table.clone()).or_insert_with(|| table(&change.table));
+        let table = builder.table(schema);
+        let row = |builder: &mut BatchBuilder| {
+            let at = builder.cells.len() as u32;
+            let text = builder.copy(change.text.as_bytes());
+            builder.cells.extend([Cell::I64(change.id), Cell::Text(text)]);
+            at
+        };
+        let none = caudal_core::batch::NO_ROW;
+        let before = if matches!(change.op, Op::Update | Op::Delete) { row(builder) } else { none };
+        let after = if matches!(change.op, Op::Delete) { none } else { row(builder) };
+        builder.events.push(EventHead {
+            table,
+            transaction,
+            before,
+            after,
+            row: 0,
+            op: change.op,
+            snapshot: SnapshotMark::False,
+            pos: self.number as u64,
+            ts_us: self.number,
+        });
+    }
+}
+
+fn table(name: &str) -> Arc<TableSchema> {
+    let column = |id, name: &str, ty, native: &str| Column {
+        id,
+        name: name.into(),
+        ty,
+        nullable: id > 1,
+        native: native.into(),
+        charset: None,
+        default: None,
+        generated: false,
+        auto_increment: false,
+        comment: None,
+    };
+    Arc::new(TableSchema {
+        id: TableId::new("db", name),
+        version: 1,
+        generation: 1,
+        columns: vec![
+            column(1, "id", ColumnType::Int { bits: 64 }, "bigint"),
+            column(2, "text", ColumnType::Text { max_chars: Some(50) }, "varchar(50)"),
+        ],
+        key: vec![0],
+        key_kind: KeyKind::Primary,
+        unique_keys: Vec::new(),
+        foreign_keys: Vec::new(),
+        charset: None,
+        comment: None,
+    })
+}
+
+/// What a reader gave.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// Table to events, as `c1`.
+    pub(crate) events: BTreeMap<String, Vec<String>>,
+    /// By batch: how many events, and whether it ended at a boundary.
+    pub(crate) batches: Vec<(usize, bool)>,
+    pub(crate) count: usize,
+    pub(crate) undecodable: usize,
+    /// All offsets that moved.
+    pub(crate) position: LogPosition,
+    pub(crate) ends_at_boundary: bool,
+}
+
+impl Seen {
+    pub(crate) fn of(&self, table: &str) -> Vec<String> {
+        self.events.get(table).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn take(&mut self, batch: &Batch) {
+        for event in &batch.events {
+            let row = batch.after(event).or(batch.before(event)).unwrap();
+            let Cell::I64(id) = row[0] else { panic!("an id is a number") };
+            let table = batch.table(event).id.table.clone();
+            self.events.entry(table).or_default().push(format!("{}{id}", event.op.letter()));
+        }
+        self.count += batch.events.len();
+        self.undecodable += batch.undecodable.len();
+        self.ends_at_boundary = batch.boundary.is_some();
+        self.batches.push((batch.events.len(), batch.boundary.is_some()));
+        self.advance(batch.position.log().unwrap());
+    }
+
+    fn advance(&mut self, position: &LogPosition) {
+        for offset in &position.offsets {
+            self.position.offsets.retain(|o| (&o.topic, o.partition) != (&offset.topic, offset.partition));
+            self.position.offsets.push(offset.clone());
+        }
+    }
+
+    pub(crate) fn extend(&mut self, later: Self) {
+        for (table, events) in later.events {
+            self.events.entry(table).or_default().extend(events);
+        }
+        self.count += later.count;
+        self.advance(&later.position);
+    }
+}
+
+/// Reads until `events` have come and the last batch ends at a boundary.
+pub(crate) async fn drain(reader: &mut dyn Reader, events: usize) -> Seen {
+    let mut seen = Seen::default();
+    let read = async {
+        while seen.count + seen.undecodable < events || !seen.ends_at_boundary {
+            let batch = reader.next().await.unwrap();
+            seen.take(&batch);
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, read).await.is_ok(), "fewer than {events} events came");
+    assert_eq!(seen.count + seen.undecodable, events);
+    seen
+}
+
+/// The error with which reading from `position` ends, at opening or later.
+pub(crate) async fn fails(source: &LogSource, position: LogPosition) -> Error {
+    let mut reader = match source.open(Some(Position::Log(position))).await {
+        Ok(reader) => reader,
+        Err(error) => return error,
+    };
+    let read = async {
+        loop {
+            if let Err(error) = reader.next().await {
+                return error;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("reading went on")
+}

@@ -1,0 +1,334 @@
+//! What `caudal check` finds on a source, and what `open` refuses: the same findings.
+
+use crate::client::{Client, row_text};
+use crate::config::Resolved;
+use crate::connection::Family;
+use crate::discover::{self, Table};
+use caudal_core::{Check, Error, Result, Severity, TableId};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Binlogs kept for less than this are purged under a longer stop or snapshot.
+const SHORT_RETENTION: Duration = Duration::from_secs(24 * 3600);
+
+/// All findings. Changes nothing; what cannot be reached is a finding.
+pub(crate) async fn check(config: &Resolved) -> Vec<Check> {
+    let mut client = match Client::connect(config).await {
+        Ok(client) => client,
+        Err(e) => return vec![finding("connection", &e)],
+    };
+    let mut findings = vec![Check::ok(
+        "connection",
+        format!("{} at {}:{}", client.version.text, config.address.host, config.address.port),
+    )];
+    findings.push(version(&client));
+    findings.push(encryption(config, &client));
+    match settings(&mut client).await {
+        Ok(found) => findings.extend(found),
+        Err(e) => findings.push(finding("settings", &e)),
+    }
+    match privileges(&mut client, config).await {
+        Ok(found) => findings.extend(found),
+        Err(e) => findings.push(finding("privileges", &e)),
+    }
+    match discover::tables(&mut client, &config.selection, None).await {
+        Ok(tables) => findings.extend(tables_found(config, &client, &tables)),
+        Err(e) => findings.push(finding("tables", &e)),
+    }
+    findings
+}
+
+/// What would make the capture wrong or impossible, as a fault.
+///
+/// # Errors
+/// `Config`, with the fix.
+pub(crate) async fn require(client: &mut Client, config: &Resolved) -> Result<()> {
+    let mut findings = settings(client).await?;
+    findings.extend(privileges(client, config).await?);
+    match findings.into_iter().find(|f| f.severity == Severity::Error) {
+        Some(found) => Err(Error::config(format!("{}: {}", found.subject, found.message))
+            .field(config.field("url"))
+            .hint(found.fix.unwrap_or_default())),
+        None => Ok(()),
+    }
+}
+
+/// Tables that the configuration names exactly must exist; at least one table must be selected.
+///
+/// # Errors
+/// `Config`, naming `tables`.
+pub(crate) fn named_tables(config: &Resolved, tables: &BTreeMap<TableId, Table>) -> Result<()> {
+    if let Some(id) = config
+        .selection
+        .named_tables()
+        .into_iter()
+        .find(|id| !tables.contains_key(id) && config.selection.selects(id))
+    {
+        return Err(Error::config(format!("the table {id} does not exist, or this user may not see it"))
+            .field(config.field("tables"))
+            .hint(format!("correct the name, or GRANT SELECT ON `{}`.* TO this user", id.database)));
+    }
+    Ok(())
+}
+
+fn finding(subject: &str, error: &Error) -> Check {
+    Check::error(subject, error.to_string(), error.hint_text().unwrap_or("see the message"))
+}
+
+fn version(client: &Client) -> Check {
+    if client.version.supported() {
+        return Check::ok("version", client.version.text.clone());
+    }
+    Check::warning(
+        "version",
+        format!("{} is older than what Caudal is tested with", client.version.text),
+        "upgrade to MySQL 8.0 or MariaDB 10.11, or newer",
+    )
+}
+
+fn encryption(config: &Resolved, client: &Client) -> Check {
+    if client.encrypted {
+        Check::ok("tls", "the connection is encrypted")
+    } else {
+        let local = matches!(config.address.host.as_str(), "localhost" | "127.0.0.1" | "::1");
+        let message = "the connection is not encrypted";
+        if local {
+            Check::ok("tls", message)
+        } else {
+            Check::warning("tls", message, "enable TLS on the server and set tls.mode: verify-ca with its ca")
+        }
+    }
+}
+
+/// The server's variables.
+async fn settings(client: &mut Client) -> Result<Vec<Check>> {
+    let variables = variables(client).await?;
+    let value = |name: &str| variables.get(name).map(String::as_str).unwrap_or_default();
+    let set = |name: &str, to: &str| match client.version.family {
+        Family::MySql => format!("SET PERSIST {name} = {to};"),
+        Family::MariaDb => {
+            format!("SET GLOBAL {name} = {to};  -- and in the [mariadb] section of the configuration")
+        }
+    };
+    let mut found = vec![if is_on(value("log_bin")) {
+        Check::ok("log_bin", "ON")
+    } else {
+        Check::error(
+            "log_bin",
+            "the server writes no binlog",
+            "add `log_bin` to the server's configuration and restart it",
+        )
+    }];
+    let wants = |name: &str, wanted: &str, why: &str| {
+        if value(name).eq_ignore_ascii_case(wanted) {
+            Check::ok(name, wanted)
+        } else {
+            Check::error(name, format!("is {}, {why}", value(name)), set(name, wanted))
+        }
+    };
+    found.push(wants("binlog_format", "ROW", "so changes are logged as statements that tell no rows"));
+    found.push(wants("binlog_row_image", "FULL", "so events tell rows in part"));
+    found.push(if value("binlog_row_metadata").eq_ignore_ascii_case("FULL") {
+        Check::ok("binlog_row_metadata", "FULL")
+    } else {
+        Check::warning(
+            "binlog_row_metadata",
+            "is not FULL: an ALTER while the capture is stopped cannot be followed",
+            set("binlog_row_metadata", "FULL"),
+        )
+    });
+    if client.version.family == Family::MySql {
+        found.push(gtid(value("gtid_mode")));
+        if !value("binlog_row_value_options").is_empty() {
+            found.push(Check::warning(
+                "binlog_row_value_options",
+                "updates of JSON are logged in part",
+                set("binlog_row_value_options", "''"),
+            ));
+        }
+    }
+    found.push(retention(&variables, client.version.family));
+    Ok(found)
+}
+
+fn is_on(value: &str) -> bool {
+    matches!(value.to_ascii_uppercase().as_str(), "ON" | "1")
+}
+
+async fn variables(client: &mut Client) -> Result<BTreeMap<String, String>> {
+    let sql = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_bin','binlog_format','binlog_row_image','binlog_row_metadata',\
+               'gtid_mode','binlog_expire_logs_seconds','expire_logs_days','binlog_row_value_options')";
+    let rows = client.rows("read the server's settings", sql).await?;
+    let pair = |r: &mysql_async::Row| Some((row_text(r, 0)?.to_ascii_lowercase(), row_text(r, 1)?));
+    let mut variables: BTreeMap<String, String> = rows.iter().filter_map(pair).collect();
+    // MySQL is going to have no other format, and then no variable.
+    variables.entry("binlog_format".to_owned()).or_insert_with(|| "ROW".to_owned());
+    Ok(variables)
+}
+
+fn gtid(mode: &str) -> Check {
+    if mode.eq_ignore_ascii_case("ON") {
+        return Check::ok("gtid_mode", "ON");
+    }
+    Check::warning(
+        "gtid_mode",
+        format!(
+            "is {mode}: positions are a file and a byte, so a failover to another server cannot be followed, and each chunk of the snapshot needs a short LOCK TABLES"
+        ),
+        "set gtid_mode=ON and enforce_gtid_consistency=ON",
+    )
+}
+
+fn retention(variables: &BTreeMap<String, String>, family: Family) -> Check {
+    let number = |name: &str| variables.get(name).and_then(|v| v.parse::<f64>().ok()).unwrap_or(0.0);
+    let mut seconds = number("binlog_expire_logs_seconds");
+    if seconds == 0.0 {
+        seconds = number("expire_logs_days") * 86_400.0;
+    }
+    if seconds == 0.0 {
+        return Check::ok("binlog retention", "binlogs are kept until they are purged by hand");
+    }
+    let hours = format!("binlogs are kept for {:.0} hours", seconds / 3600.0);
+    if seconds >= SHORT_RETENTION.as_secs_f64() {
+        return Check::ok("binlog retention", hours);
+    }
+    let fix = match family {
+        Family::MySql => "SET PERSIST binlog_expire_logs_seconds = 604800;",
+        Family::MariaDb => "SET GLOBAL binlog_expire_logs_seconds = 604800;",
+    };
+    Check::warning("binlog retention", format!("{hours}: a longer stop loses the place"), fix)
+}
+
+/// What `SHOW GRANTS` says, as far as a capture needs it.
+async fn privileges(client: &mut Client, config: &Resolved) -> Result<Vec<Check>> {
+    let rows = client.rows("read this user's privileges", "SHOW GRANTS").await?;
+    let grants: Vec<String> =
+        rows.iter().filter_map(|r| row_text(r, 0)).map(|g| g.to_ascii_uppercase()).collect();
+    let global = |names: &[&str]| grants.iter().any(|g| grants_globally(g, names));
+    let user = client.text("ask who this is", "SELECT CURRENT_USER()").await?.unwrap_or_default();
+    let user = quoted_user(&user);
+    let needs = |name: &str, any: &[&str], why: &str| {
+        if global(any) {
+            Check::ok(name, "granted")
+        } else {
+            Check::error(
+                name,
+                format!("this user has no {name}, {why}"),
+                format!("GRANT {name} ON *.* TO {user};"),
+            )
+        }
+    };
+    let position = match client.version.family {
+        Family::MariaDb => "BINLOG MONITOR",
+        Family::MySql => "REPLICATION CLIENT",
+    };
+    let mut found = vec![
+        needs(
+            "REPLICATION SLAVE",
+            &["REPLICATION SLAVE", "REPLICATION REPLICA"],
+            "so it may not read the binlog",
+        ),
+        needs(position, &["REPLICATION CLIENT", "BINLOG MONITOR"], "so it may not ask where the binlog ends"),
+    ];
+    // Which tables it may read shows in information_schema: a table that it may not read is not there.
+    if grants.iter().all(|g| !g.contains("SELECT") && !g.contains("ALL PRIVILEGES")) {
+        let database = config.address.database.as_deref().map_or("*".to_owned(), crate::client::quoted);
+        found.push(Check::error(
+            "SELECT",
+            "this user may read no table",
+            format!("GRANT SELECT ON {database}.* TO {user};"),
+        ));
+    }
+    Ok(found)
+}
+
+fn grants_globally(grant: &str, names: &[&str]) -> bool {
+    let Some((privileges, place)) = grant.strip_prefix("GRANT ").and_then(|g| g.split_once(" ON ")) else {
+        return false;
+    };
+    place.starts_with("*.*")
+        && privileges
+            .split(',')
+            .map(str::trim)
+            .any(|p| p == "ALL PRIVILEGES" || p == "ALL" || names.contains(&p))
+}
+
+fn quoted_user(user: &str) -> String {
+    let (name, host) = user.rsplit_once('@').unwrap_or((user, "%"));
+    format!("'{}'@'{}'", name.replace('\'', "''"), host.replace('\'', "''"))
+}
+
+fn tables_found(config: &Resolved, client: &Client, tables: &BTreeMap<TableId, Table>) -> Vec<Check> {
+    let mut found = Vec::new();
+    if let Err(e) = named_tables(config, tables) {
+        found.push(finding("tables", &e));
+    }
+    if tables.is_empty() {
+        found.push(Check::error(
+            "tables",
+            "no table is selected",
+            "check the database in the url, the patterns in `tables`, and that this user has SELECT on them",
+        ));
+        return found;
+    }
+    found.push(Check::ok("tables", format!("{} selected", tables.len())));
+    for (id, table) in tables {
+        if table.schema.key.is_empty() {
+            found.push(Check::warning(
+                id.to_string(),
+                "has no primary key and no unique key without NULL: updates and deletes match whole rows, and it is read in one piece",
+                format!("ALTER TABLE {}.{} ADD PRIMARY KEY (…);", crate::client::quoted(&id.database), crate::client::quoted(&id.table)),
+            ));
+        }
+        found.extend(cascades(client, id, table));
+    }
+    found
+}
+
+/// Servers that log only the parent of a cascade: MariaDB, and MySQL before 9.6.
+fn cascades(client: &Client, id: &TableId, table: &Table) -> Vec<Check> {
+    let logged = client.version.family == Family::MySql && client.version.number >= (9, 6, 0);
+    let acts = |rule: &str| matches!(rule, "CASCADE" | "SET NULL" | "SET DEFAULT");
+    let key = |k: &caudal_core::ForeignKey| {
+        Check::warning(
+            id.to_string(),
+            format!(
+                "its rows change with those of {} ({}: ON DELETE {}, ON UPDATE {}), and this server does not log such changes: they are not captured",
+                k.parent, k.name, k.on_delete, k.on_update
+            ),
+            "change these rows by statements of the application, or by triggers, instead of the foreign key",
+        )
+    };
+    table
+        .schema
+        .foreign_keys
+        .iter()
+        .filter(|k| !logged && (acts(&k.on_delete) || acts(&k.on_update)))
+        .map(key)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn global_privileges_are_read_from_grants_of_both_families() {
+        let client = ["REPLICATION CLIENT", "BINLOG MONITOR"];
+        assert!(grants_globally(
+            "GRANT SELECT, REPLICATION SLAVE, BINLOG MONITOR ON *.* TO `C`@`%`",
+            &client
+        ));
+        assert!(grants_globally("GRANT ALL PRIVILEGES ON *.* TO `C`@`%` WITH GRANT OPTION", &client));
+        assert!(!grants_globally("GRANT ALL PRIVILEGES ON `SHOP`.* TO `C`@`%`", &client));
+        assert!(!grants_globally("GRANT USAGE ON *.* TO `C`@`%`", &client));
+    }
+
+    #[test]
+    fn short_retention_is_a_warning_with_a_command() {
+        let variables = BTreeMap::from([("binlog_expire_logs_seconds".to_owned(), "3600".to_owned())]);
+        let found = retention(&variables, Family::MySql);
+        assert_eq!(found.severity, Severity::Warning);
+        assert!(found.fix.unwrap().starts_with("SET PERSIST"));
+    }
+}

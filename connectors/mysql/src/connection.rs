@@ -1,0 +1,233 @@
+//! A connection: greeting, TLS, authentication, and the few text queries that replication needs.
+
+mod greeting;
+
+use crate::auth::authenticate;
+use crate::packet::{Fields, Wire};
+use crate::refusal::error_packet;
+use crate::tls::{TlsMode, TlsOptions, Transport};
+use bytes::Bytes;
+use caudal_core::fault::Classify;
+use caudal_core::{Error, Fault, Result};
+use greeting::Greeting;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+const COM_QUERY: u8 = 0x03;
+
+/// Whose server it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// MySQL, and Percona Server.
+    MySql,
+    /// MariaDB.
+    MariaDb,
+}
+
+/// A server's version, as it greets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerVersion {
+    /// Whose server it is.
+    pub family: Family,
+    /// Major, minor, patch; 0 for what is not there.
+    pub number: (u16, u16, u16),
+    /// As the server writes it.
+    pub text: String,
+}
+
+/// A server, and who we are there.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// Name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// User.
+    pub user: String,
+    /// Password; empty for none. Never shown.
+    pub password: String,
+    /// TLS.
+    pub tls: TlsOptions,
+    /// For connecting and authenticating together.
+    pub connect_timeout: Duration,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Endpoint({}@{}:{}, {:?})", self.user, self.host, self.port, self.tls.mode)
+    }
+}
+
+/// A row of a text result: none is NULL.
+pub type TextRow = Vec<Option<Bytes>>;
+
+/// An authenticated connection.
+pub struct Connection {
+    pub(crate) wire: Wire,
+    version: ServerVersion,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Connection({})", self.version.text)
+    }
+}
+
+impl Connection {
+    /// Connects and authenticates. Payloads over `max_payload` bytes are refused for as long as the connection lives.
+    ///
+    /// # Errors
+    /// `Config` where user, password, TLS or the host's name don't do; `Transient` where the server can't be reached.
+    pub async fn connect(endpoint: &Endpoint, max_payload: usize) -> Result<Self> {
+        let connected =
+            tokio::time::timeout(endpoint.connect_timeout, Self::establish(endpoint, max_payload)).await;
+        connected
+            .unwrap_or_else(|_| {
+                Err(Error::transient(format!("no answer within {:?}", endpoint.connect_timeout))
+                    .hint("is it the right host and port, and does a firewall let us through?"))
+            })
+            .map_err(|e| e.context(format_args!("connect to {}:{}", endpoint.host, endpoint.port)))
+    }
+
+    async fn establish(endpoint: &Endpoint, max_payload: usize) -> Result<Self> {
+        let tcp = reach(endpoint).await?;
+        let mut wire = Wire::new(Transport::Plain(tcp), max_payload, endpoint.connect_timeout);
+        let greeting = Greeting::parse(&wire.receive().await?)?;
+        if endpoint.tls.mode != TlsMode::Disabled {
+            wire.send(&greeting.ask_for_tls()?).await?;
+            wire = wire.encrypt(async |plain| endpoint.tls.encrypt(&endpoint.host, plain).await).await?;
+        }
+        let answer = greeting.answer(&endpoint.user, &endpoint.password, wire.is_encrypted());
+        wire.send(&answer).await?;
+        let Greeting { version, challenge, .. } = greeting;
+        authenticate(&mut wire, challenge, &endpoint.password).await?;
+        Ok(Self { wire, version })
+    }
+
+    /// The server's version.
+    #[must_use]
+    pub fn version(&self) -> &ServerVersion {
+        &self.version
+    }
+
+    /// Whose server it is.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.version.family
+    }
+
+    /// Runs a statement that gives no rows, or whose rows don't matter.
+    ///
+    /// # Errors
+    /// As [`Connection::query`].
+    pub async fn execute(&mut self, sql: &str) -> Result<()> {
+        self.query(sql).await.map(drop)
+    }
+
+    /// Runs a statement and gives its rows as text. For small answers: all rows are held.
+    ///
+    /// # Errors
+    /// What the server says, with its fault; `Transient` where the connection is lost.
+    pub async fn query(&mut self, sql: &str) -> Result<Vec<TextRow>> {
+        self.command(&[&[COM_QUERY], sql.as_bytes()].concat()).await?;
+        let head = self.wire.receive().await?;
+        match head.first() {
+            Some(0x00) => return Ok(Vec::new()),
+            Some(0xff) => return Err(error_packet("query the server", &head)),
+            _ => {}
+        }
+        let columns = Fields(&head).length_encoded().filter(|n| *n <= 4096).ok_or_else(garbled)?;
+        for _ in 0..=columns {
+            self.wire.receive().await?;
+        }
+        self.rows(columns as usize).await
+    }
+
+    async fn rows(&mut self, columns: usize) -> Result<Vec<TextRow>> {
+        let mut rows = Vec::new();
+        loop {
+            let packet = self.wire.receive().await?;
+            match packet.first() {
+                Some(0xff) => return Err(error_packet("query the server", &packet)),
+                Some(0xfe) if packet.len() < 9 => return Ok(rows),
+                _ => rows.push(text_row(&packet, columns).ok_or_else(garbled)?),
+            }
+        }
+    }
+
+    /// The first value of the first row, as text.
+    ///
+    /// # Errors
+    /// As [`Connection::query`].
+    pub async fn scalar(&mut self, sql: &str) -> Result<Option<String>> {
+        let rows = self.query(sql).await?;
+        let cell = rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten();
+        Ok(cell.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// Sends a command: what comes back is the caller's to read.
+    pub(crate) async fn command(&mut self, payload: &[u8]) -> Result<()> {
+        self.wire.restart();
+        self.wire.send(payload).await
+    }
+
+    /// Sends a command that is answered with OK or an error.
+    pub(crate) async fn acknowledged(&mut self, doing: &str, payload: &[u8]) -> Result<()> {
+        self.command(payload).await?;
+        let answer = self.wire.receive().await?;
+        match answer.first() {
+            Some(0x00) => Ok(()),
+            Some(0xff) => Err(error_packet(doing, &answer)),
+            _ => Err(garbled()),
+        }
+    }
+}
+
+fn text_row(packet: &Bytes, columns: usize) -> Option<TextRow> {
+    let mut fields = Fields(packet);
+    let mut row = Vec::with_capacity(columns);
+    for _ in 0..columns {
+        if fields.0.first() == Some(&0xfb) {
+            fields.take(1)?;
+            row.push(None);
+        } else {
+            let length = usize::try_from(fields.length_encoded()?).ok()?;
+            row.push(Some(packet.slice_ref(fields.take(length)?)));
+        }
+    }
+    Some(row)
+}
+
+fn garbled() -> Error {
+    Error::transient("the server's answer is not understood")
+}
+
+/// Tries each address of the host.
+async fn reach(endpoint: &Endpoint) -> Result<TcpStream> {
+    let addresses = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await.map_err(|e| {
+        Error::transient("look up the host's name").hint("check the host of the source's url").because(e)
+    })?;
+    let mut last = Error::transient("the host's name has no address");
+    for address in addresses {
+        match dial(address).await {
+            Ok(tcp) => return Ok(tcp),
+            Err(e) => last = e.hint("is the server running, and is it the right host and port?"),
+        }
+    }
+    Err(last)
+}
+
+/// Without delay, and with keep-alive: a peer that vanished is found even where no heartbeat is due.
+async fn dial(address: SocketAddr) -> Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
+    }
+    .fault(Fault::Transient, "open a socket")?;
+    socket.set_keepalive(true).fault(Fault::Transient, "set keep-alive")?;
+    let tcp = socket.connect(address).await.fault(Fault::Transient, "connect")?;
+    tcp.set_nodelay(true).fault(Fault::Transient, "set no-delay")?;
+    Ok(tcp)
+}

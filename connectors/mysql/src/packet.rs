@@ -1,0 +1,247 @@
+//! The packets of the client/server protocol: framing, and the two answers that every command may get.
+//!
+//! A packet is a length of 3 bytes, a sequence number and the payload; a payload of 16 MiB - 1 goes on in the next packet.
+//! (MySQL internals manual, "Protocol Basics".)
+//!
+//! Memory: one payload of at most `max_payload` bytes, while it is collected up to twice that, and a read buffer of 256 KiB.
+
+use crate::tls::Transport;
+use bytes::{Buf, Bytes, BytesMut};
+use caudal_core::fault::Classify;
+use caudal_core::{Error, Fault, Result};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const HEADER: usize = 4;
+const FULL: usize = 0xff_ff_ff;
+const READ_BYTES: usize = 256 * 1024;
+
+/// Sends and receives payloads.
+pub(crate) struct Wire {
+    transport: Transport,
+    incoming: BytesMut,
+    /// Parts so far of a payload of more than one packet.
+    parts: BytesMut,
+    in_parts: bool,
+    sequence: u8,
+    max_payload: usize,
+    /// The longest silence that is taken for life.
+    pub(crate) patience: Duration,
+}
+
+impl Wire {
+    /// Payloads longer than `max_payload` are refused before they are collected.
+    pub(crate) fn new(transport: Transport, max_payload: usize, patience: Duration) -> Self {
+        Self {
+            transport,
+            incoming: BytesMut::new(),
+            parts: BytesMut::new(),
+            in_parts: false,
+            sequence: 0,
+            max_payload,
+            patience,
+        }
+    }
+
+    /// Swaps the transport below (plain to TLS). What was read ahead in plain text is refused: it would be taken for encrypted.
+    pub(crate) async fn encrypt(
+        mut self,
+        f: impl AsyncFnOnce(Transport) -> Result<Transport>,
+    ) -> Result<Self> {
+        if !self.incoming.is_empty() {
+            return Err(Error::data("the server sent bytes between its greeting and TLS"));
+        }
+        self.transport = f(self.transport).await?;
+        Ok(self)
+    }
+
+    /// Whether the transport is encrypted.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.transport.is_encrypted()
+    }
+
+    /// Starts a new command: sequence numbers begin again.
+    pub(crate) fn restart(&mut self) {
+        self.sequence = 0;
+    }
+
+    /// Sends one payload below 16 MiB.
+    pub(crate) async fn send(&mut self, payload: &[u8]) -> Result<()> {
+        if payload.len() >= FULL {
+            return Err(Error::bug("send a command of 16 MiB or more"));
+        }
+        let mut packet = Vec::with_capacity(HEADER + payload.len());
+        packet.extend_from_slice(&(payload.len() as u32).to_le_bytes()[..3]);
+        packet.push(self.sequence);
+        packet.extend_from_slice(payload);
+        self.sequence = self.sequence.wrapping_add(1);
+        let write = async {
+            self.transport.write_all(&packet).await?;
+            self.transport.flush().await
+        };
+        match tokio::time::timeout(self.patience, write).await {
+            Ok(done) => done.fault(Fault::Transient, "write to the server"),
+            Err(_) => Err(Error::transient("write to the server: it takes nothing")),
+        }
+    }
+
+    /// The next payload. Cancel-safe.
+    pub(crate) async fn receive(&mut self) -> Result<Bytes> {
+        loop {
+            if let Some(payload) = self.take()? {
+                return Ok(payload);
+            }
+            self.fill().await?;
+        }
+    }
+
+    async fn fill(&mut self) -> Result<()> {
+        if self.incoming.capacity() - self.incoming.len() < READ_BYTES / 16 {
+            self.incoming.reserve(READ_BYTES);
+        }
+        let read = self.transport.read_buf(&mut self.incoming);
+        match tokio::time::timeout(self.patience, read).await {
+            Err(_) => Err(Error::transient(format!("the server was silent for {:?}", self.patience))
+                .hint("look at the network between here and the server, and at the server's load")),
+            Ok(Err(e)) => Err(Error::transient("read from the server").because(e)),
+            Ok(Ok(0)) => Err(Error::transient("the server closed the connection")),
+            Ok(Ok(_)) => Ok(()),
+        }
+    }
+
+    /// A whole payload out of what was read, if there is one.
+    fn take(&mut self) -> Result<Option<Bytes>> {
+        while self.incoming.len() >= HEADER {
+            let length = usize::from(self.incoming[0])
+                | usize::from(self.incoming[1]) << 8
+                | usize::from(self.incoming[2]) << 16;
+            if self.parts.len() + length > self.max_payload {
+                return Err(self.too_long(self.parts.len() + length));
+            }
+            if self.incoming.len() < HEADER + length {
+                self.incoming.reserve(HEADER + length - self.incoming.len());
+                return Ok(None);
+            }
+            if self.incoming[3] != self.sequence {
+                return Err(Error::transient("packets from the server are out of order"));
+            }
+            self.sequence = self.sequence.wrapping_add(1);
+            let mut part = self.incoming.split_to(HEADER + length);
+            part.advance(HEADER);
+            if length < FULL && !self.in_parts {
+                return Ok(Some(part.freeze()));
+            }
+            self.parts.extend_from_slice(&part);
+            self.in_parts = length == FULL;
+            if !self.in_parts {
+                return Ok(Some(std::mem::take(&mut self.parts).freeze()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn too_long(&self, length: usize) -> Error {
+        Error::data(format!("an event of at least {length} bytes is over the limit of {}", self.max_payload))
+            .hint("raise the limit for events, or split the row")
+    }
+}
+
+/// A cursor over a payload for the few structures of the connection phase.
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Fields<'a> {
+    /// The next `n` bytes.
+    pub(crate) fn take(&mut self, n: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(n)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    /// Up to a zero byte, which is passed over.
+    pub(crate) fn zero_ended(&mut self) -> Option<&'a [u8]> {
+        let end = self.0.iter().position(|b| *b == 0)?;
+        let text = self.take(end)?;
+        self.take(1)?;
+        Some(text)
+    }
+
+    /// A length-encoded integer; `None` also for the markers of NULL and error.
+    pub(crate) fn length_encoded(&mut self) -> Option<u64> {
+        let width = match self.take(1)?[0] {
+            0xfb | 0xff => return None,
+            0xfc => 2,
+            0xfd => 3,
+            0xfe => 8,
+            small => return Some(u64::from(small)),
+        };
+        let mut value = [0u8; 8];
+        value[..width].copy_from_slice(self.take(width)?);
+        Some(u64::from_le_bytes(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    async fn pair(max: usize) -> (Wire, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (theirs, _) = listener.accept().await.unwrap();
+        (Wire::new(Transport::Plain(ours), max, Duration::from_secs(5)), theirs)
+    }
+
+    fn packet(sequence: u8, payload: &[u8]) -> Vec<u8> {
+        let mut p = (payload.len() as u32).to_le_bytes()[..3].to_vec();
+        p.push(sequence);
+        p.extend_from_slice(payload);
+        p
+    }
+
+    #[tokio::test]
+    async fn payloads_of_several_packets_are_joined() {
+        let (mut wire, mut server) = pair(64 << 20).await;
+        let full = vec![7u8; FULL];
+        let sender = tokio::spawn(async move {
+            // Exactly full: an empty packet ends it. Then one that ends with a few bytes more.
+            for p in [packet(0, &full), packet(1, &[]), packet(2, &full), packet(3, b"end"), packet(4, b"x")]
+            {
+                server.write_all(&p).await.unwrap();
+            }
+            server
+        });
+        assert_eq!(wire.receive().await.unwrap().len(), FULL);
+        let long = wire.receive().await.unwrap();
+        assert_eq!((long.len(), &long[FULL..]), (FULL + 3, &b"end"[..]));
+        assert_eq!(&wire.receive().await.unwrap()[..], b"x");
+        drop(sender.await.unwrap());
+        let closed = wire.receive().await.unwrap_err();
+        assert_eq!(closed.fault(), Fault::Transient);
+    }
+
+    #[tokio::test]
+    async fn a_payload_over_the_limit_is_refused_by_its_length_alone() {
+        let (mut wire, mut server) = pair(1000).await;
+        server.write_all(&packet(0, &[0; 1001])[..HEADER]).await.unwrap();
+        assert_eq!(wire.receive().await.unwrap_err().fault(), Fault::Data);
+    }
+
+    #[tokio::test]
+    async fn silence_is_an_error_after_the_patience() {
+        let (mut wire, _server) = pair(1000).await;
+        wire.patience = Duration::from_millis(20);
+        assert_eq!(wire.receive().await.unwrap_err().fault(), Fault::Transient);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_receive_loses_nothing() {
+        let (mut wire, mut server) = pair(1000).await;
+        server.write_all(&packet(0, b"hello")[..6]).await.unwrap();
+        let cut = tokio::time::timeout(Duration::from_millis(30), wire.receive()).await;
+        assert!(cut.is_err());
+        server.write_all(&packet(0, b"hello")[6..]).await.unwrap();
+        assert_eq!(&wire.receive().await.unwrap()[..], b"hello");
+    }
+}

@@ -1,0 +1,249 @@
+//! The reader: stream and snapshot, merged into batches.
+//!
+//! Why a restart neither loses nor repeats an event: a batch's position is a point between two source transactions plus the
+//! number of rows delivered behind it. The point moves only when a transaction's end was read, so the GTID set never holds a
+//! transaction that is still being delivered. A resumed reader gets that transaction again from its beginning, skips exactly the
+//! rows that were delivered, and compares the last one's key.
+//!
+//! Chunks of the snapshot are emitted between two source transactions, each as a batch of its own together with its progress note
+//! (see [`crate::snapshot`]).
+//!
+//! Memory: the batch being filled (`batch_bytes` and one event of the log), one chunk with its window, undecided XA rows up to
+//! `xa_bytes`, and the shapes of the tables.
+
+pub(crate) mod clock;
+mod prepared;
+mod transaction;
+
+use crate::binlog::{BinlogStream, RowDecoder};
+use crate::client::Client;
+use crate::config::Resolved;
+use crate::connection::Family;
+use crate::position::{Place, Token, Within};
+use crate::schema::Timeline;
+use crate::snapshot::{Emission, Snapshot};
+use async_trait::async_trait;
+use caudal_core::{Batch, BatchBuilder, Boundary, Position, Reader, Result, Transaction};
+use clock::Clock;
+use prepared::Prepared;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+use transaction::Tx;
+
+/// Most events of a batch, whatever their size.
+const MAX_EVENTS: usize = 65_536;
+
+/// See the module.
+pub(crate) struct MySqlReader {
+    config: Arc<Resolved>,
+    family: Family,
+    stream: BinlogStream,
+    sql: Client,
+    decoder: RowDecoder,
+    timeline: Timeline,
+    snapshot: Snapshot,
+    clock: Clock,
+    prepared: Prepared,
+    /// Everything up to here was delivered, and nothing behind it but `tx`'s rows.
+    place: Place,
+    /// The transaction that is being delivered.
+    tx: Option<Tx>,
+    /// Rows of the first transaction that were delivered before the reader was opened.
+    skip: Within,
+    /// After a resend: transactions up to here were delivered.
+    replayed: Option<Place>,
+    /// The end of the log when the reader was opened: a chunk must see at least that.
+    opened_at: (String, u64),
+    ts_us: i64,
+    builder: BatchBuilder,
+    notes: BTreeMap<String, Option<String>>,
+    /// How many of the builder's events lie before the last boundary.
+    boundary: Option<usize>,
+    /// The place moved since the last batch.
+    moved: bool,
+    out: VecDeque<Batch>,
+}
+
+/// What a reader starts with.
+pub(crate) struct Start {
+    pub(crate) config: Arc<Resolved>,
+    pub(crate) stream: BinlogStream,
+    pub(crate) sql: Client,
+    pub(crate) timeline: Timeline,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) token: Token,
+    /// Notes that the first batch carries.
+    pub(crate) notes: BTreeMap<String, Option<String>>,
+    /// The end of the log now.
+    pub(crate) log_end: (String, u64),
+}
+
+impl MySqlReader {
+    pub(crate) fn new(start: Start) -> Self {
+        let Start { config, stream, sql, timeline, snapshot, token, notes, log_end } = start;
+        let replayed = token.resend.is_some().then(|| token.place.clone());
+        Self {
+            family: stream.family(),
+            clock: Clock::new(Arc::clone(&config)),
+            prepared: Prepared::new(config.xa_bytes),
+            config,
+            stream,
+            sql,
+            decoder: RowDecoder::default(),
+            timeline,
+            snapshot,
+            place: token.place,
+            tx: None,
+            skip: token.within,
+            replayed,
+            opened_at: log_end,
+            ts_us: token.ts_us,
+            builder: BatchBuilder::default(),
+            moved: !notes.is_empty(),
+            notes,
+            boundary: None,
+            out: VecDeque::new(),
+        }
+    }
+
+    /// One step: an event of the stream, a chunk, or a tick of the clock. The stream goes first, for its events are what
+    /// everything else waits for; when it has none, what is there is handed on at once.
+    async fn step(&mut self) -> Result<()> {
+        let between = self.tx.is_none();
+        let idle = between && !self.builder.is_empty();
+        if between {
+            self.snapshot_step().await?;
+        }
+        let wake = self.snapshot.wakes_at();
+        tokio::select! {
+            biased;
+            event = self.stream.next() => self.event(event?).await?,
+            () = std::future::ready(()), if idle => self.flush(),
+            finished = self.snapshot.finished() => finished?,
+            period = self.clock.next() => self.clock_step(period?),
+            () = sleep_until(wake), if between && wake.is_some() => {}
+        }
+        if self.builder.size() >= self.config.batch_bytes || self.builder.events.len() >= MAX_EVENTS {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    /// Between two source transactions: hands on a chunk that is ready, opens the next window.
+    async fn snapshot_step(&mut self) -> Result<()> {
+        if self.snapshot.is_done() {
+            return Ok(());
+        }
+        if self.snapshot.is_ready() {
+            self.flush_rows();
+            if let Some(emission) = self.snapshot.take() {
+                self.emit(emission);
+            }
+        }
+        let mut delivered = self.place.clone();
+        if !delivered.reaches(&self.opened_at.0, self.opened_at.1) {
+            (delivered.file, delivered.pos) = self.opened_at.clone();
+        }
+        if let Some(emission) = self.snapshot.advance(&mut self.timeline, &mut self.sql, &delivered).await? {
+            self.flush_rows();
+            self.emit(emission);
+        }
+        Ok(())
+    }
+
+    /// A chunk becomes a batch of its own; the engine may show what is delivered after it.
+    fn emit(&mut self, emission: Emission) {
+        let Emission { mut builder, notes } = emission;
+        self.notes.extend(notes);
+        let file = builder.copy(self.place.file.as_bytes());
+        let gtid = None;
+        builder.transaction(Transaction { gtid, file: Some(file), server_id: 0, thread: 0 });
+        for event in &mut builder.events {
+            event.ts_us = self.ts_us;
+            event.pos = self.place.pos;
+        }
+        let boundary = Boundary {
+            events: builder.events.len() as u32,
+            position: self.token(Within::default()).position(self.family, BTreeMap::new()),
+            ts_us: self.ts_us,
+        };
+        let position = self.position(Within::default());
+        self.moved = false;
+        self.out.push_back(builder.build(position, Some(boundary)));
+        if self.snapshot.is_done() {
+            tracing::info!(source = self.config.name, "snapshot: all tables done, streaming");
+        }
+    }
+
+    fn clock_step(&mut self, period: bool) {
+        if self.tx.is_some() {
+            // A large transaction is being read: what there is of it goes out, so that the pipeline sees life.
+            if period && !self.builder.is_empty() {
+                self.flush();
+            }
+            return;
+        }
+        if let Some(ts) = self.clock.due(&self.place) {
+            self.ts_us = self.ts_us.max(ts);
+            self.boundary = Some(self.builder.events.len());
+            self.flush();
+        } else if period {
+            self.boundary = Some(self.builder.events.len());
+            self.flush();
+        }
+    }
+
+    fn flush_rows(&mut self) {
+        if !self.builder.is_empty() {
+            self.flush();
+        }
+    }
+
+    /// Closes the batch.
+    fn flush(&mut self) {
+        let within = self.tx.as_mut().map_or_else(Within::default, Tx::delivered);
+        let boundary = self.boundary.take().map(|events| Boundary {
+            events: events as u32,
+            position: self.token(Within::default()).position(self.family, BTreeMap::new()),
+            ts_us: self.ts_us,
+        });
+        let position = self.position(within);
+        self.moved = false;
+        let builder = std::mem::take(&mut self.builder);
+        self.out.push_back(builder.build(position, boundary));
+    }
+
+    fn token(&self, within: Within) -> Token {
+        // Until all rows that were delivered before are passed again, they still count.
+        let within = if self.skip.rows > 0 { self.skip } else { within };
+        Token { place: self.place.clone(), within, ts_us: self.ts_us, resend: self.prepared.resend() }
+    }
+
+    fn position(&mut self, within: Within) -> Position {
+        let notes = std::mem::take(&mut self.notes);
+        Position::Source(self.token(within).position(self.family, notes))
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at.into()).await;
+    }
+}
+
+#[async_trait]
+impl Reader for MySqlReader {
+    async fn next(&mut self) -> Result<Batch> {
+        loop {
+            if let Some(batch) = self.out.pop_front() {
+                return Ok(batch);
+            }
+            self.step().await.map_err(|e| e.context(format!("read source {}", self.config.name)))?;
+        }
+    }
+
+    async fn commit(&mut self, _position: &Position) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! What the server refuses, as faults with hints.
+//!
+//! Codes are those of the servers' error reference (`mysqld_error.h`); the kinds of error 1236 are told apart by the
+//! server's English texts, for it has one code for all of them (dump threads always answer in English).
+
+use caudal_core::{Error, Fault};
+
+/// Why a dump was refused (error 1236), named apart because what helps differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DumpRefusal {
+    /// The log that holds the next transactions is gone.
+    Purged,
+    /// We have seen transactions that this server never had: another history, or the wrong server.
+    Diverged,
+    /// The start is no event's first byte, or beyond the end of its file.
+    WrongPosition,
+    /// Another client uses our server id.
+    ServerIdTaken,
+    /// An event is larger than the server may send.
+    TooLarge,
+    /// Something else.
+    Other,
+}
+
+impl DumpRefusal {
+    /// From the text of error 1236.
+    #[must_use]
+    pub fn of(message: &str) -> Self {
+        let has = |part: &str| message.contains(part);
+        if has("same server_uuid/server_id") || has("same server_id") {
+            Self::ServerIdTaken
+        } else if has("more GTIDs than") || has("not in the master's binlog") || has("diverged") {
+            Self::Diverged
+        } else if has("purged") || has("first log file name") || has("in any binlog files") {
+            Self::Purged
+        } else if has("max_allowed_packet") && !has("bogus data") {
+            Self::TooLarge
+        } else if has("position") || has("bogus data") || has("log event entry exceeded") {
+            Self::WrongPosition
+        } else {
+            Self::Other
+        }
+    }
+
+    fn what(self) -> &'static str {
+        match self {
+            Self::Purged => "the source has purged the binlog that comes next (error 1236, purged)",
+            Self::Diverged => {
+                "the source never had transactions that were read before (error 1236, unknown GTID)"
+            }
+            Self::WrongPosition => "the source has no event at this position (error 1236, wrong position)",
+            Self::ServerIdTaken => {
+                "another replica of the source uses the same server_id (error 1236, server_id)"
+            }
+            Self::TooLarge => "an event is larger than the source may send (error 1236, max_allowed_packet)",
+            Self::Other => "the source ended the dump (error 1236)",
+        }
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Self::Purged => {
+                "read the tables again (a new snapshot), or restore the binlogs; then keep binlogs for longer: \
+                 binlog_expire_logs_seconds"
+            }
+            Self::Diverged => {
+                "this is another server, or one that lost transactions in a failover: point the source at a server \
+                 that has them, or read the tables again (a new snapshot)"
+            }
+            Self::WrongPosition => {
+                "the file was replaced or cut, or this is another server: read the tables again (a new snapshot)"
+            }
+            Self::ServerIdTaken => "give this source a server_id of its own, or stop the other client",
+            Self::TooLarge => "raise max_allowed_packet on the source to 1G",
+            Self::Other => "see the server's error log",
+        }
+    }
+}
+
+/// The fault for the server's error `code`; `doing` is what we did: "connect".
+pub(crate) fn refused(doing: &str, code: u16, state: &str, message: &str) -> Error {
+    if code == 1236 {
+        let kind = DumpRefusal::of(message);
+        return Error::config(format!("{doing}: {}: {message}", kind.what())).hint(kind.hint());
+    }
+    let text = format!("{doing}: the server says: {message} (error {code})");
+    let (fault, hint) = judge(code, state);
+    let error = Error::new(fault, text);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+fn judge(code: u16, state: &str) -> (Fault, Option<&'static str>) {
+    match code {
+        1045 | 1698 => (Fault::Config, Some("check user and password of the source's url")),
+        1044 | 1142 | 1143 => (Fault::Config, Some("grant the user SELECT on the tables")),
+        1227 => (
+            Fault::Config,
+            Some(
+                "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO the user (MariaDB: REPLICATION SLAVE, BINLOG MONITOR)",
+            ),
+        ),
+        1130 => (Fault::Config, Some("create the user for this client's host: 'user'@'%'")),
+        1129 => (Fault::Config, Some("run FLUSH HOSTS on the server, then look for what failed before")),
+        1820 | 1862 => (Fault::Config, Some("the password has expired: ALTER USER … IDENTIFIED BY …")),
+        3118 | 4151 => (Fault::Config, Some("the account is locked: ALTER USER … ACCOUNT UNLOCK")),
+        3159 => {
+            (Fault::Config, Some("the server takes only encrypted connections: set tls to required or more"))
+        }
+        1251 | 1524 => (Fault::Config, Some("the user's authentication plugin is not loaded on the server")),
+        1381 => (Fault::Config, Some("start the server with log_bin")),
+        _ if state.starts_with("42") || state.starts_with("28") => (Fault::Config, None),
+        _ => (Fault::Transient, None),
+    }
+}
+
+/// The fault of an error packet (its first byte is 0xff).
+pub(crate) fn error_packet(doing: &str, packet: &[u8]) -> Error {
+    let Some([low, high]) = packet.get(1..3) else {
+        return Error::transient(format!("{doing}: the server sent half an error"));
+    };
+    let code = u16::from_le_bytes([*low, *high]);
+    let rest = &packet[3..];
+    // The SQL state is there from the handshake's answer on, not before.
+    let (state, text) = match rest.split_first_chunk::<6>() {
+        Some((state, text)) if state[0] == b'#' => (&state[1..], text),
+        _ => (&rest[..0], rest),
+    };
+    refused(doing, code, &String::from_utf8_lossy(state), &String::from_utf8_lossy(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kinds_of_error_1236_are_told_apart() {
+        for (text, kind) in [
+            ("Could not find first log file name in binary log index file", DumpRefusal::Purged),
+            (
+                "Cannot replicate because the source purged required binary logs. Replicate the missing",
+                DumpRefusal::Purged,
+            ),
+            (
+                "Could not find GTID state requested by slave in any binlog files. Probably the slave state is too old",
+                DumpRefusal::Purged,
+            ),
+            (
+                "Replica has more GTIDs than the source has, using the source's SERVER_UUID",
+                DumpRefusal::Diverged,
+            ),
+            (
+                "Error: connecting slave requested to start from GTID 0-1-5, which is not in the master's binlog",
+                DumpRefusal::Diverged,
+            ),
+            (
+                "Client requested source to start replication from position > file size",
+                DumpRefusal::WrongPosition,
+            ),
+            (
+                "bogus data in log event; the first event 'binlog.01' at 5, the last event read from",
+                DumpRefusal::WrongPosition,
+            ),
+            (
+                "A replica with the same server_uuid/server_id as this replica has connected to the source",
+                DumpRefusal::ServerIdTaken,
+            ),
+            ("something new", DumpRefusal::Other),
+        ] {
+            assert_eq!(DumpRefusal::of(text), kind, "{text}");
+            let e = refused("read the binlog", 1236, "HY000", text);
+            assert_eq!(e.fault(), Fault::Config);
+            assert!(e.hint_text().is_some());
+        }
+    }
+
+    #[test]
+    fn errors_say_who_must_act() {
+        let wrong_password = error_packet("connect", b"\xff\x15\x04#28000Access denied for user 'a'@'b'");
+        assert_eq!(wrong_password.fault(), Fault::Config);
+        assert!(wrong_password.to_string().contains("1045"));
+        let full = error_packet("connect", b"\xff\x10\x04Too many connections");
+        assert_eq!(full.fault(), Fault::Transient);
+        assert!(refused("x", 1227, "42000", "need").hint_text().unwrap().contains("REPLICATION SLAVE"));
+        assert_eq!(error_packet("connect", b"\xff").fault(), Fault::Transient);
+    }
+}

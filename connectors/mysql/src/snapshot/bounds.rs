@@ -1,0 +1,201 @@
+//! Chunk boundaries: values that came from the server and go back to it as typed parameters, in the column's own order.
+//!
+//! They are never compared here. How each type goes there and back:
+//!
+//! | column | read as | compared with |
+//! |---|---|---|
+//! | integers, YEAR, FLOAT, DOUBLE | itself, binary | `?` |
+//! | BIT, ENUM, SET | `k+0` | `k+0` and `?` |
+//! | DECIMAL | itself | `CAST(? AS DECIMAL(p,s))`: as text it would be compared as DOUBLE |
+//! | CHAR, VARCHAR | its bytes | `CONVERT(CAST(? AS BINARY) USING charset) COLLATE collation` |
+//! | BINARY, VARBINARY | itself | `CAST(? AS BINARY)` |
+//! | DATE, TIME, DATETIME, TIMESTAMP | itself | `?`, a temporal parameter |
+//! | UUID, INET4, INET6 | itself | `CAST(? AS type)` |
+//!
+//! A key with a part of any other type, or indexed by a prefix only, is unusable: the table is read in one piece.
+
+use caudal_core::{Column, ColumnType};
+use mysql_async::Value;
+use serde::{Deserialize, Serialize};
+
+use crate::client::quoted;
+
+/// One key column's part in a chunk's query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Selected for the boundary.
+    pub(crate) read: String,
+    /// Left side of comparisons.
+    pub(crate) left: String,
+    /// Right side, with one `?`.
+    pub(crate) right: String,
+    /// What it is ordered by.
+    pub(crate) order: String,
+}
+
+/// How a key column is read and compared; none if it cannot be.
+pub(crate) fn part(column: &Column, collation: Option<&str>) -> Option<Part> {
+    let name = quoted(&column.name);
+    let plain = |right: &str| Part {
+        read: name.clone(),
+        left: name.clone(),
+        right: right.to_owned(),
+        order: name.clone(),
+    };
+    Some(match &column.ty {
+        ColumnType::Bool
+        | ColumnType::Int { .. }
+        | ColumnType::UInt { .. }
+        | ColumnType::Float32
+        | ColumnType::Float64
+        | ColumnType::Year
+        | ColumnType::Date
+        | ColumnType::Time { .. }
+        | ColumnType::DateTime { .. }
+        | ColumnType::Timestamp { .. } => plain("?"),
+        ColumnType::Bit { .. } | ColumnType::Enum { .. } | ColumnType::Set { .. } => {
+            let number = format!("({name}+0)");
+            Part { read: number.clone(), left: number, right: "?".to_owned(), order: name }
+        }
+        ColumnType::Decimal { precision, scale } => {
+            plain(&format!("CAST(? AS DECIMAL({precision},{scale}))"))
+        }
+        ColumnType::Text { max_chars: Some(_) } => {
+            let (charset, collation) = (word(column.charset.as_deref()?)?, word(collation?)?);
+            let right = format!("CONVERT(CAST(? AS BINARY) USING {charset}) COLLATE {collation}");
+            Part { read: format!("CAST({name} AS BINARY)"), ..plain(&right) }
+        }
+        ColumnType::Bytes { max_bytes: Some(_), .. } => plain("CAST(? AS BINARY)"),
+        ColumnType::Uuid => plain("CAST(? AS UUID)"),
+        ColumnType::Inet4 => plain("CAST(? AS INET4)"),
+        ColumnType::Inet6 => plain("CAST(? AS INET6)"),
+        _ => return None,
+    })
+}
+
+/// Names of character sets and collations go into SQL as they are, so only plain ones do.
+fn word(name: &str) -> Option<&str> {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_').then_some(name)
+}
+
+/// "Behind this key": `(a > x) OR (a = x AND b > y)`, expanded since servers compare rows of columns without an index. The
+/// first part is repeated as `a >= x`, which gives the index one range to start from.
+pub(crate) fn behind(parts: &[Part]) -> String {
+    let alternatives: Vec<String> = (0..parts.len())
+        .map(|i| {
+            let mut terms: Vec<String> =
+                parts[..i].iter().map(|p| format!("{} = {}", p.left, p.right)).collect();
+            terms.push(format!("{} > {}", parts[i].left, parts[i].right));
+            format!("({})", terms.join(" AND "))
+        })
+        .collect();
+    match parts {
+        [_] => alternatives.concat(),
+        _ => format!("{} >= {} AND ({})", parts[0].left, parts[0].right, alternatives.join(" OR ")),
+    }
+}
+
+/// The parameters of [`behind`], in its order.
+pub(crate) fn behind_parameters(key: &[Value]) -> Vec<Value> {
+    let mut out: Vec<Value> = Vec::new();
+    if key.len() > 1 {
+        out.push(key[0].clone());
+    }
+    for i in 0..key.len() {
+        out.extend_from_slice(&key[..=i]);
+    }
+    out
+}
+
+/// A boundary value as a progress note stores it: exactly, whatever its type.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Stored {
+    /// Signed.
+    Int(i64),
+    /// Unsigned.
+    Uint(u64),
+    /// The bits of a FLOAT.
+    Float(u32),
+    /// The bits of a DOUBLE.
+    Double(u64),
+    /// Bytes, in hexadecimal.
+    Bytes(String),
+    /// Year, month, day, hour, minute, second, microsecond.
+    Date(u16, u8, u8, u8, u8, u8, u32),
+    /// Negative, days, hours, minutes, seconds, microseconds.
+    Time(bool, u32, u8, u8, u8, u32),
+}
+
+impl Stored {
+    /// None for NULL, which no key holds.
+    pub(crate) fn from_value(value: &Value) -> Option<Self> {
+        Some(match value {
+            Value::NULL => return None,
+            Value::Int(n) => Self::Int(*n),
+            Value::UInt(n) => Self::Uint(*n),
+            Value::Float(n) => Self::Float(n.to_bits()),
+            Value::Double(n) => Self::Double(n.to_bits()),
+            Value::Bytes(b) => Self::Bytes(b.iter().map(|b| format!("{b:02x}")).collect()),
+            &Value::Date(y, mo, d, h, mi, s, us) => Self::Date(y, mo, d, h, mi, s, us),
+            &Value::Time(neg, d, h, m, s, us) => Self::Time(neg, d, h, m, s, us),
+        })
+    }
+
+    /// Back; none if the stored text was damaged.
+    pub(crate) fn to_value(&self) -> Option<Value> {
+        Some(match self {
+            Self::Int(n) => Value::Int(*n),
+            Self::Uint(n) => Value::UInt(*n),
+            Self::Float(bits) => Value::Float(f32::from_bits(*bits)),
+            Self::Double(bits) => Value::Double(f64::from_bits(*bits)),
+            Self::Bytes(hex) => Value::Bytes(unhex(hex)?),
+            &Self::Date(y, mo, d, h, mi, s, us) => Value::Date(y, mo, d, h, mi, s, us),
+            &Self::Time(neg, d, h, m, s, us) => Value::Time(neg, d, h, m, s, us),
+        })
+    }
+}
+
+fn unhex(hex: &str) -> Option<Vec<u8>> {
+    let digits = hex.as_bytes();
+    let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
+    digits
+        .len()
+        .is_multiple_of(2)
+        .then(|| digits.chunks(2).map(|p| Some(digit(p[0])? << 4 | digit(p[1])?)).collect())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_composite_boundary_is_expanded_with_its_parameters_in_order() {
+        let part = |n: &str| Part { read: n.into(), left: n.into(), right: "?".into(), order: n.into() };
+        assert_eq!(behind(&[part("a")]), "(a > ?)");
+        assert_eq!(
+            behind(&[part("a"), part("b"), part("c")]),
+            "a >= ? AND ((a > ?) OR (a = ? AND b > ?) OR (a = ? AND b = ? AND c > ?))"
+        );
+        let values: Vec<Value> = [1, 2, 3].map(Value::Int).into();
+        let expected: Vec<Value> = [1, 1, 1, 2, 1, 2, 3].map(Value::Int).into();
+        assert_eq!(behind_parameters(&values), expected);
+    }
+
+    #[test]
+    fn boundaries_are_stored_exactly() {
+        let values = [
+            Value::Int(-1),
+            Value::UInt(u64::MAX),
+            Value::Float(16_777_217.0),
+            Value::Double(0.1),
+            Value::Bytes(vec![0, 255, 39]),
+            Value::Date(0, 0, 0, 0, 0, 0, 0),
+            Value::Time(true, 34, 22, 59, 59, 1),
+        ];
+        for value in values {
+            let text = serde_json::to_string(&Stored::from_value(&value).unwrap()).unwrap();
+            assert_eq!(serde_json::from_str::<Stored>(&text).unwrap().to_value(), Some(value));
+        }
+    }
+}

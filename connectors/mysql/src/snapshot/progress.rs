@@ -1,0 +1,77 @@
+//! Position notes of the snapshot: what is done, table by table.
+//!
+//! | note | text |
+//! |---|---|
+//! | `table/<db>.<table>` | [`TableNote`] |
+//! | `schema/<db>.<table>` | the newest `TableSchema` |
+
+use crate::position::Resend;
+use crate::snapshot::bounds::Stored;
+use caudal_core::{Error, Result, TableId, TableSchema};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How far one table is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TableNote {
+    /// Format, 1.
+    pub(crate) v: u32,
+    /// All rows are delivered.
+    pub(crate) done: bool,
+    /// Rows delivered.
+    pub(crate) rows: u64,
+    /// The last key delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) from: Option<Vec<Stored>>,
+    /// For a table read in one piece at an exact place of the log: its rows in the log up to here are in the piece.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) upto: Option<Resend>,
+}
+
+impl TableNote {
+    /// As text.
+    pub(crate) fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// The name of a table's progress note.
+pub(crate) fn table_note(id: &TableId) -> String {
+    format!("table/{id}")
+}
+
+/// The name of the note of a table's shape.
+pub(crate) fn schema_note(id: &TableId) -> String {
+    format!("schema/{id}")
+}
+
+/// What stored notes say.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// Progress by `db.table`.
+    pub(crate) tables: BTreeMap<String, TableNote>,
+    /// Shapes.
+    pub(crate) schemas: BTreeMap<TableId, TableSchema>,
+}
+
+impl Notes {
+    /// Reads the notes of a position. Notes of other names are left alone.
+    ///
+    /// # Errors
+    /// `Data` for a note that cannot be read.
+    pub(crate) fn read(notes: &BTreeMap<String, Option<String>>) -> Result<Self> {
+        let mut out = Self::default();
+        for (name, text) in notes.iter().filter_map(|(n, t)| Some((n, t.as_ref()?))) {
+            let damaged =
+                |e: serde_json::Error| Error::data(format!("read the stored note {name}")).because(e);
+            if let Some(id) = name.strip_prefix("table/") {
+                out.tables.insert(id.to_owned(), serde_json::from_str(text).map_err(damaged)?);
+            } else if name.starts_with("schema/") {
+                let schema: TableSchema = serde_json::from_str(text).map_err(damaged)?;
+                out.schemas.insert(schema.id.clone(), schema);
+            }
+        }
+        Ok(out)
+    }
+}

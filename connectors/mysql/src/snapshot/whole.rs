@@ -1,0 +1,161 @@
+//! Tables that are read in one piece: those without a key, and those whose key cannot be used to read by chunks.
+//!
+//! Without a key a row cannot be told apart from an event's, so a window does not work. Instead the piece has an *exact* place P in the
+//! log, and the table's events are held back: those up to P are in the piece and are dropped, those behind it follow the piece.
+//! Nothing is lost, since P is taken only when the connection sees all that the stream had delivered (and dropped)
+//! by then.
+//!
+//! How P is exact: MariaDB's consistent snapshot tells it. On MySQL a snapshot is taken between two readings of `gtid_executed` that are
+//! equal: all of the first is visible, and nothing is visible that is not in the second. Where that does not succeed, and without GTIDs, a
+//! read lock holds the table while the snapshot is taken.
+//!
+//! The piece's transaction is open as long as the piece is read, at the speed of the disk: changes of such a table's definition wait
+//! for that long. Rows are spooled, so that nothing downstream prolongs it.
+
+use crate::binlog::Begin;
+use crate::client::{Client, classify};
+use crate::config::Resolved;
+use crate::gtid::{Gtid, GtidSet};
+use crate::position::{Place, Resend, file_number};
+use crate::reader::clock::log_end;
+use crate::snapshot::chunk::limits;
+use crate::snapshot::plan::Plan;
+use crate::snapshot::spool::{Spool, Writer};
+use crate::snapshot::visible;
+use caudal_core::{Error, Result};
+use mysql_async::prelude::Queryable;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long equal readings of `gtid_executed` are tried for before the table is locked.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Bound on reading one table.
+const LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// A place that a piece is exact at: a GTID set on MySQL, else file and position.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Exact {
+    pub(crate) gtid: Option<GtidSet>,
+    pub(crate) file: String,
+    pub(crate) pos: u64,
+}
+
+impl Exact {
+    /// Whether a transaction that begins at this place of the log lies before.
+    pub(crate) fn holds(&self, begin: &Begin, file: &str, pos: u64) -> bool {
+        match (&self.gtid, &begin.gtid) {
+            (Some(set), Some(gtid @ Gtid::MySql(_))) => set.contains(gtid),
+            _ => (file_number(file), pos) < (file_number(&self.file), self.pos),
+        }
+    }
+
+    /// Whether everything before it was delivered.
+    pub(crate) fn passed(&self, place: &Place) -> bool {
+        match (&self.gtid, &place.gtid) {
+            (Some(exact), Some(delivered)) => delivered.covers(exact),
+            _ => place.reaches(&self.file, self.pos),
+        }
+    }
+
+    /// As a note stores it.
+    pub(crate) fn stored(&self) -> Resend {
+        Resend { gtid: self.gtid.as_ref().map(ToString::to_string), file: self.file.clone(), pos: self.pos }
+    }
+
+    /// From a note.
+    pub(crate) fn from_stored(stored: &Resend) -> Result<Self> {
+        let parse = |set: &String| GtidSet::parse(crate::connection::Family::MySql, set);
+        Ok(Self {
+            gtid: stored.gtid.as_ref().map(parse).transpose()?,
+            file: stored.file.clone(),
+            pos: stored.pos,
+        })
+    }
+}
+
+/// A table's rows.
+pub(crate) struct Piece {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) at: Exact,
+    pub(crate) spool: Spool,
+}
+
+/// Reads all rows of a table.
+///
+/// # Errors
+/// As for SQL; `Config` if rows cannot be spooled.
+pub(crate) async fn read(
+    client: &mut Client,
+    config: &Arc<Resolved>,
+    plan: Arc<Plan>,
+    delivered: &Place,
+) -> Result<Piece> {
+    limits(client, LIMIT).await?;
+    let at = exact(client, config, &plan, delivered).await?;
+    let spool = spool(client, config, &plan).await?;
+    client.run("end the snapshot", "COMMIT").await?;
+    Ok(Piece { plan, at, spool })
+}
+
+/// Takes a consistent snapshot and tells its place.
+async fn exact(client: &mut Client, config: &Arc<Resolved>, plan: &Plan, delivered: &Place) -> Result<Exact> {
+    visible::wait(client, delivered, &plan.name()).await?;
+    if client.version.is_mariadb() {
+        let (file, pos) = visible::current_place(client).await?;
+        return Ok(Exact { gtid: None, file, pos });
+    }
+    if delivered.gtid.is_some()
+        && let Some(gtid) = between_equal_readings(client).await?
+    {
+        return Ok(Exact { gtid: Some(gtid), file: String::new(), pos: 0 });
+    }
+    locked(client, config, plan, delivered.gtid.is_some()).await
+}
+
+async fn between_equal_readings(client: &mut Client) -> Result<Option<GtidSet>> {
+    let started = Instant::now();
+    while started.elapsed() < PATIENCE {
+        let before = executed(client).await?;
+        client.run("start a consistent snapshot", "START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
+        let after = executed(client).await?;
+        if before == after {
+            return Ok(Some(before));
+        }
+        client.run("end the snapshot", "ROLLBACK").await?;
+    }
+    Ok(None)
+}
+
+async fn executed(client: &mut Client) -> Result<GtidSet> {
+    let text = client.text("ask for the executed GTIDs", "SELECT @@GLOBAL.gtid_executed").await?;
+    GtidSet::parse(client.version.family, &text.unwrap_or_default())
+}
+
+/// Under a read lock of the table, which another connection holds: starting a transaction would end one's own.
+async fn locked(client: &mut Client, config: &Arc<Resolved>, plan: &Plan, gtids: bool) -> Result<Exact> {
+    let mut holder = Client::connect(config).await?;
+    let lock = format!("LOCK TABLES {} READ", plan.name());
+    holder.run("lock the table for a moment", &lock).await.map_err(|e| {
+        e.hint("grant LOCK TABLES, or give the table a primary key, or set gtid_mode=ON")
+    })?;
+    let gtid = if gtids { Some(executed(client).await?) } else { None };
+    let (file, pos) = log_end(client).await?;
+    client.run("start a consistent snapshot", "START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
+    holder.run("unlock the table", "UNLOCK TABLES").await?;
+    Ok(Exact { gtid, file, pos })
+}
+
+async fn spool(client: &mut Client, config: &Resolved, plan: &Plan) -> Result<Spool> {
+    let dir = config.snapshot.spool_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let mut writer = Writer::new(&dir, config.snapshot.chunk_bytes.bytes() as usize);
+    let failed = |e| classify(e).context(format!("read {}", plan.id()));
+    let mut result = client.conn().exec_iter(plan.whole(), ()).await.map_err(failed)?;
+    while let Some(row) = result.next().await.map_err(failed)? {
+        if row.len() != plan.schema.width() {
+            return Err(Error::transient(format!("{}: the table was changed while it was read", plan.id())));
+        }
+        writer.push(&row).await?;
+    }
+    drop(result);
+    writer.finish().await
+}

@@ -1,0 +1,315 @@
+//! How rows of one shape are written to their table: the SQL.
+
+use crate::catalog::{Relation, is_key};
+use crate::quote::{ident, qualified};
+use crate::types::JsonAs;
+use crate::types::{PgType, Wire, holds, of};
+use caudal_core::TableSchema;
+
+/// A table's SQL for one shape of its rows.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Quoted name.
+    pub(crate) target: String,
+    /// Name for people.
+    pub(crate) name: String,
+    /// Quoted name of the stage.
+    pub(crate) stage: String,
+    /// One for each column of the shape.
+    pub(crate) columns: Vec<Mapped>,
+    /// Indexes into `columns`.
+    pub(crate) key: Vec<usize>,
+    /// Columns of unique indexes beside the key, written ones only: a row that changes one is deleted before it is written.
+    unique: Vec<usize>,
+    /// Whether COPY may write to the table itself: every column there takes the form on the wire.
+    pub(crate) direct: bool,
+    /// Whether the table may be truncated (no other table refers to it).
+    truncatable: bool,
+}
+
+/// A column of the shape and what it is in the table.
+#[derive(Debug)]
+pub(crate) struct Mapped {
+    pub(crate) wire: Wire,
+    name: String,
+    sql: String,
+    /// Not written: the server computes it.
+    skipped: bool,
+    /// Whether a value needs a cast to the column's type.
+    cast: bool,
+}
+
+impl Mapped {
+    /// A value of the wire's type, cast where needed.
+    fn value(&self, expression: &str) -> String {
+        if self.cast { format!("{expression}::{}", self.sql) } else { expression.to_owned() }
+    }
+
+    /// An expression of the column that can be compared: `json` has no equality.
+    fn comparable(&self, expression: &str) -> String {
+        if self.sql == "json" { format!("{expression}::text") } else { expression.to_owned() }
+    }
+}
+
+/// Where rows come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    /// Array parameters, one for each column.
+    Arrays,
+    /// The stage table.
+    Stage,
+}
+
+impl Plan {
+    /// The plan for rows of `schema`, whose columns have the names `names` in the table.
+    pub(crate) fn new(
+        schema: &TableSchema,
+        names: &[String],
+        place: (&str, &str),
+        stage: String,
+        relation: &Relation,
+        json: JsonAs,
+    ) -> Self {
+        let columns: Vec<Mapped> = schema
+            .columns
+            .iter()
+            .zip(names)
+            .filter_map(|(column, name)| {
+                let wanted = of(&column.ty, json);
+                let there = relation.column(name)?;
+                Some(Mapped {
+                    wire: wanted.wire,
+                    name: ident(name),
+                    skipped: there.generated,
+                    cast: !same_form(&there.sql, &wanted),
+                    sql: there.sql.clone(),
+                })
+            })
+            .collect();
+        let key: Vec<usize> = schema.key.iter().map(|k| *k as usize).collect();
+        let key_names: Vec<&str> = key.iter().map(|k| names[*k].as_str()).collect();
+        let direct = columns.iter().all(|c| !c.skipped && !c.cast);
+        let others = relation.uniques.iter().filter(|u| !is_key(u, &key_names));
+        let unique = unique_columns(others, names, &columns);
+        Self {
+            target: qualified(place.0, place.1),
+            name: format!("{}.{}", place.0, place.1),
+            stage,
+            columns,
+            key,
+            unique,
+            direct,
+            truncatable: !relation.referenced,
+        }
+    }
+
+    fn written(&self) -> impl Iterator<Item = (usize, &Mapped)> {
+        self.columns.iter().enumerate().filter(|(_, c)| !c.skipped)
+    }
+
+    fn is_key(&self, column: usize) -> bool {
+        self.key.contains(&column)
+    }
+
+    /// `FROM` item `u` with the columns `c0 …` of `columns`.
+    fn source(&self, from: From, columns: &[usize]) -> String {
+        if from == From::Stage {
+            return format!("{} AS u", self.stage);
+        }
+        format!(
+            "unnest({}) AS u({})",
+            list(1..=columns.len(), |i| format!("${i}")),
+            list(columns, |c| format!("c{c}"))
+        )
+    }
+
+    fn matches(&self) -> String {
+        let equal = |k: &usize| {
+            let column = &self.columns[*k];
+            format!("t.{} = {}", column.name, column.value(&format!("u.c{k}")))
+        };
+        self.key.iter().map(equal).collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// All columns of the shape, as array parameters or in the stage.
+    fn all(&self) -> Vec<usize> {
+        (0..self.columns.len()).collect()
+    }
+
+    /// Inserts whole rows; those whose key is there are updated where something differs.
+    pub(crate) fn upsert(&self, from: From) -> String {
+        let mut sql = self.insert(from);
+        let key = list(&self.key, |k| self.columns[*k].name.clone());
+        let others: Vec<&Mapped> = self.written().filter(|(i, _)| !self.is_key(*i)).map(|(_, c)| c).collect();
+        if others.is_empty() {
+            sql.push_str(&format!(" ON CONFLICT ({key}) DO NOTHING"));
+            return sql;
+        }
+        let set = list(&others, |c| format!("{0} = excluded.{0}", c.name));
+        let old = list(&others, |c| c.comparable(&format!("t.{}", c.name)));
+        let new = list(&others, |c| c.comparable(&format!("excluded.{}", c.name)));
+        sql.push_str(&format!(
+            " ON CONFLICT ({key}) DO UPDATE SET {set} WHERE ROW({old}) IS DISTINCT FROM ROW({new})"
+        ));
+        sql
+    }
+
+    /// Inserts whole rows.
+    pub(crate) fn insert(&self, from: From) -> String {
+        let written: Vec<(usize, &Mapped)> = self.written().collect();
+        format!(
+            "INSERT INTO {} AS t ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}",
+            self.target,
+            list(&written, |(_, c)| c.name.clone()),
+            list(&written, |(i, c)| c.value(&format!("u.c{i}"))),
+            self.source(from, &self.all()),
+        )
+    }
+
+    /// Deletes the rows that change a column of another unique index, so that values may move between rows: the upsert writes
+    /// them anew. None where the table has no such index.
+    pub(crate) fn make_room(&self, from: From) -> Option<String> {
+        if self.unique.is_empty() {
+            return None;
+        }
+        let old =
+            list(&self.unique, |i| self.columns[*i].comparable(&format!("t.{}", self.columns[*i].name)));
+        let new = list(&self.unique, |i| {
+            let column = &self.columns[*i];
+            column.comparable(&column.value(&format!("u.c{i}")))
+        });
+        Some(format!(
+            "DELETE FROM {} AS t USING {} WHERE {} AND ROW({old}) IS DISTINCT FROM ROW({new})",
+            self.target,
+            self.source(from, &self.all()),
+            self.matches(),
+        ))
+    }
+
+    /// Deletes rows by arrays of their key columns.
+    pub(crate) fn delete(&self) -> String {
+        format!(
+            "DELETE FROM {} AS t USING {} WHERE {}",
+            self.target,
+            self.source(From::Arrays, &self.key),
+            self.matches(),
+        )
+    }
+
+    /// Updates the columns of `present`; none if only the key is there.
+    pub(crate) fn patch(&self, present: &[usize]) -> Option<String> {
+        let set: Vec<usize> =
+            present.iter().copied().filter(|i| !self.is_key(*i) && !self.columns[*i].skipped).collect();
+        if set.is_empty() {
+            return None;
+        }
+        let set = list(&set, |i| {
+            let column = &self.columns[*i];
+            format!("{} = {}", column.name, column.value(&format!("u.c{i}")))
+        });
+        Some(format!(
+            "UPDATE {} AS t SET {set} FROM {} WHERE {}",
+            self.target,
+            self.source(From::Arrays, present),
+            self.matches(),
+        ))
+    }
+
+    /// Deletes one row that equals an image; `present` tells for each column whether the image has a value (`Some(true)`), is
+    /// NULL, or lacks it (`None`). Parameters are the values, in order.
+    pub(crate) fn remove(&self, present: &[Option<bool>]) -> String {
+        let mut number = 0;
+        let mut conditions = Vec::new();
+        for (column, there) in self.columns.iter().zip(present) {
+            match there {
+                None => {}
+                Some(false) => conditions.push(format!("{} IS NULL", column.name)),
+                Some(true) => {
+                    number += 1;
+                    let value = column.comparable(&column.value(&format!("${number}")));
+                    conditions.push(format!("{} = {value}", column.comparable(&column.name)));
+                }
+            }
+        }
+        let matches = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") };
+        format!(
+            "DELETE FROM {0} WHERE ctid = (SELECT ctid FROM {0} WHERE {matches} LIMIT 1 FOR UPDATE)",
+            self.target
+        )
+    }
+
+    /// Empties the table.
+    pub(crate) fn truncate(&self) -> String {
+        if self.truncatable {
+            format!("TRUNCATE {}", self.target)
+        } else {
+            format!("DELETE FROM {}", self.target)
+        }
+    }
+
+    /// COPY into the table.
+    pub(crate) fn copy_direct(&self) -> String {
+        format!(
+            "COPY {} ({}) FROM STDIN WITH (FORMAT binary)",
+            self.target,
+            list(&self.columns, |c| c.name.clone())
+        )
+    }
+
+    /// COPY into the stage.
+    pub(crate) fn copy_stage(&self) -> String {
+        format!(
+            "COPY {} ({}) FROM STDIN WITH (FORMAT binary)",
+            self.stage,
+            list(&self.all(), |c| format!("c{c}"))
+        )
+    }
+
+    /// The stage's columns with their types.
+    pub(crate) fn stage_columns(&self) -> Vec<(String, &'static str)> {
+        self.columns.iter().enumerate().map(|(i, c)| (format!("c{i}"), c.wire.stage_sql())).collect()
+    }
+}
+
+/// Whether a column takes the wire's binary form as it is; precision and length are applied by the column itself.
+fn same_form(actual: &str, wanted: &PgType) -> bool {
+    let base = |sql: &str| -> String {
+        match (sql.find('('), sql.find(')')) {
+            (Some(open), Some(close)) => format!("{}{}", &sql[..open], &sql[close + 1..]),
+            _ => sql.to_owned(),
+        }
+    };
+    match wanted.wire {
+        Wire::Bit(_) => matches!(base(actual).as_str(), "bit" | "bit varying"),
+        wire => base(actual) == wire.stage_sql(),
+    }
+}
+
+/// Columns of the given unique indexes. An index over expressions may depend on any column.
+fn unique_columns<'a>(
+    others: impl Iterator<Item = &'a crate::catalog::Unique>,
+    names: &[String],
+    columns: &[Mapped],
+) -> Vec<usize> {
+    let mut found = vec![false; columns.len()];
+    for unique in others {
+        let expression = !unique.plain && unique.columns.is_empty();
+        for (at, name) in names.iter().enumerate() {
+            found[at] |= expression || unique.columns.contains(name);
+        }
+    }
+    (0..columns.len()).filter(|i| found[*i] && !columns[*i].skipped).collect()
+}
+
+fn list<T>(items: impl IntoIterator<Item = T>, f: impl Fn(T) -> String) -> String {
+    items.into_iter().map(f).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether the column of the table takes every value of the shape's column.
+pub(crate) fn takes(there: &crate::catalog::Present, column: &caudal_core::Column, json: JsonAs) -> bool {
+    let max_chars = match column.ty {
+        caudal_core::ColumnType::Text { max_chars } => max_chars,
+        _ => None,
+    };
+    holds(&there.sql, there.is_enum, &of(&column.ty, json), max_chars)
+}

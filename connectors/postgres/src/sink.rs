@@ -1,0 +1,44 @@
+//! The sink: checks, and opens writers.
+
+use crate::client::Connection;
+use crate::config::{Consistency, Deletes, Resolved};
+use crate::prepare::Options;
+use crate::state::State;
+use crate::writer::PgWriter;
+use async_trait::async_trait;
+use caudal_core::{Check, Result, Sink, Writer};
+use std::sync::Arc;
+
+/// Rows of a table in one batch from which on they go through COPY and the stage.
+const COPY_ROWS: usize = 5_000;
+/// The same where all rows are new and go straight into the table.
+const COPY_NEW_ROWS: usize = 500;
+
+/// A database to write to.
+pub(crate) struct PgSink {
+    pub(crate) config: Arc<Resolved>,
+}
+
+#[async_trait]
+impl Sink for PgSink {
+    async fn check(&self) -> Vec<Check> {
+        crate::check::run(&self.config).await
+    }
+
+    async fn open(&self) -> Result<Box<dyn Writer>> {
+        let connection = Connection::open(&self.config).await?;
+        crate::check::refuse_old(&connection).await?;
+        State::new(&self.config.state_schema).create(&connection).await?;
+        let options = Options {
+            json: self.config.json,
+            ignore_deletes: self.config.deletes == Deletes::Ignore,
+            copy_rows: COPY_ROWS,
+            copy_new_rows: COPY_NEW_ROWS,
+        };
+        Ok(Box::new(PgWriter::new(connection, Arc::clone(&self.config), options)))
+    }
+
+    fn whole_transactions(&self) -> bool {
+        self.config.consistency == Consistency::Transaction
+    }
+}

@@ -1,0 +1,285 @@
+//! Caudal's own tables in the database, and the fence.
+//!
+//! **Why only one writer's rows are ever visible.** `sinks.epoch` counts who took over. [`take_over`] raises it, which waits for any
+//! transaction that holds the row. The last statements of each batch's transaction are: lock that row FOR SHARE *if it still
+//! has our epoch*, then move the offsets *from what we read or wrote last*. Either the owner before has locked the row: then the
+//! take-over waits until it committed, and reads its offsets; or the take-over was first: then the lock finds another epoch, the
+//! row count is wrong, and the transaction is rolled back with its rows ([`caudal_core::Fault::Fenced`]). READ COMMITTED looks at
+//! the row again after waiting for its lock, so there is no third case. The comparison of offsets also catches a store that was
+//! restored or edited underneath.
+
+use crate::catalog::schema_exists;
+use crate::client::{Connection, Doing, Failure};
+use crate::quote::{ident, qualified};
+use caudal_core::{Boundary, Error, LogOffset, Result};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio_postgres::types::Type;
+
+/// A partition's offset as stored, by topic and partition.
+pub(crate) type Offsets = HashMap<(Arc<str>, i32), LogOffset>;
+
+/// Statements over the state tables of one sink.
+#[derive(Debug)]
+pub(crate) struct State {
+    schema: String,
+    sinks: String,
+    offsets: String,
+    freshness: String,
+    pub(crate) tables: String,
+}
+
+impl State {
+    pub(crate) fn new(schema: &str) -> Self {
+        Self {
+            sinks: qualified(schema, "sinks"),
+            offsets: qualified(schema, "offsets"),
+            freshness: qualified(schema, "freshness"),
+            tables: qualified(schema, "tables"),
+            schema: schema.to_owned(),
+        }
+    }
+
+    /// The schema, unquoted.
+    pub(crate) fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// The quoted name of a stage table.
+    pub(crate) fn stage(&self, name: &str) -> String {
+        qualified(&self.schema, name)
+    }
+
+    /// Makes what is missing. Needs no privilege where nothing is.
+    pub(crate) async fn create(&self, connection: &Connection) -> Result<()> {
+        let config = connection.config();
+        if self.exists(connection).await.doing(config, "look for the state tables")? {
+            return Ok(());
+        }
+        let there =
+            schema_exists(connection, &self.schema).await.doing(config, "look for the state schema")?;
+        let schema = if there {
+            String::new()
+        } else {
+            format!("CREATE SCHEMA IF NOT EXISTS {};", ident(&self.schema))
+        };
+        let sql = format!(
+            "BEGIN; SELECT pg_advisory_xact_lock({lock});
+             {schema}
+             CREATE TABLE IF NOT EXISTS {sinks} (
+                 sink text PRIMARY KEY, epoch bigint NOT NULL, taken_over_at timestamptz NOT NULL DEFAULT now());
+             CREATE TABLE IF NOT EXISTS {offsets} (
+                 sink text NOT NULL, topic text NOT NULL, partition integer NOT NULL, topic_id uuid NOT NULL,
+                 next_offset bigint NOT NULL, leader_epoch integer NOT NULL, epoch bigint NOT NULL,
+                 PRIMARY KEY (sink, topic, partition));
+             CREATE TABLE IF NOT EXISTS {tables} (
+                 sink text NOT NULL, source_table text NOT NULL, target text NOT NULL, version integer NOT NULL,
+                 generation integer NOT NULL, shape text NOT NULL, PRIMARY KEY (sink, source_table));
+             CREATE TABLE IF NOT EXISTS {freshness} (
+                 sink text PRIMARY KEY, complete_to timestamptz NOT NULL, source_position text NOT NULL,
+                 applied_at timestamptz NOT NULL);
+             COMMENT ON TABLE {freshness} IS
+                 'complete_to: the source''s clock up to which this sink shows everything that was committed there';
+             COMMIT",
+            lock = advisory(&self.schema),
+            sinks = self.sinks,
+            offsets = self.offsets,
+            tables = self.tables,
+            freshness = self.freshness,
+        );
+        connection
+            .batch(&sql)
+            .await
+            .doing(config, format!("create the state tables in schema {}", self.schema))
+    }
+
+    async fn exists(&self, connection: &Connection) -> Result<bool, Failure> {
+        let rows =
+            connection.query("SELECT to_regclass($1) IS NOT NULL", &[(&self.freshness, Type::TEXT)]).await?;
+        Ok(rows.first().is_some_and(|row| row.get(0)))
+    }
+
+    /// Fences whoever wrote before, and gives the new epoch with the stored offsets.
+    pub(crate) async fn take_over(&self, connection: &Connection) -> Result<(i64, Offsets)> {
+        let config = connection.config();
+        let doing = || format!("take over sink {}", config.name);
+        let lock_timeout = config.lock_timeout.as_millis();
+        connection
+            .batch(&format!(
+                "BEGIN; SET LOCAL lock_timeout = {lock_timeout}; SET LOCAL statement_timeout = 0"
+            ))
+            .await
+            .doing(config, doing())?;
+        let bump = format!(
+            "INSERT INTO {} AS s (sink, epoch) VALUES ($1, 1) \
+             ON CONFLICT (sink) DO UPDATE SET epoch = s.epoch + 1, taken_over_at = now() RETURNING epoch",
+            self.sinks
+        );
+        let rows = connection.query(&bump, &[(&config.name, Type::TEXT)]).await.doing(config, doing())?;
+        let epoch: i64 =
+            rows.first().map(|row| row.get(0)).ok_or_else(|| Error::bug("no epoch was returned"))?;
+        let stamp = format!(
+            "UPDATE {} SET epoch = $2 WHERE sink = $1 RETURNING topic, topic_id, partition, next_offset, leader_epoch",
+            self.offsets
+        );
+        let rows = connection
+            .query(&stamp, &[(&config.name, Type::TEXT), (&epoch, Type::INT8)])
+            .await
+            .doing(config, doing())?;
+        let offsets = rows
+            .iter()
+            .map(|row| {
+                let topic: Arc<str> = Arc::from(row.get::<_, &str>(0));
+                let partition = row.get(2);
+                let offset = LogOffset {
+                    topic: Arc::clone(&topic),
+                    topic_id: row.get(1),
+                    partition,
+                    offset: row.get(3),
+                    leader_epoch: row.get(4),
+                };
+                ((topic, partition), offset)
+            })
+            .collect();
+        connection.batch("COMMIT").await.doing(config, doing())?;
+        Ok((epoch, offsets))
+    }
+
+    /// Locks the fence for the rest of the transaction.
+    ///
+    /// # Errors
+    /// `Fenced` if somebody took over.
+    pub(crate) async fn hold_fence(&self, connection: &Connection, epoch: i64) -> Result<()> {
+        let config = connection.config();
+        let sql = format!("SELECT 1 FROM {} WHERE sink = $1 AND epoch = $2 FOR SHARE", self.sinks);
+        let held = connection
+            .query(&sql, &[(&config.name, Type::TEXT), (&epoch, Type::INT8)])
+            .await
+            .doing(config, "hold the sink's fence")?;
+        if held.len() == 1 { Ok(()) } else { Err(fenced(&config.name)) }
+    }
+
+    /// Moves offsets from `stored` to `moved`.
+    ///
+    /// # Errors
+    /// `Fenced` if one is not where we left it.
+    pub(crate) async fn move_offsets(
+        &self,
+        connection: &Connection,
+        epoch: i64,
+        stored: &Offsets,
+        moved: &Offsets,
+    ) -> Result<()> {
+        let (known, new): (Vec<_>, Vec<_>) = moved.iter().partition(|(key, _)| stored.contains_key(*key));
+        let from: Vec<i64> = known.iter().filter_map(|(key, _)| stored.get(*key)).map(|o| o.offset).collect();
+        let known: Vec<&LogOffset> = known.into_iter().map(|(_, o)| o).collect();
+        let new: Vec<&LogOffset> = new.into_iter().map(|(_, o)| o).collect();
+        if !known.is_empty() {
+            self.update(connection, epoch, &known, &from).await?;
+        }
+        if !new.is_empty() {
+            self.insert(connection, epoch, &new).await?;
+        }
+        Ok(())
+    }
+
+    async fn update(
+        &self,
+        connection: &Connection,
+        epoch: i64,
+        to: &[&LogOffset],
+        from: &[i64],
+    ) -> Result<()> {
+        let config = connection.config();
+        let sql = format!(
+            "UPDATE {} AS o SET next_offset = n.next, topic_id = n.id, leader_epoch = n.leader \
+             FROM unnest($3, $4, $5, $6, $7, $8) AS n(topic, id, partition, next, leader, old) \
+             WHERE o.sink = $1 AND o.epoch = $2 AND o.topic = n.topic AND o.partition = n.partition \
+             AND o.next_offset = n.old",
+            self.offsets
+        );
+        let columns = OffsetColumns::of(to);
+        let mut params = columns.params(&config.name, &epoch);
+        params.push((&from, Type::INT8_ARRAY));
+        let count = connection.execute(&sql, &params).await.doing(config, "move the offsets")?;
+        if count == to.len() as u64 { Ok(()) } else { Err(fenced(&config.name)) }
+    }
+
+    async fn insert(&self, connection: &Connection, epoch: i64, new: &[&LogOffset]) -> Result<()> {
+        let config = connection.config();
+        let sql = format!(
+            "INSERT INTO {} (sink, epoch, topic, topic_id, partition, next_offset, leader_epoch) \
+             SELECT $1, $2, n.* FROM unnest($3, $4, $5, $6, $7) AS n ON CONFLICT DO NOTHING",
+            self.offsets
+        );
+        let columns = OffsetColumns::of(new);
+        let params = columns.params(&config.name, &epoch);
+        let count = connection.execute(&sql, &params).await.doing(config, "store the first offsets")?;
+        if count == new.len() as u64 { Ok(()) } else { Err(fenced(&config.name)) }
+    }
+
+    /// Tells readers up to when the sink is complete.
+    pub(crate) async fn tell_freshness(&self, connection: &Connection, boundary: &Boundary) -> Result<()> {
+        let config = connection.config();
+        let sql = format!(
+            "INSERT INTO {} AS f (sink, complete_to, source_position, applied_at) \
+             VALUES ($1, to_timestamp(0) + $2 * interval '1 microsecond', $3, clock_timestamp()) \
+             ON CONFLICT (sink) DO UPDATE SET complete_to = greatest(f.complete_to, excluded.complete_to), \
+             source_position = excluded.source_position, applied_at = excluded.applied_at",
+            self.freshness
+        );
+        // A token may hold any character but this one.
+        let token = boundary.position.token.replace('\0', "");
+        let params: [crate::client::Param<'_>; 3] =
+            [(&config.name, Type::TEXT), (&(boundary.ts_us as f64), Type::FLOAT8), (&token, Type::TEXT)];
+        connection.execute(&sql, &params).await.doing(config, "tell the freshness")?;
+        Ok(())
+    }
+}
+
+/// Offsets by column, as array parameters.
+struct OffsetColumns<'a> {
+    topics: Vec<&'a str>,
+    ids: Vec<uuid::Uuid>,
+    partitions: Vec<i32>,
+    next: Vec<i64>,
+    leaders: Vec<i32>,
+}
+
+impl<'a> OffsetColumns<'a> {
+    fn of(offsets: &[&'a LogOffset]) -> Self {
+        Self {
+            topics: offsets.iter().map(|o| &*o.topic).collect(),
+            ids: offsets.iter().map(|o| o.topic_id).collect(),
+            partitions: offsets.iter().map(|o| o.partition).collect(),
+            next: offsets.iter().map(|o| o.offset).collect(),
+            leaders: offsets.iter().map(|o| o.leader_epoch).collect(),
+        }
+    }
+
+    fn params<'p>(&'p self, sink: &'p String, epoch: &'p i64) -> Vec<crate::client::Param<'p>> {
+        vec![
+            (sink, Type::TEXT),
+            (epoch, Type::INT8),
+            (&self.topics, Type::TEXT_ARRAY),
+            (&self.ids, Type::UUID_ARRAY),
+            (&self.partitions, Type::INT4_ARRAY),
+            (&self.next, Type::INT8_ARRAY),
+            (&self.leaders, Type::INT4_ARRAY),
+        ]
+    }
+}
+
+fn fenced(sink: &str) -> Error {
+    Error::fenced(format!("another instance took sink {sink} over; nothing of this batch was applied"))
+}
+
+/// The number of an advisory lock: FNV-1a of its name, so that all instances agree.
+pub(crate) fn advisory(name: &str) -> i64 {
+    fnv(name) as i64
+}
+
+/// FNV-1a, 64 bits.
+pub(crate) fn fnv(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}

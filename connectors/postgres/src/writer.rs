@@ -1,0 +1,381 @@
+//! Accepts batches into an open transaction and commits them with their offsets.
+//!
+//! Memory: a batch at a time, with its encoded rows; what was accepted lies in the server's transaction, not here. So a source
+//! transaction of any size passes through in parts.
+
+use crate::apply::{Applier, Optimism};
+use crate::client::{Connection, Doing, Failure};
+use crate::config::Resolved;
+use crate::plan::Plan;
+use crate::prepare::{Encoder, Group, Options, Prepared};
+use crate::shape::Shaper;
+use crate::state::{Offsets, State};
+use async_trait::async_trait;
+use caudal_core::{
+    Batch, Boundary, Error, LogPosition, Outcome, Position, Prepare, Rejected, Result, TableId, TableSchema,
+    Writer,
+};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Rows of one batch that may be refused one by one, each found by about 2 log2(batch) attempts.
+const MOST_REJECTED: usize = 1_000;
+
+/// Writes to one database.
+pub(crate) struct PgWriter {
+    connection: Connection,
+    config: Arc<Resolved>,
+    state: State,
+    options: Options,
+    tables: HashMap<(TableId, u32, u32), Table>,
+    owned: Option<Owned>,
+    open: bool,
+    /// Whether the open transaction has its savepoint.
+    marked: bool,
+    accepted: Accepted,
+}
+
+/// What taking over gave, and what was committed since.
+struct Owned {
+    epoch: i64,
+    stored: Offsets,
+}
+
+/// What waits for the commit.
+#[derive(Default)]
+struct Accepted {
+    any: bool,
+    moved: Offsets,
+    boundary: Option<Boundary>,
+}
+
+/// A table in one shape.
+struct Table {
+    plan: Plan,
+    staged: bool,
+    optimism: Optimism,
+}
+
+/// Why a group could not be written.
+enum Trouble {
+    /// The rows are refused; where, for people.
+    Rows(Failure),
+    /// Anything else.
+    Other(Error),
+}
+
+impl PgWriter {
+    pub(crate) fn new(connection: Connection, config: Arc<Resolved>, options: Options) -> Self {
+        let state = State::new(&config.state_schema);
+        Self {
+            connection,
+            config,
+            state,
+            options,
+            tables: HashMap::new(),
+            owned: None,
+            open: false,
+            marked: false,
+            accepted: Accepted::default(),
+        }
+    }
+
+    /// The statements that begin a transaction, if none is open.
+    fn beginning(&self) -> String {
+        if self.open {
+            return String::new();
+        }
+        let lock_timeout = self.config.lock_timeout.as_millis();
+        // A transaction that hangs (a stopped process) must not hold its locks for ever; deferrable foreign keys wait for the end.
+        format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {lock_timeout}; SET LOCAL statement_timeout = 0; \
+             SET LOCAL idle_in_transaction_session_timeout = '60s'; SET CONSTRAINTS ALL DEFERRED;"
+        )
+    }
+
+    /// Begins a transaction if none is open.
+    async fn begin(&mut self) -> Result<()> {
+        if !self.open {
+            self.connection.batch(&self.beginning()).await.doing(&self.config, "begin a transaction")?;
+            self.open = true;
+        }
+        Ok(())
+    }
+
+    /// Sets the mark to go back to, in an open transaction: one for all that is attempted, moved each time.
+    async fn mark(&mut self) -> Result<()> {
+        let release = if self.marked { "RELEASE caudal;" } else { "" };
+        let sql = format!("{} {release} SAVEPOINT caudal", self.beginning());
+        self.connection.batch(&sql).await.doing(&self.config, "begin a transaction")?;
+        self.open = true;
+        self.marked = true;
+        Ok(())
+    }
+
+    /// Undoes everything since the mark.
+    async fn back_to_mark(&mut self) -> Result<()> {
+        // What was shaped since then is gone with it.
+        self.tables.clear();
+        self.connection.batch("ROLLBACK TO caudal").await.doing(&self.config, "go back to a savepoint")
+    }
+
+    /// Plans the tables of a batch that are not planned yet.
+    async fn plan(&mut self, groups: &[Group]) -> Result<()> {
+        for group in groups {
+            if !self.tables.contains_key(&identity(&group.schema)) {
+                self.plan_table(&group.schema).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn plan_table(&mut self, schema: &TableSchema) -> Result<()> {
+        // A change of shape commits by itself where it can, so that its lock is short; within a source transaction that is
+        // applied in parts it belongs to that.
+        let own = !self.open;
+        self.begin().await?;
+        let shaper = Shaper { connection: &self.connection, state: &self.state, schema };
+        let plan = shaper.ensure().await?;
+        if own {
+            self.connection.batch("COMMIT").await.doing(&self.config, format!("shape {}", plan.name))?;
+            (self.open, self.marked) = (false, false);
+        }
+        // Plans of other shapes may name columns that are called otherwise now.
+        self.tables.retain(|(id, _, _), _| *id != schema.id);
+        let table = Table { plan, staged: false, optimism: Optimism::default() };
+        self.tables.insert(identity(schema), table);
+        Ok(())
+    }
+
+    /// Writes groups in order; a shape is planned when its first group comes, for groups before it have the older one.
+    async fn apply(&mut self, groups: &[Group]) -> Result<(), Trouble> {
+        for group in groups {
+            let identity = identity(&group.schema);
+            if !self.tables.contains_key(&identity) {
+                self.plan_table(&group.schema).await.map_err(Trouble::Other)?;
+            }
+            let Some(table) = self.tables.get_mut(&identity) else {
+                return Err(Trouble::Other(Error::bug("a table has no plan")));
+            };
+            let mut applier = Applier {
+                connection: &self.connection,
+                state: &self.state,
+                plan: &table.plan,
+                staged: &mut table.staged,
+                optimism: &mut table.optimism,
+            };
+            if let Err(failure) = applier.apply(group).await {
+                return Err(if failure.is_data() {
+                    Trouble::Rows(failure)
+                } else {
+                    Trouble::Other(failure.into_error(&self.config, format!("write {}", table.plan.name)))
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a range of events as a whole or not at all.
+    async fn attempt(&mut self, groups: &[Group]) -> Result<Option<Failure>> {
+        self.mark().await?;
+        match self.apply(groups).await {
+            Ok(()) => Ok(None),
+            Err(Trouble::Rows(failure)) => {
+                self.back_to_mark().await?;
+                Ok(Some(failure))
+            }
+            Err(Trouble::Other(error)) => Err(error),
+        }
+    }
+
+    /// Halves a range until each event that the server refuses stands alone. Halves are written one after the other, which is
+    /// what writing them together means: so the others are all written, and a key's earlier image where its last is refused.
+    async fn bisect(&mut self, batch: &Batch, range: Range<u32>, rejected: &mut Vec<Rejected>) -> Result<()> {
+        // Once more as a whole: the table's own constraints may have changed since it was planned.
+        let mut ranges = vec![(range.clone(), range.end..range.end)];
+        while let Some((first, second)) = ranges.pop() {
+            let rest = (!second.is_empty()).then_some(second);
+            if let Some(rest) = rest {
+                ranges.push((rest.clone(), rest.end..rest.end));
+            }
+            let prepared = Prepared::of(batch, first.clone(), self.options);
+            let Some(failure) = self.attempt(&prepared.groups).await? else {
+                rejected.extend(prepared.rejected);
+                continue;
+            };
+            if first.len() == 1 {
+                rejected.push(Rejected { event: first.start, cause: failure.data_cause() });
+                self.refuse_too_many(batch, rejected)?;
+            } else {
+                ranges.push(halve(first));
+            }
+        }
+        Ok(())
+    }
+
+    /// So many refused rows are no matter of rows.
+    fn refuse_too_many(&self, batch: &Batch, rejected: &[Rejected]) -> Result<()> {
+        let Some(last) = rejected.last().filter(|_| rejected.len() > MOST_REJECTED) else { return Ok(()) };
+        let table = &batch.table(&batch.events[last.event as usize]).id;
+        let message = format!(
+            "more than {MOST_REJECTED} rows of a batch are refused, the last of {table}: {}",
+            last.cause
+        );
+        Err(Error::data(message).hint("mend the table: a constraint there may not suit the source"))
+    }
+
+    async fn write_events(&mut self, batch: &mut Batch) -> Result<Vec<Rejected>> {
+        let all = 0..batch.events.len() as u32;
+        let prepared = match batch.prepared.take().map(|p| p.downcast::<Prepared>()) {
+            Some(Ok(prepared)) => *prepared,
+            _ => Prepared::of(batch, all.clone(), self.options),
+        };
+        self.plan_first(&prepared.groups).await?;
+        let mut rejected = prepared.rejected;
+        if self.attempt(&prepared.groups).await?.is_some() {
+            // The second look names all of them itself.
+            rejected.clear();
+            self.bisect(batch, all, &mut rejected).await?;
+            rejected.sort_by_key(|r| r.event);
+        }
+        Ok(rejected)
+    }
+
+    /// Plans ahead, outside of the batch's transaction, what does not have to wait for other groups of the batch.
+    async fn plan_first(&mut self, groups: &[Group]) -> Result<()> {
+        let mut seen: Vec<&TableId> = Vec::new();
+        let first: Vec<usize> = (0..groups.len())
+            .filter(|i| {
+                let id = &groups[*i].schema.id;
+                let first = !seen.contains(&id);
+                seen.push(id);
+                first
+            })
+            .collect();
+        for at in first {
+            self.plan(&groups[at..=at]).await?;
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, batch: &Batch) -> Result<()> {
+        let position = batch
+            .position
+            .log()
+            .ok_or_else(|| Error::bug("this sink stores positions of the log, and was given another one"))?;
+        for offset in &position.offsets {
+            self.accepted.moved.insert((Arc::clone(&offset.topic), offset.partition), offset.clone());
+        }
+        if let Some(boundary) = &batch.boundary {
+            self.accepted.boundary = Some(boundary.clone());
+        }
+        self.accepted.any = true;
+        Ok(())
+    }
+
+    fn owned(&self) -> Result<&Owned> {
+        self.owned.as_ref().ok_or_else(|| Error::bug("write before resume"))
+    }
+
+    /// The last statements of a transaction.
+    async fn seal(&self) -> Result<()> {
+        let owned = self.owned()?;
+        let tell = async {
+            match &self.accepted.boundary {
+                Some(boundary) => self.state.tell_freshness(&self.connection, boundary).await,
+                None => Ok(()),
+            }
+        };
+        // Sent together, run by the server in this order; none counts unless all are right.
+        let (held, moved, told) = futures::join!(
+            self.state.hold_fence(&self.connection, owned.epoch),
+            self.state.move_offsets(&self.connection, owned.epoch, &owned.stored, &self.accepted.moved),
+            tell,
+        );
+        held.and(moved).and(told)
+    }
+
+    /// Leaves nothing behind that the server does not have: only `resume` makes the writer usable again.
+    async fn roll_back(&mut self) {
+        (self.open, self.marked) = (false, false);
+        self.owned = None;
+        self.accepted = Accepted::default();
+        self.tables.clear();
+        // Best effort: the connection ends with the writer, and the transaction with the connection.
+        if let Err(failure) = self.connection.batch("ROLLBACK").await {
+            tracing::debug!(sink = self.config.name, ?failure, "rollback");
+        }
+    }
+}
+
+fn identity(schema: &TableSchema) -> (TableId, u32, u32) {
+    (schema.id.clone(), schema.generation, schema.version)
+}
+
+fn halve(range: Range<u32>) -> (Range<u32>, Range<u32>) {
+    let middle = range.start + (range.len() as u32).div_ceil(2);
+    (range.start..middle, middle..range.end)
+}
+
+fn log_position(offsets: &Offsets) -> Position {
+    let mut offsets: Vec<_> = offsets.values().cloned().collect();
+    offsets.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+    Position::Log(LogPosition { offsets })
+}
+
+#[async_trait]
+impl Writer for PgWriter {
+    async fn resume(&mut self) -> Result<Option<Position>> {
+        if self.open {
+            self.roll_back().await;
+        }
+        self.accepted = Accepted::default();
+        let (epoch, stored) = self.state.take_over(&self.connection).await?;
+        let position = (!stored.is_empty()).then(|| log_position(&stored));
+        self.owned = Some(Owned { epoch, stored });
+        Ok(position)
+    }
+
+    fn prepare(&self) -> Option<Arc<dyn Prepare>> {
+        Some(Arc::new(Encoder(self.options)))
+    }
+
+    async fn write(&mut self, batch: &mut Batch) -> Result<Outcome> {
+        self.owned()?;
+        let mut rejected = Vec::new();
+        if !batch.events.is_empty() {
+            let written = self.write_events(batch).await;
+            if written.is_err() {
+                self.roll_back().await;
+            }
+            rejected = written?;
+        }
+        self.accept(batch)?;
+        Ok(Outcome { rejected })
+    }
+
+    async fn commit(&mut self) -> Result<Position> {
+        if !self.accepted.any {
+            let stored = &self.owned()?.stored;
+            return if stored.is_empty() {
+                Err(Error::bug("commit, and nothing was ever accepted"))
+            } else {
+                Ok(log_position(stored))
+            };
+        }
+        self.begin().await?;
+        if let Err(error) = self.seal().await {
+            self.roll_back().await;
+            return Err(error);
+        }
+        self.connection.batch("COMMIT").await.doing(&self.config, "commit")?;
+        (self.open, self.marked) = (false, false);
+        let accepted = std::mem::take(&mut self.accepted);
+        let position = log_position(&accepted.moved);
+        if let Some(owned) = &mut self.owned {
+            owned.stored.extend(accepted.moved);
+        }
+        Ok(position)
+    }
+}

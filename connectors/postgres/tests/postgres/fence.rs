@@ -1,0 +1,86 @@
+//! Two owners at once: only the one that took over last is ever visible.
+
+use crate::database::Database;
+use crate::rows::{I, Rows, T, at, int, put, table, text, write};
+use caudal_core::{Fault, TableSchema};
+use std::sync::Arc;
+
+fn items() -> Arc<TableSchema> {
+    Arc::new(table("items", &[("id", int()), ("name", text())]))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zombies_open_transaction_is_rolled_back_when_it_wants_to_commit() {
+    let Some(db) = Database::new().await else { return };
+    let t = items();
+    let mut zombie = db.writer().await;
+    put(zombie.as_mut(), Rows::new().create(&t, &[I(1), T("old")]).at(100)).await;
+    write(zombie.as_mut(), Rows::new().create(&t, &[I(2), T("zombie")]).at(200)).await;
+
+    let mut owner = db.sink().open().await.unwrap();
+    assert_eq!(owner.resume().await.unwrap(), Some(at(100)), "the open transaction does not count");
+    put(owner.as_mut(), Rows::new().create(&t, &[I(3), T("new")]).at(150)).await;
+    assert_eq!(zombie.commit().await.unwrap_err().fault(), Fault::Fenced);
+    assert_eq!(db.rows("SELECT * FROM items ORDER BY id").await, ["1|old", "3|new"]);
+    assert_eq!(db.value("SELECT next_offset FROM caudal.offsets").await, "150");
+    // And it stays out.
+    let mut batch = Rows::new().create(&t, &[I(4), T("zombie")]).at(300);
+    assert!(zombie.write(&mut batch).await.is_err());
+    assert!(zombie.commit().await.is_err());
+    put(owner.as_mut(), Rows::new().create(&t, &[I(5), T("new")]).at(160)).await;
+    assert_eq!(db.rows("SELECT id FROM items ORDER BY id").await, ["1", "3", "5"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_owners_of_a_sink_without_offsets_do_not_both_write() {
+    let Some(db) = Database::new().await else { return };
+    let t = items();
+    let mut zombie = db.writer().await;
+    write(zombie.as_mut(), Rows::new().create(&t, &[I(1), T("zombie")]).at(10)).await;
+    let mut owner = db.sink().open().await.unwrap();
+    assert_eq!(owner.resume().await.unwrap(), None);
+    assert_eq!(zombie.commit().await.unwrap_err().fault(), Fault::Fenced);
+    put(owner.as_mut(), Rows::new().create(&t, &[I(2), T("new")]).at(5)).await;
+    assert_eq!(db.rows("SELECT * FROM items").await, ["2|new"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_take_over_waits_for_an_owner_that_is_committing() {
+    let Some(db) = Database::new().await else { return };
+    let t = items();
+    let mut first = db.writer().await;
+    put(first.as_mut(), Rows::new().create(&t, &[I(1), T("a")]).at(100)).await;
+    drop(first);
+    // An owner between its last statements and COMMIT, as another process would stand there.
+    let committing = crate::database::connect(&db.url).await;
+    committing
+        .batch_execute(
+            "BEGIN; INSERT INTO items VALUES (2, 'b');
+             SELECT 1 FROM caudal.sinks WHERE sink = 'test' AND epoch = 1 FOR SHARE;
+             UPDATE caudal.offsets SET next_offset = 200 WHERE sink = 'test' AND epoch = 1 AND next_offset = 100",
+        )
+        .await
+        .unwrap();
+    let sink = db.sink();
+    let taking_over = tokio::spawn(async move { sink.open().await.unwrap().resume().await.unwrap() });
+    db.wait_for(
+        "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+         AND datname = current_database() AND application_name = 'caudal')",
+    )
+    .await;
+    assert!(!taking_over.is_finished());
+    committing.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(taking_over.await.unwrap(), Some(at(200)), "it reads what the owner before committed");
+}
+
+#[tokio::test]
+async fn offsets_that_somebody_moved_underneath_stop_the_writer() {
+    let Some(db) = Database::new().await else { return };
+    let t = items();
+    let mut w = db.writer().await;
+    put(w.as_mut(), Rows::new().create(&t, &[I(1), T("a")]).at(100)).await;
+    db.run("UPDATE caudal.offsets SET next_offset = 50").await;
+    write(w.as_mut(), Rows::new().create(&t, &[I(2), T("b")]).at(110)).await;
+    assert_eq!(w.commit().await.unwrap_err().fault(), Fault::Fenced);
+    assert_eq!(db.rows("SELECT id FROM items").await, ["1"]);
+}

@@ -1,0 +1,16 @@
+//! The sink against a real server: `CAUDAL_TEST_POSTGRES_URL` names one whose user may create databases. Without it these
+//! tests pass without looking; with it, a server that does not answer fails them.
+
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
+mod apply;
+mod conformance;
+mod crash;
+mod database;
+mod fence;
+mod input;
+mod pace;
+mod rejects;
+mod rows;
+mod shapes;
+mod types;

@@ -1,0 +1,174 @@
+//! The records of the side topics, as JSON. Keys are plain UTF-8 text.
+//!
+//! | topic | key | value |
+//! |---|---|---|
+//! | `caudal.<prefix>.positions` | `<source>` | [`PositionRecord`] |
+//! | `caudal.<prefix>.positions` | `<source>/<note>` | the note's text; a tombstone deletes it |
+//! | `caudal.<prefix>.watermarks` | `<source>` | [`WatermarkRecord`] |
+//! | `caudal.<prefix>.schemas` | `<topic>/<version>` | [`SchemaRecord`] |
+//! | `caudal.<prefix>.tasks` | `<source>` | [`TaskRecord`] |
+
+use caudal_core::TableSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// The version of these records' format.
+pub const VERSION: u32 = 1;
+
+/// Names of a prefix's topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicNames {
+    prefix: String,
+}
+
+impl TopicNames {
+    /// Names under `prefix`.
+    pub fn new(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    /// The prefix itself: also the topic of schema changes.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The data topic of a table: `<prefix>.<db>.<table>`; from the second generation on with `.g<n>`.
+    #[must_use]
+    pub fn data(&self, database: &str, table: &str, generation: u32) -> String {
+        let name = format!("{}.{}.{}", self.prefix, legal(database), legal(table));
+        if generation > 1 { format!("{name}.g{generation}") } else { name }
+    }
+
+    /// `caudal.<prefix>.positions`
+    #[must_use]
+    pub fn positions(&self) -> String {
+        self.side("positions")
+    }
+
+    /// `caudal.<prefix>.watermarks`
+    #[must_use]
+    pub fn watermarks(&self) -> String {
+        self.side("watermarks")
+    }
+
+    /// `caudal.<prefix>.schemas`
+    #[must_use]
+    pub fn schemas(&self) -> String {
+        self.side("schemas")
+    }
+
+    /// `caudal.<prefix>.tasks`
+    #[must_use]
+    pub fn tasks(&self) -> String {
+        self.side("tasks")
+    }
+
+    /// `caudal.<prefix>.dlq.<sink>`
+    #[must_use]
+    pub fn dead_letters(&self, sink: &str) -> String {
+        self.side(&format!("dlq.{}", legal(sink)))
+    }
+
+    fn side(&self, name: &str) -> String {
+        format!("caudal.{}.{name}", self.prefix)
+    }
+}
+
+/// Kafka allows letters, digits, `.`, `_` and `-` in topic names; Debezium puts `_` for anything else.
+fn legal(name: &str) -> String {
+    name.chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' })
+        .collect()
+}
+
+/// In every capture transaction: what resume reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PositionRecord {
+    /// [`VERSION`].
+    pub v: u32,
+    /// The reader's token.
+    pub token: String,
+    /// End offsets of the partitions touched since the last watermark, this transaction included: what the next watermark
+    /// starts from after a restart. Topic to (partition, end).
+    pub touched: BTreeMap<String, Vec<(i32, i64)>>,
+    /// The number of the last watermark written before this record.
+    pub watermark: u64,
+    /// Grows by one each time the capture is opened.
+    pub epoch: u64,
+}
+
+/// At the end of source transactions: "complete up to this position and time" is "these offsets are applied".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatermarkRecord {
+    /// [`VERSION`].
+    pub v: u32,
+    /// The source.
+    pub source: String,
+    /// Counts up by one.
+    pub number: u64,
+    /// Whether `ends` lists all partitions of the source, or only those touched since watermark `number - 1`.
+    pub full: bool,
+    /// The source position reached.
+    pub position: String,
+    /// Source commit time, microseconds since the epoch, UTC; never goes back.
+    pub ts_us: i64,
+    /// By topic.
+    pub ends: BTreeMap<String, TopicEnds>,
+}
+
+/// How far one topic belongs to a watermark.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicEnds {
+    /// The topic's id, nil where the broker tells none.
+    pub id: Uuid,
+    /// (partition, end): all records with an offset below `end` belong to the watermark, none at or above it.
+    pub ends: Vec<(i32, i64)>,
+}
+
+/// A version of a table's shape, written in the transaction of the first row that has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchemaRecord {
+    /// [`VERSION`].
+    pub v: u32,
+    /// The source.
+    pub source: String,
+    /// The data topic.
+    pub topic: String,
+    /// Its id.
+    pub topic_id: Uuid,
+    /// How many partitions keys are spread over: the producer takes its hash modulo this, whatever the topic has.
+    pub partitions: u32,
+    /// (partition, first offset) from which records have this shape, for each partition of `partitions`.
+    pub from: Vec<(i32, i64)>,
+    /// The source position at which it took effect.
+    pub position: String,
+    /// The shape.
+    pub schema: TableSchema,
+}
+
+/// Which partition of the per-source topics belongs to a source. The first record of a source in partition 0 of the tasks topic, and the
+/// first that takes a number, count; later contradicting ones are void.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// [`VERSION`].
+    pub v: u32,
+    /// The source.
+    pub source: String,
+    /// Its partition of `positions`, `watermarks` and `tasks`.
+    pub partition: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_legal_for_kafka_whatever_the_table_is_called() {
+        let names = TopicNames::new("shop");
+        assert_eq!(names.data("db", "orders", 1), "shop.db.orders");
+        assert_eq!(names.data("db", "señal $x", 2), "shop.db.se_al__x.g2");
+        assert_eq!(names.dead_letters("dash"), "caudal.shop.dlq.dash");
+    }
+}

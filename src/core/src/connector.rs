@@ -1,0 +1,111 @@
+//! The contract of connectors. `connectors/README.md` has it in MUST and SHOULD.
+//!
+//! The engine drives: `claim` both ends, `sink.open`, `writer.resume`, `source.open(resumed)`, then `next` → `prepare` →
+//! `write` … `commit` → `reader.commit`. Pull, not push: back-pressure is not calling `next`, cancelling is dropping.
+//! Connectors never retry, reconnect or swallow; they return an [`crate::Error`] with its fault.
+
+use crate::batch::Batch;
+use crate::check::Check;
+use crate::fault::Result;
+use crate::position::Position;
+use crate::schema::TableSchema;
+use async_trait::async_trait;
+use std::sync::Arc;
+
+/// A system that can be read: what its configuration resolved to. Opens readers.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Looks at reachability, privileges and settings. Never changes anything; unreachable is a finding, not an error.
+    async fn check(&self) -> Vec<Check>;
+
+    /// The tables that the configuration selects.
+    async fn discover(&self) -> Result<Vec<TableSchema>>;
+
+    /// Waits until this instance may read (where instances share work). Dropping the future gives up.
+    async fn claim(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Starts reading after `from`; with none, from the beginning (a snapshot first, where the system has one).
+    async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>>;
+}
+
+/// Reads batches.
+#[async_trait]
+pub trait Reader: Send {
+    /// The next batch; at least once per heartbeat, an empty one if need be. Dropping the future is how the engine
+    /// cancels: the reader is not used again after it, and what was not returned is read again after a reopen.
+    async fn next(&mut self) -> Result<Batch>;
+
+    /// Tells that everything up to `position` is durable. Advisory: to publish progress, to free what was kept.
+    async fn commit(&mut self, position: &Position) -> Result<()>;
+}
+
+/// A system that can be written.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Looks at reachability, privileges and the target's shape. Never changes anything.
+    async fn check(&self) -> Vec<Check>;
+
+    /// Waits until this instance may write (where instances share work).
+    async fn claim(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Connects, fences whoever wrote before.
+    async fn open(&self) -> Result<Box<dyn Writer>>;
+
+    /// Whether commits may fall only on boundaries: the engine then keeps writing until the last batch ends at one.
+    fn whole_transactions(&self) -> bool {
+        false
+    }
+}
+
+/// Writes batches, in order.
+#[async_trait]
+pub trait Writer: Send {
+    /// The position after the last durable batch; none if there is none yet.
+    async fn resume(&mut self) -> Result<Option<Position>>;
+
+    /// Work on a batch that needs no state of the writer (encoding), to be done ahead on another thread.
+    fn prepare(&self) -> Option<Arc<dyn Prepare>> {
+        None
+    }
+
+    /// Accepts a batch. It may stay in memory (bounded) until `commit`.
+    async fn write(&mut self, batch: &mut Batch) -> Result<Outcome>;
+
+    /// Makes all that was accepted durable, together with its position, and gives that position. Nothing accepted:
+    /// gives the last position again, or an error of fault `Bug` if there never was one.
+    async fn commit(&mut self) -> Result<Position>;
+}
+
+/// The part of writing that can run ahead, in parallel; the engine keeps the order.
+pub trait Prepare: Send + Sync {
+    /// Fills `batch.prepared`.
+    fn prepare(&self, batch: &mut Batch) -> Result<()>;
+}
+
+/// What `write` made of a batch.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Events that the target cannot take. All others were accepted.
+    pub rejected: Vec<Rejected>,
+}
+
+/// One event that the target cannot take.
+#[derive(Clone, Debug)]
+pub struct Rejected {
+    /// Index into the batch's events.
+    pub event: u32,
+    /// Why, as the target says it, without the row's values.
+    pub cause: String,
+}
+
+/// Where rejected events go.
+#[async_trait]
+pub trait DeadLetters: Send + Sync {
+    /// Stores `rejected`, and all of the batch's `undecodable`, durably; the engine calls it at most once for a batch,
+    /// before the commit that passes them over.
+    async fn put(&self, batch: &Batch, rejected: &[Rejected], attempts: u32) -> Result<()>;
+}

@@ -1,0 +1,72 @@
+//! Where a reader resumes.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Where a source resumes. A batch carries the position that is safe once the batch is durable.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Position {
+    /// Of a captured source: opaque to all but the connector that issued it.
+    Source(SourcePosition),
+    /// Of the log: what a sink has consumed.
+    Log(LogPosition),
+}
+
+impl Position {
+    /// The source position, if it is one.
+    #[must_use]
+    pub fn source(&self) -> Option<&SourcePosition> {
+        match self {
+            Self::Source(p) => Some(p),
+            Self::Log(_) => None,
+        }
+    }
+
+    /// The log position, if it is one.
+    #[must_use]
+    pub fn log(&self) -> Option<&LogPosition> {
+        match self {
+            Self::Log(p) => Some(p),
+            Self::Source(_) => None,
+        }
+    }
+}
+
+/// A captured source's position: a small token that moves with every batch, and notes that change rarely
+/// (the snapshot's progress of one table, say).
+///
+/// In a batch, `notes` holds only what changed since the batch before (`None` deletes a note). What a writer's `resume`
+/// gives back holds all notes that are alive. Notes are stored each under a key of its own, so a source with 10,000 tables
+/// does not write 10,000 entries at each commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourcePosition {
+    /// Text that only the issuer reads; JSON by custom. At most a few KiB.
+    pub token: String,
+    /// Name to text; `None` deletes.
+    pub notes: BTreeMap<String, Option<String>>,
+}
+
+/// What a sink has consumed of the log: one entry for each partition concerned. In a batch, the partitions that moved;
+/// in what `resume` gives back, all that are stored.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LogPosition {
+    /// In no order of meaning; at most one entry for a (topic, partition).
+    pub offsets: Vec<LogOffset>,
+}
+
+/// The next offset to read in one partition. Offsets are not identities: the topic's id and the leader's epoch go with them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogOffset {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The topic's id: another one under the same name is another topic. Nil where the broker tells none.
+    pub topic_id: Uuid,
+    /// The partition.
+    pub partition: i32,
+    /// The next offset to read.
+    pub offset: i64,
+    /// The leader's epoch when the last record was read; -1 where unknown.
+    pub leader_epoch: i32,
+}

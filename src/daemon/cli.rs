@@ -1,0 +1,236 @@
+//! The command line.
+
+use super::output::Format;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Streams the changes of MySQL and MariaDB into Kafka topics (its own or a cluster's) and from there into Postgres.
+#[derive(Debug, Parser)]
+#[command(name = "caudal", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 done, 1 found something wrong, 2 used wrongly.
+
+Start here:
+  caudal init --source mysql://cdc:secret@db:3306/shop --sink postgres://app@pg/dash --write caudal.yaml
+  caudal check
+  caudal run")]
+pub(crate) struct Cli {
+    /// The configuration.
+    #[arg(
+        long,
+        short,
+        global = true,
+        env = "CAUDAL_CONFIG",
+        default_value = "caudal.yaml",
+        value_name = "FILE"
+    )]
+    pub(crate) config: PathBuf,
+
+    /// What to print: text for people, JSON for scripts.
+    #[arg(long, short, global = true, value_enum, default_value_t)]
+    pub(crate) output: Format,
+
+    /// How log lines look (on stderr). What is logged is chosen by RUST_LOG: `RUST_LOG=debug`.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "CAUDAL_LOG_FORMAT",
+        value_name = "FORMAT"
+    )]
+    pub(crate) log_format: LogFormat,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the daemon: captures, the embedded log if no brokers are configured, sinks, HTTP.
+    #[command(
+        after_help = "SIGTERM or Ctrl-C ends the batch in flight, stores the positions and exits with 0 within 10 s.
+
+Examples:
+  caudal run
+  caudal run --config /etc/caudal/shop.yaml --log-format json
+  RUST_LOG=info,caudal_mysql=debug caudal run"
+    )]
+    Run,
+
+    /// Write a commented configuration from a live database.
+    Init(InitArguments),
+
+    /// Check the configuration, then reachability, privileges and settings; each finding with its fix.
+    Check(CheckArguments),
+
+    /// Show where every pipeline of the running daemon stands.
+    #[command(after_help = "Exits with 1 when the daemon is not running or a pipeline is not.
+
+Examples:
+  caudal status
+  caudal status --output json | jq '.pipelines[] | {name, state, freshness_seconds}'")]
+    Status,
+
+    /// Print events as they arrive in the log.
+    Tap(TapArguments),
+
+    /// Print the JSON Schema of the configuration.
+    Schema(SchemaArguments),
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The password never gets into the configuration: it is replaced by ${env:…}, and the first lines say what to export.
+
+Examples:
+  caudal init --source mysql://cdc:secret@db:3306/shop
+  caudal init --source mysql://cdc:secret@db:3306/shop --sink postgres://app:pw@pg/dash --write caudal.yaml"
+)]
+pub(crate) struct InitArguments {
+    /// The database to capture, as a URL.
+    #[arg(long, value_name = "URL", env = "CAUDAL_SOURCE_URL", hide_env_values = true)]
+    pub(crate) source: String,
+
+    /// The database to fill, as a URL.
+    #[arg(long, value_name = "URL", env = "CAUDAL_SINK_URL", hide_env_values = true)]
+    pub(crate) sink: Option<String>,
+
+    /// First part of the topics' names; by default the source's database.
+    #[arg(long)]
+    pub(crate) prefix: Option<String>,
+
+    /// Write to this file, which must not exist yet, instead of stdout.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exits with 1 if anything would stop `run` or lose something; warnings alone exit with 0.
+
+Examples:
+  caudal check
+  caudal check --offline
+  caudal check --output json | jq '.findings[] | select(.severity != \"ok\")'"
+)]
+pub(crate) struct CheckArguments {
+    /// Only the configuration itself: connect to nothing.
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Topics may end in `*`. Without topics, all data topics of the prefix.
+
+Examples:
+  caudal tap
+  caudal tap shop.shop.orders --from-beginning --limit 10
+  caudal tap 'shop.shop.*' --output json | jq .value.after")]
+pub(crate) struct TapArguments {
+    /// Topics to listen to.
+    #[arg(value_name = "TOPIC")]
+    pub(crate) topics: Vec<String>,
+
+    /// What the topics hold already, too.
+    #[arg(long)]
+    pub(crate) from_beginning: bool,
+
+    /// Stop after so many events.
+    #[arg(long, short = 'n', value_name = "EVENTS")]
+    pub(crate) limit: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  caudal schema config > caudal.schema.json
+  caudal schema config --markdown > configuration.md")]
+pub(crate) struct SchemaArguments {
+    /// What to describe.
+    #[arg(value_enum)]
+    pub(crate) what: SchemaOf,
+
+    /// As a reference page instead.
+    #[arg(long)]
+    pub(crate) markdown: bool,
+}
+
+/// What has a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SchemaOf {
+    /// The configuration file.
+    Config,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    fn parsed(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_of_the_examples_parses_and_has_its_defaults() {
+        let cli = parsed("caudal run").unwrap();
+        assert!(matches!(cli.command, Command::Run));
+        assert_eq!((cli.output, cli.log_format), (Format::Text, LogFormat::Text));
+
+        let cli = parsed("caudal check --offline --config x.yaml --output json").unwrap();
+        assert!(matches!(cli.command, Command::Check(CheckArguments { offline: true })));
+        assert_eq!((cli.config.to_str(), cli.output), (Some("x.yaml"), Format::Json));
+
+        let cli = parsed("caudal --config x.yaml init --source mysql://h/d --sink postgres://h/d --write f")
+            .unwrap();
+        let Command::Init(init) = cli.command else { panic!("init") };
+        assert_eq!((init.source.as_str(), init.sink.as_deref()), ("mysql://h/d", Some("postgres://h/d")));
+
+        let Command::Tap(tap) = parsed("caudal tap a b --from-beginning -n 5").unwrap().command else {
+            panic!("tap")
+        };
+        assert_eq!((tap.topics.len(), tap.from_beginning, tap.limit), (2, true, Some(5)));
+        assert!(matches!(parsed("caudal status").unwrap().command, Command::Status));
+        assert!(matches!(parsed("caudal schema config").unwrap().command, Command::Schema(_)));
+    }
+
+    #[test]
+    fn wrong_use_is_refused_by_the_parser_whose_exit_code_is_2() {
+        for (line, kind) in [
+            ("caudal", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
+            ("caudal rum", ErrorKind::InvalidSubcommand),
+            ("caudal init", ErrorKind::MissingRequiredArgument),
+            ("caudal check --ofline", ErrorKind::UnknownArgument),
+            ("caudal tap -n many", ErrorKind::ValueValidation),
+            ("caudal run --output yaml", ErrorKind::InvalidValue),
+        ] {
+            let error = parsed(line).unwrap_err();
+            assert_eq!(error.kind(), kind, "{line}");
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_verb_has_help_with_an_example() {
+        for verb in Cli::command().get_subcommands_mut() {
+            let help = verb.render_help().to_string();
+            assert!(help.contains("Example"), "{help}");
+            assert!(help.contains(&format!("caudal {}", verb.get_name())), "{help}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! From a resolved configuration to pipelines: one per source (source → log), one per sink (log → sink).
+
+use super::registry::Kafka;
+use caudal_control::config::{Consistency, OnReject, Resolved, SinkEntry, SourceEntry};
+use caudal_core::Result;
+use caudal_engine::{Limits, OnReject as Policy, Pipeline};
+use caudal_kafka::{CaptureOptions, Log, ReadOptions};
+use std::sync::Arc;
+
+/// The log that a configuration means; `served` is where the daemon serves its own, if it does.
+pub(crate) fn log(resolved: &Resolved<Kafka>, served: Option<std::net::SocketAddr>) -> Result<Log> {
+    let mut kafka = resolved.kafka.clone();
+    if let Some(address) = served {
+        let embedded = Kafka::embedded(address.to_string());
+        (kafka.brokers, kafka.pace) = (embedded.brokers, embedded.pace);
+    }
+    Log::new(kafka, &resolved.prefix)
+}
+
+/// Captures first, then sinks, in the order of the file.
+pub(crate) fn pipelines(resolved: &Resolved<Kafka>, log: &Log) -> Vec<Pipeline> {
+    let captures = resolved.sources.iter().map(|entry| capture(entry, log));
+    let sinks = resolved.sinks.iter().map(|entry| sink(entry, log));
+    captures.chain(sinks).collect()
+}
+
+fn capture(entry: &SourceEntry, log: &Log) -> Pipeline {
+    let options = CaptureOptions { connector: entry.kind.to_owned(), ..CaptureOptions::default() };
+    Pipeline {
+        name: format!("capture/{}", entry.name),
+        source: Arc::clone(&entry.source),
+        transforms: Vec::new(),
+        sink: log.capture_sink(&entry.name, options),
+        dead_letters: None,
+        on_reject: Policy::Park,
+        limits: Limits::default(),
+    }
+}
+
+fn sink(entry: &SinkEntry, log: &Log) -> Pipeline {
+    let consistency = match entry.consistency {
+        Consistency::Transaction => caudal_kafka::Consistency::Transaction,
+        Consistency::Key => caudal_kafka::Consistency::Key,
+    };
+    let source = log.sink_source(&entry.name, entry.from.clone(), consistency, ReadOptions::default());
+    Pipeline {
+        name: format!("sink/{}", entry.name),
+        source,
+        transforms: Vec::new(),
+        sink: Arc::clone(&entry.sink),
+        dead_letters: Some(log.dead_letters(&entry.name)),
+        on_reject: match entry.on_reject {
+            OnReject::Park => Policy::Park,
+            OnReject::DeadLetter => Policy::DeadLetter,
+        },
+        limits: Limits::default(),
+    }
+}

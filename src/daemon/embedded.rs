@@ -1,0 +1,48 @@
+//! The embedded log, as the daemon starts and stops it.
+
+use caudal_control::config::{LogSettings, Problem};
+use std::path::Path;
+
+/// Serves the log from `data_dir/log`.
+///
+/// # Errors
+/// With the field of the configuration: the port is in use, the folder locked or not writable, a file damaged.
+pub(crate) async fn start(settings: &LogSettings, data_dir: &Path) -> Result<caudal_log::Log, Problem> {
+    let config = caudal_log::Config {
+        listen: settings.listen,
+        data_dir: data_dir.join("log"),
+        allow_remote: settings.allow_remote,
+        segment_bytes: settings.segment_bytes,
+        ..caudal_log::Config::default()
+    };
+    caudal_log::Log::start(config).await.map_err(|error| problem(&error.to_string()))
+}
+
+/// The log names its own settings: they are found elsewhere in the configuration.
+fn problem(text: &str) -> Problem {
+    let (field, rest) = match text.split_once(": ") {
+        Some(("listen", rest)) => ("log.listen", rest),
+        Some(("data_dir", rest)) => ("data_dir", rest),
+        _ => ("log", text),
+    };
+    match rest.split_once(". ") {
+        Some((cause, fix)) => Problem::new(field, cause).fix(fix),
+        None => Problem::new(field, rest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stops_the_log_is_told_by_the_fields_of_the_configuration() {
+        let told = |text| problem(text).to_string();
+        assert_eq!(
+            told("listen: port 9092 of 127.0.0.1 is already in use. Choose another one"),
+            "log.listen: port 9092 of 127.0.0.1 is already in use\n  fix: Choose another one"
+        );
+        assert_eq!(told("data_dir: /x is locked"), "data_dir: /x is locked");
+        assert_eq!(told("unheard of"), "log: unheard of");
+    }
+}

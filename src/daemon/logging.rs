@@ -1,0 +1,16 @@
+//! Log lines, on stderr.
+
+use super::cli::LogFormat;
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging. RUST_LOG decides what; without it the daemon logs from `info` up, other verbs from `warn` up.
+pub(crate) fn start(format: LogFormat, daemon: bool) {
+    let level = if daemon { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Text => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
+    }
+}

@@ -1,0 +1,50 @@
+//! The daemon and its command line: the composition root. Only here do the connectors, the engine, the log and the API meet.
+
+mod check;
+mod cli;
+mod compose;
+mod embedded;
+mod exit;
+mod init;
+mod logging;
+mod output;
+mod registry;
+mod run;
+mod schema;
+mod signals;
+mod status;
+mod tap;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use exit::Failure;
+use std::process::ExitCode;
+
+/// Parses, runs the verb, and turns its end into an exit code: 0 done, 1 found something wrong, 2 used wrongly.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::start(cli.log_format, matches!(cli.command, Command::Run));
+    // Fails only if a provider is there already: the same one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::new(format!("cannot start threads: {error}")).print(cli.output),
+    };
+    let ended = runtime.block_on(dispatch(&cli));
+    runtime.shutdown_background();
+    match ended {
+        Ok(code) => code,
+        Err(failure) => failure.print(cli.output),
+    }
+}
+
+async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
+    match &cli.command {
+        Command::Run => run::run(cli).await,
+        Command::Init(arguments) => init::init(cli, arguments).await,
+        Command::Check(arguments) => check::check(cli, arguments).await,
+        Command::Status => status::status(cli).await,
+        Command::Tap(arguments) => tap::tap(cli, arguments).await,
+        Command::Schema(arguments) => schema::schema(arguments),
+    }
+}

@@ -1,0 +1,23 @@
+//! The connectors of this binary: one line each.
+
+use caudal_control::registry::Registry;
+use caudal_core::Result;
+
+/// How the log is configured.
+pub(crate) type Kafka = caudal_kafka::Config;
+
+/// What a configuration may name.
+pub(crate) fn registry() -> Registry<Kafka> {
+    Registry::new(usable)
+        .source("mysql", &["mysql", "mariadb"], caudal_mysql::source)
+        .sink("postgres", &["postgres", "postgresql"], caudal_postgres::sink)
+}
+
+/// Without brokers the daemon serves the log itself: then all but the address can be checked.
+fn usable(kafka: &Kafka) -> Result<()> {
+    let mut kafka = kafka.clone();
+    if kafka.brokers.is_empty() {
+        kafka.brokers = Kafka::embedded("127.0.0.1:9092").brokers;
+    }
+    kafka.resolve("kafka").map(drop)
+}

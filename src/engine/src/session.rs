@@ -1,0 +1,233 @@
+//! One run of the loop, from opening both ends to the first error or the signal to stop.
+//!
+//! Three stages work at once, each on a batch of its own, joined by bounded queues that keep the order:
+//! *read and transform* ∥ *prepare* (encode, on a blocking thread) ∥ *write and commit*.
+//!
+//! Why nothing is lost: a position is durable only through `commit`, with the data it stands for; a stage that ends early takes
+//! only batches with it that were never committed, and the next session reads them again from the stored position. An error of
+//! the reader travels in the queue behind the batches read before it, so those are still committed.
+
+use crate::pipeline::{OnReject, Pipeline, Transform};
+use crate::shutdown::Shutdown;
+use crate::status::{State, StatusHandle};
+use caudal_core::{Batch, Error, Outcome, Position, Prepare, Reader, Result, Writer};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+type Item = Result<Batch>;
+
+/// Runs until an error, or until `shutdown` (then `Ok`). Dropping the future cancels it without loss.
+pub(crate) async fn run(pipeline: &Pipeline, status: &StatusHandle, shutdown: &Shutdown) -> Result<()> {
+    let (reader, writer) = tokio::select! {
+        ends = open(pipeline, status) => ends?,
+        () = shutdown.wait() => return Ok(()),
+    };
+    status.enter(State::Running);
+    let (read_out, read_in) = mpsc::channel(pipeline.limits.queue);
+    let (prepared_out, prepared_in) = mpsc::channel(pipeline.limits.queue);
+    let (durable, committed) = watch::channel(None);
+    let mut stages = JoinSet::new();
+    stages.spawn(read(reader, pipeline.transforms.clone(), read_out, committed));
+    stages.spawn(prepare(writer.prepare(), read_in, prepared_out));
+    let mut end =
+        WriteEnd { pipeline, status, writer, input: prepared_in, durable, pending: Pending::default() };
+    end.run(shutdown).await
+}
+
+async fn open(pipeline: &Pipeline, status: &StatusHandle) -> Result<(Box<dyn Reader>, Box<dyn Writer>)> {
+    status.enter(State::Waiting);
+    pipeline.source.claim().await?;
+    pipeline.sink.claim().await?;
+    status.enter(State::Starting);
+    let mut writer = pipeline.sink.open().await?;
+    let from = writer.resume().await?;
+    let reader = pipeline.source.open(from).await?;
+    Ok((reader, writer))
+}
+
+async fn read(
+    mut reader: Box<dyn Reader>,
+    transforms: Vec<Arc<dyn Transform>>,
+    out: mpsc::Sender<Item>,
+    mut committed: watch::Receiver<Option<Position>>,
+) {
+    loop {
+        let item = next(reader.as_mut(), &transforms, &mut committed).await;
+        let failed = item.is_err();
+        if out.send(item).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+async fn next(
+    reader: &mut dyn Reader,
+    transforms: &[Arc<dyn Transform>],
+    committed: &mut watch::Receiver<Option<Position>>,
+) -> Item {
+    let durable =
+        if committed.has_changed().unwrap_or(false) { committed.borrow_and_update().clone() } else { None };
+    if let Some(position) = durable {
+        reader.commit(&position).await?;
+    }
+    let mut batch = reader.next().await?;
+    for transform in transforms {
+        transform.apply(&mut batch)?;
+    }
+    Ok(batch)
+}
+
+async fn prepare(
+    prepare: Option<Arc<dyn Prepare>>,
+    mut input: mpsc::Receiver<Item>,
+    out: mpsc::Sender<Item>,
+) {
+    while let Some(item) = input.recv().await {
+        let item = match (item, &prepare) {
+            (Ok(batch), Some(prepare)) => prepare_one(Arc::clone(prepare), batch).await,
+            (item, _) => item,
+        };
+        let failed = item.is_err();
+        if out.send(item).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+async fn prepare_one(prepare: Arc<dyn Prepare>, mut batch: Batch) -> Item {
+    let work = move || prepare.prepare(&mut batch).map(|()| batch);
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(Error::bug("prepare a batch").because(e)))
+}
+
+/// What the writer has accepted since the last commit.
+#[derive(Default)]
+struct Pending {
+    batches: usize,
+    bytes: usize,
+    events: usize,
+    since: Option<Instant>,
+    /// Whether the last batch ends where a commit may fall.
+    whole: bool,
+    watermark_us: Option<i64>,
+}
+
+struct WriteEnd<'a> {
+    pipeline: &'a Pipeline,
+    status: &'a StatusHandle,
+    writer: Box<dyn Writer>,
+    input: mpsc::Receiver<Item>,
+    durable: watch::Sender<Option<Position>>,
+    pending: Pending,
+}
+
+impl WriteEnd<'_> {
+    async fn run(&mut self, shutdown: &Shutdown) -> Result<()> {
+        loop {
+            let item = tokio::select! {
+                biased;
+                () = shutdown.wait() => return Ok(()),
+                item = self.input.recv() => item,
+            };
+            let mut failure = self.take(item).await?;
+            while failure.is_none() && !self.is_due() {
+                match self.input.try_recv() {
+                    Ok(item) => failure = self.take(Some(item)).await?,
+                    Err(_) => break,
+                }
+            }
+            if self.may_commit() {
+                self.commit().await?;
+            }
+            if let Some(error) = failure {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Writes a batch; an error that came down the queue is given back, for what was accepted before it is still good.
+    async fn take(&mut self, item: Option<Item>) -> Result<Option<Error>> {
+        match item {
+            Some(Ok(batch)) => self.write(batch).await.map(|()| None),
+            Some(Err(error)) => Ok(Some(error)),
+            None => Ok(Some(Error::bug("a stage of the pipeline ended without an error (it panicked)"))),
+        }
+    }
+
+    async fn write(&mut self, mut batch: Batch) -> Result<()> {
+        let (events, bytes) = (batch.events.len(), batch.size());
+        let outcome = self.writer.write(&mut batch).await?;
+        reject(self.pipeline, self.status, &batch, outcome).await?;
+        let pending = &mut self.pending;
+        pending.batches += 1;
+        pending.bytes += bytes;
+        pending.events += events;
+        pending.since.get_or_insert_with(Instant::now);
+        pending.whole = batch.boundary.as_ref().is_some_and(|b| b.events as usize == events);
+        if let Some(boundary) = &batch.boundary {
+            pending.watermark_us = Some(boundary.ts_us);
+        }
+        let metrics = self.status.metrics();
+        metrics.events.fetch_add(events as u64, Relaxed);
+        metrics.bytes.fetch_add(bytes as u64, Relaxed);
+        metrics.batches.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    fn is_due(&self) -> bool {
+        let (pending, limits) = (&self.pending, &self.pipeline.limits);
+        self.may_commit()
+            && (pending.bytes >= limits.commit_bytes
+                || pending.events >= limits.commit_events
+                || pending.since.is_some_and(|since| since.elapsed() >= limits.commit_after))
+    }
+
+    fn may_commit(&self) -> bool {
+        self.pending.batches > 0 && (self.pending.whole || !self.pipeline.sink.whole_transactions())
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        let started = Instant::now();
+        let position = self.writer.commit().await?;
+        let metrics = self.status.metrics();
+        metrics.committed(started.elapsed());
+        if let Some(watermark) = std::mem::take(&mut self.pending).watermark_us {
+            metrics.watermark_us.fetch_max(watermark, Relaxed);
+        }
+        self.status.committed(position.clone());
+        self.durable.send_replace(Some(position));
+        Ok(())
+    }
+}
+
+async fn reject(pipeline: &Pipeline, status: &StatusHandle, batch: &Batch, outcome: Outcome) -> Result<()> {
+    let count = outcome.rejected.len() + batch.undecodable.len();
+    if count == 0 {
+        return Ok(());
+    }
+    status.metrics().rejected.fetch_add(count as u64, Relaxed);
+    match (pipeline.on_reject, &pipeline.dead_letters) {
+        (OnReject::DeadLetter, Some(dead_letters)) => dead_letters.put(batch, &outcome.rejected, 1).await,
+        _ => {
+            let message =
+                format!("{count} event(s) cannot be taken, the first: {}", first_of(batch, &outcome));
+            Err(Error::data(message).hint(
+                "mend the target or the row; or set on_reject: dead_letter to set such rows aside and go on",
+            ))
+        }
+    }
+}
+
+/// Names the first event that cannot be taken, and why.
+fn first_of(batch: &Batch, outcome: &Outcome) -> String {
+    if let Some(rejected) = outcome.rejected.first() {
+        let table = batch.events.get(rejected.event as usize).map(|e| batch.table(e).id.to_string());
+        return format!("a row of {}: {}", table.unwrap_or_default(), rejected.cause);
+    }
+    let undecodable = batch.undecodable.first();
+    undecodable.map_or_else(String::new, |u| {
+        format!("{} [{}] offset {}: {}", u.raw.topic, u.raw.partition, u.raw.offset, u.cause)
+    })
+}

@@ -1,0 +1,9 @@
+//! The integration tests: one binary, real servers. Each module is a subject, each test a behaviour.
+
+// A test that can't go on says so by panicking.
+#![allow(clippy::unwrap_used)]
+
+mod consistency;
+mod crash;
+mod kit;
+mod types;
