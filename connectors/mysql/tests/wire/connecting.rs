@@ -18,7 +18,7 @@ fn tls(mode: TlsMode) -> TlsOptions {
 
 /// The server's certificates, where it tells their place and this machine has them.
 async fn authority(server: &mut Server) -> Option<std::path::PathBuf> {
-    let ca = server.sql.scalar("SELECT @@ssl_ca").await.ok()??;
+    let ca = server.sql.scalar("SELECT @@ssl_ca").await.ok()?.unwrap_or_default();
     let cert = server.sql.scalar("SELECT @@ssl_cert").await.ok()??;
     let data = server.sql.scalar("SELECT @@datadir").await.ok()??;
     let name = if ca.is_empty() { cert } else { ca };
