@@ -407,3 +407,7 @@ mod tests;
 #[cfg(test)]
 #[path = "recorded_tests.rs"]
 mod recorded;
+
+#[cfg(test)]
+#[path = "differential_tests.rs"]
+mod differential;

@@ -17,7 +17,9 @@ use std::io::Write;
 pub(super) use patch::write_patched;
 
 /// What a document's text is longer than its bytes, at most: an escaped control character takes six for one.
-pub(super) const GROWTH: usize = 8;
+const GROWTH: usize = 8;
+/// And no document has more text than this.
+const MOST_TEXT: usize = 1 << 30;
 /// For documents of a few bytes.
 const SLACK: usize = 64;
 /// The server refuses deeper ones.
@@ -46,8 +48,12 @@ const FIELD_DECIMAL: u8 = 246;
 
 /// Appends a document's text.
 pub(super) fn write(document: &[u8], out: &mut Vec<u8>) -> Read<()> {
-    let limit = out.len() + document.len() * GROWTH + SLACK;
+    let limit = out.len() + most_text(document.len());
     Printer { out, limit }.value(Value::document(document)?, 0)
+}
+
+fn most_text(bytes: usize) -> usize {
+    (bytes * GROWTH + SLACK).min(MOST_TEXT)
 }
 
 /// A value: its type and the bytes from where it begins.

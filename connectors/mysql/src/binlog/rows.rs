@@ -19,10 +19,9 @@ pub const NO_IMAGE: u32 = caudal_core::batch::NO_ROW;
 /// Bodies up to this are copied into the arena; see [`RowDecoder::decode`].
 const COPIED_BYTES: usize = 32 * 1024;
 const MOST_PLANS: usize = 4096;
-/// Slices have offsets of 32 bits.
-const MOST_ARENA_BYTES: usize = u32::MAX as usize;
-/// What converted bytes grow by at most, JSON's escapes being the worst.
-const GROWTH: usize = json::GROWTH;
+/// Slices have offsets of 32 bits. What stands in a byte of an event can be a long label, so this is watched cell by cell; the
+/// rest of the 4 GiB is room for the one cell that is being written.
+const MOST_ARENA_BYTES: usize = 2 << 30;
 
 /// Where the images of one row lie in `BatchBuilder::cells`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +67,6 @@ impl RowDecoder {
         let plan = self.plan(rows, schema).map_err(|d| {
             named(d).hint("the table's shape at this position is not known: read the table again")
         })?;
-        if out.arena().len() + rows.body.len() * GROWTH + COPIED_BYTES > MOST_ARENA_BYTES {
-            return Err(named(Damage::of("the batch is too large to hold this event")));
-        }
         let home = settle(rows, out);
         let mut images = Images::open(rows, &plan, home).map_err(named)?;
         let mut row = 0;
@@ -210,7 +206,7 @@ impl<'a> Images<'a> {
                 self.keep_document(step)?;
             }
             let cell = if null { Cell::Null } else { step.cell(&mut self.rest, self.home, out)? };
-            out.cells.push(cell);
+            push(cell, out)?;
         }
         Ok(first)
     }
@@ -245,7 +241,7 @@ impl<'a> Images<'a> {
                 }
                 step => step.cell(&mut self.rest, self.home, out)?,
             };
-            out.cells.push(cell);
+            push(cell, out)?;
         }
         Ok(first)
     }
@@ -274,6 +270,16 @@ impl<'a> Images<'a> {
             Some(column) => d.of_column(&column.name),
             None => d,
         }
+    }
+}
+
+#[inline]
+fn push(cell: Cell, out: &mut BatchBuilder) -> Read<()> {
+    out.cells.push(cell);
+    if out.arena().len() > MOST_ARENA_BYTES {
+        damage("the batch is too large to hold this row")
+    } else {
+        Ok(())
     }
 }
 

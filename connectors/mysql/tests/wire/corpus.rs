@@ -1,6 +1,6 @@
 //! Every column type of both families with its edge values, as SQL.
 
-use caudal_mysql::connection::Family;
+use caudal_mysql::connection::{Family, ServerVersion};
 
 /// A column's type and values for it.
 pub(crate) type Sample = (&'static str, Vec<String>);
@@ -9,10 +9,13 @@ fn sample(ty: &'static str, values: &[&str]) -> Sample {
     (ty, values.iter().map(|v| (*v).to_owned()).collect())
 }
 
-pub(crate) fn of(family: Family) -> Vec<Sample> {
+pub(crate) fn of(version: &ServerVersion) -> Vec<Sample> {
     let mut all = both();
-    match family {
-        Family::MySql => all.extend(mysql()),
+    match version.family {
+        Family::MySql => {
+            let since_9 = |ty: &str| ty.starts_with("VECTOR");
+            all.extend(mysql().into_iter().filter(|(ty, _)| version.number >= (9, 0, 0) || !since_9(ty)));
+        }
         Family::MariaDb => all.extend(mariadb()),
     }
     all
@@ -100,8 +103,6 @@ fn both() -> Vec<Sample> {
 
 #[rustfmt::skip]
 fn mysql() -> Vec<Sample> {
-    let wide = "ENUM('v0'";
-    let _ = wide;
     vec![
         sample("VARCHAR(20) CHARACTER SET gb18030", &["'你好😀'"]),
         sample("JSON", &["'null'", "'{}'", "'[]'", "'{\"b\": [1, 2.5, \"x\", null, true], \"a\": {\"c\": -1}}'", "'\"ü€😀\\\\n\"'", "'18446744073709551615'", "'-9223372036854775808'", "'1e300'", "CAST(CAST(1.50 AS DECIMAL(10,2)) AS JSON)", "JSON_OBJECT('d', CAST('2024-01-02' AS DATE), 't', CAST('-12:00:01.5' AS TIME(2)), 'dt', CAST('2024-01-02 03:04:05.123' AS DATETIME(3)), 'b', x'0102ff', 'bit', b'101')", "JSON_ARRAY(REPEAT('x', 70000), 1, 70000, 5000000000)"]),

@@ -3,7 +3,7 @@
 //! Each is an operation, a path, and for all but removals a value. Only what lies on a path is taken apart; the rest of the
 //! document stays as bytes.
 
-use super::{GROWTH, Printer, SLACK, Value};
+use super::{Printer, Value, most_text};
 use crate::binlog::cursor::{Cursor, Read, damage};
 use std::borrow::Cow;
 
@@ -25,7 +25,7 @@ pub(in crate::binlog) fn write_patched(document: &[u8], changes: &[u8], out: &mu
         };
         apply(&mut root, operation, &path.0, value)?;
     }
-    let limit = out.len() + (document.len() + changes.len()) * GROWTH + SLACK;
+    let limit = out.len() + most_text(document.len() + changes.len());
     root.print(&mut Printer { out, limit }, 0)
 }
 
