@@ -305,7 +305,6 @@ impl MySqlReader {
             let ts = if timestamp > 0 { tx.ts_us.max(i64::from(timestamp) * 1_000_000) } else { tx.ts_us };
             self.ts_us = self.ts_us.max(ts);
             self.boundary = Some(self.builder.events.len());
-            self.moved = true;
         }
         self.place.file = file.to_string();
         self.place.pos = end;
@@ -353,7 +352,6 @@ impl MySqlReader {
         self.place.file = file.to_string();
         self.place.pos = end;
         self.boundary = Some(self.builder.events.len());
-        self.moved = true;
         self.end_of_replay();
         Ok(())
     }
