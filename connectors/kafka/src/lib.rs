@@ -27,9 +27,7 @@ mod watermarks;
 mod writer;
 
 pub use config::Config;
-pub use encode::{
-    EncodeOptions, Encoder, NEW_KEY_HEADER, OLD_KEY_HEADER, TRUNCATE_HEADER, TRUNCATE_KEY, system_clock,
-};
+pub use encode::{NEW_KEY_HEADER, OLD_KEY_HEADER, TRUNCATE_HEADER, TRUNCATE_KEY, system_clock};
 pub use log::{CaptureOptions, Log};
 pub use reader::{Consistency, Freshness, LogSource, ReadOptions};
 pub use status::{PartitionStatus, SinkStatus, SourceStatus};

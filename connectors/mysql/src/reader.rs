@@ -15,7 +15,7 @@ pub(crate) mod clock;
 mod prepared;
 mod transaction;
 
-use crate::binlog::{BinlogStream, RowDecoder};
+use crate::binlog::{BinlogStream, Event, RowDecoder};
 use crate::client::Client;
 use crate::config::Resolved;
 use crate::connection::Family;
@@ -62,6 +62,8 @@ pub(crate) struct MySqlReader {
     boundary: Option<usize>,
     /// The place moved since the last batch.
     moved: bool,
+    /// An event that waits until a table's piece is handed on; the stream stands still meanwhile.
+    held: Option<Event>,
     out: VecDeque<Batch>,
 }
 
@@ -103,6 +105,7 @@ impl MySqlReader {
             moved: !notes.is_empty(),
             notes,
             boundary: None,
+            held: None,
             out: VecDeque::new(),
         }
     }
@@ -110,6 +113,12 @@ impl MySqlReader {
     /// One step: an event of the stream, a chunk, or a tick of the clock. The stream goes first, for its events are what
     /// everything else waits for; when it has none, what is there is handed on at once.
     async fn step(&mut self) -> Result<()> {
+        if self.snapshot.has_piece() && (self.tx.is_none() || self.held.is_some()) {
+            return self.piece_step().await;
+        }
+        if self.held.is_some() {
+            return self.held_step().await;
+        }
         let between = self.tx.is_none();
         let idle = between && !self.builder.is_empty();
         if between {
@@ -125,7 +134,7 @@ impl MySqlReader {
             () = sleep_until(wake), if between && wake.is_some() => {}
         }
         if self.builder.size() >= self.config.batch_bytes || self.builder.events.len() >= MAX_EVENTS {
-            self.flush();
+            self.close_full();
         }
         Ok(())
     }
@@ -152,6 +161,30 @@ impl MySqlReader {
         Ok(())
     }
 
+    /// Hands on rows of a table that is read in one piece.
+    async fn piece_step(&mut self) -> Result<()> {
+        self.flush_rows();
+        if let Some(emission) = self.snapshot.take_piece(self.config.batch_bytes).await? {
+            self.emit(emission);
+        }
+        Ok(())
+    }
+
+    /// An event waits: for the piece, if that is still being read.
+    async fn held_step(&mut self) -> Result<()> {
+        if self.snapshot.holds().is_some() {
+            tokio::select! {
+                finished = self.snapshot.finished() => finished?,
+                period = self.clock.next() => if period? { self.flush() },
+            }
+            return Ok(());
+        }
+        match self.held.take() {
+            Some(event) => self.event(event).await,
+            None => Ok(()),
+        }
+    }
+
     /// A chunk becomes a batch of its own; the engine may show what is delivered after it.
     fn emit(&mut self, emission: Emission) {
         let Emission { mut builder, notes } = emission;
@@ -163,14 +196,15 @@ impl MySqlReader {
             event.ts_us = self.ts_us;
             event.pos = self.place.pos;
         }
-        let boundary = Boundary {
+        let boundary = self.tx.is_none().then(|| Boundary {
             events: builder.events.len() as u32,
             position: self.token(Within::default()).position(self.family, BTreeMap::new()),
             ts_us: self.ts_us,
-        };
-        let position = self.position(Within::default());
+        });
+        let within = self.tx.as_mut().map_or_else(Within::default, Tx::delivered);
+        let position = self.position(within);
         self.moved = false;
-        self.out.push_back(builder.build(position, Some(boundary)));
+        self.out.push_back(builder.build(position, boundary));
         if self.snapshot.is_done() {
             tracing::info!(source = self.config.name, "snapshot: all tables done, streaming");
         }
@@ -191,6 +225,17 @@ impl MySqlReader {
         } else if period {
             self.boundary = Some(self.builder.events.len());
             self.flush();
+        }
+    }
+
+    /// Rows that were skipped or dropped fill the builder too, but make no batch.
+    fn close_full(&mut self) {
+        if !self.builder.is_empty() {
+            return self.flush();
+        }
+        self.builder = BatchBuilder::default();
+        if let Some(tx) = &mut self.tx {
+            tx.delivered();
         }
     }
 

@@ -32,7 +32,9 @@ pub(crate) mod chunk;
 pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod run;
+pub(crate) mod spool;
 pub(crate) mod visible;
+pub(crate) mod whole;
 pub(crate) mod window;
 
-pub(crate) use run::{Emission, Snapshot};
+pub(crate) use run::{Emission, Snapshot, Verdict};

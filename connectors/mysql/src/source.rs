@@ -85,7 +85,7 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlRea
     );
     let timeline = Timeline::new(config.selection.clone(), tables, notes.schemas.clone());
     let snapshot = match config.snapshot.mode {
-        SnapshotMode::Initial => Snapshot::new(Arc::clone(config), &timeline, &notes),
+        SnapshotMode::Initial => Snapshot::new(Arc::clone(config), &timeline, &notes)?,
         SnapshotMode::Never => Snapshot::none(Arc::clone(config)),
     };
     if !snapshot.is_done() {

@@ -39,7 +39,7 @@ pub(crate) struct Answer {
 
 /// What becomes of a request.
 pub(crate) enum Reply {
-    Now(Answer),
+    Now(Box<Answer>),
     /// Later requests of the connection may be worked on meanwhile; the answer keeps its place.
     Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
     /// The client wants none.
@@ -49,6 +49,12 @@ pub(crate) enum Reply {
 impl From<ResponseKind> for Answer {
     fn from(body: ResponseKind) -> Answer {
         Answer { body, _budget: None }
+    }
+}
+
+impl From<ResponseKind> for Reply {
+    fn from(body: ResponseKind) -> Reply {
+        Reply::Now(Box::new(body.into()))
     }
 }
 
@@ -68,7 +74,7 @@ pub(crate) async fn handle(
     use ResponseKind as R;
     let body = match request {
         Q::Produce(r) => return Ok(produce::produce(node, r).await),
-        Q::Fetch(r) => return Ok(Reply::Now(fetch::fetch(node, r, version).await)),
+        Q::Fetch(r) => return Ok(Reply::Now(Box::new(fetch::fetch(node, r, version).await))),
         Q::ApiVersions(_) => R::ApiVersions(versions::offered(None)),
         Q::Metadata(r) => R::Metadata(metadata::metadata(node, r, version).await),
         Q::DescribeCluster(_) => R::DescribeCluster(metadata::describe_cluster(node)),
@@ -105,7 +111,7 @@ pub(crate) async fn handle(
         Q::DescribeTransactions(r) => R::DescribeTransactions(inspect::describe_transactions(node, &r)),
         _ => return Err(NotServed),
     };
-    Ok(Reply::Now(body.into()))
+    Ok(Reply::from(body))
 }
 
 /// A protocol string.
@@ -130,6 +136,3 @@ fn code<T>(result: &Result<T, ResponseError>) -> i16 {
 fn code_of(error: Option<ResponseError>) -> i16 {
     error.map_or(0, |e| e.code())
 }
-
-#[cfg(test)]
-mod tests {}

@@ -9,9 +9,10 @@ mod header;
 mod marker;
 mod records;
 
+pub(crate) use codec::pack;
 pub(crate) use header::{BatchHeader, HEADER_BYTES, patch, seal};
 pub(crate) use marker::{marker, marker_commits};
-pub(crate) use records::{RecordHead, Records, Visit};
+pub(crate) use records::{RecordHead, Records};
 
 #[cfg(test)]
 pub(crate) mod samples;

@@ -81,8 +81,7 @@ async fn read_requests(
             Request::Understood(request) => request,
             Request::NewerApiVersions { correlation_id } => {
                 let body = ResponseKind::ApiVersions(api::unsupported_version());
-                let reply = Reply::Now(body.into());
-                send(&queue, Outgoing { correlation_id, version: 0, reply }).await?;
+                send(&queue, Outgoing { correlation_id, version: 0, reply: body.into() }).await?;
                 continue;
             }
         };
@@ -108,7 +107,7 @@ async fn send_answers(
 ) -> Result<(), Closed> {
     while let Some(Outgoing { correlation_id, version, reply }) = outgoing.recv().await {
         let answer = match reply {
-            Reply::Now(answer) => answer,
+            Reply::Now(answer) => *answer,
             Reply::Later(answer) => answer.await,
             Reply::Nothing => continue,
         };

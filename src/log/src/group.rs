@@ -14,7 +14,6 @@ mod registry;
 mod sync;
 
 pub(crate) use join::{JoinOutcome, JoinRequest, Joined};
-pub(crate) use live::Liveness;
 pub(crate) use member::Member;
 pub(crate) use registry::Groups;
 pub(crate) use sync::{SyncOutcome, Synced};

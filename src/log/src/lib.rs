@@ -13,6 +13,8 @@ mod log;
 mod maintenance;
 mod node;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod topic_config;
 mod topics;
 

@@ -61,6 +61,11 @@ impl Log {
         self.address
     }
 
+    #[cfg(test)]
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
     /// Closes connections, makes everything durable, and lets go of the folder.
     pub async fn shutdown(mut self) {
         self.stop.send_replace(true);

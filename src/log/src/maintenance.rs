@@ -43,6 +43,11 @@ pub(crate) fn one_round(node: &Node) {
             {
                 tracing::error!(partition = %partition.id, %cause, "apply retention");
             }
+            if config.compacted
+                && let Err(cause) = partition.compact(config.compaction(node.config.compaction_buffer_bytes))
+            {
+                tracing::error!(partition = %partition.id, %cause, "compact");
+            }
             if let Err(cause) = partition.checkpoint() {
                 tracing::error!(partition = %partition.id, %cause, "write checkpoint");
             }

@@ -16,6 +16,7 @@
 
 mod append;
 mod checkpoint;
+mod compaction;
 mod index;
 mod lookup;
 mod partition;
@@ -29,15 +30,13 @@ mod trim;
 mod waiters;
 
 pub(crate) use append::{AppendError, Appended, TopicRules};
-pub(crate) use partition::{Bounds, KnownProducer, Partition, PartitionId};
+pub(crate) use compaction::CompactionRules;
+pub(crate) use partition::{KnownProducer, Partition, PartitionId};
 pub(crate) use read::Fetched;
 pub(crate) use sync::{Durability, Flusher, NotDurable};
 pub(crate) use transactions::Aborted;
 pub(crate) use trim::Retention;
-pub(crate) use waiters::{Wakeup, WatchGuard};
+pub(crate) use waiters::Wakeup;
 
 /// Leader epoch of every batch: there is one leader, and what it showed it never takes back.
 pub(crate) const LEADER_EPOCH: i32 = 0;
-
-#[cfg(test)]
-mod tests {}

@@ -1,6 +1,6 @@
 //! Settings of a topic: names and meanings as in Kafka, values checked when they are set.
 
-use crate::storage::{Retention, TopicRules};
+use crate::storage::{CompactionRules, Retention, TopicRules};
 use std::collections::BTreeMap;
 
 /// Settings as written, by name.
@@ -86,8 +86,9 @@ pub(crate) struct TopicConfig {
     pub(crate) compacted: bool,
     pub(crate) deleted: bool,
     pub(crate) retention: Retention,
-    pub(crate) min_compaction_lag_ms: i64,
-    pub(crate) delete_retention_ms: i64,
+    min_compaction_lag_ms: i64,
+    delete_retention_ms: i64,
+    dirty_share: f64,
     pub(crate) rules: TopicRules,
 }
 
@@ -118,8 +119,22 @@ impl TopicConfig {
             },
             min_compaction_lag_ms: number("min.compaction.lag.ms"),
             delete_retention_ms: number("delete.retention.ms"),
+            dirty_share: value(&settings, "min.cleanable.dirty.ratio").parse().unwrap_or(0.5),
             rules,
             settings,
+        }
+    }
+}
+
+impl TopicConfig {
+    /// What compaction is to keep, with that much memory.
+    pub(crate) fn compaction(&self, buffer_bytes: usize) -> CompactionRules {
+        CompactionRules {
+            min_lag_ms: self.min_compaction_lag_ms,
+            delete_retention_ms: self.delete_retention_ms,
+            segment_ms: self.retention.segment_ms,
+            dirty_share: self.dirty_share,
+            buffer_bytes,
         }
     }
 }

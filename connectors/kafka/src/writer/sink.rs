@@ -158,7 +158,7 @@ impl Writer for CaptureWriter {
             Some(Ok(encoded)) => *encoded,
             _ => self.encoder.encode(batch)?,
         };
-        let changes = ddl::records(batch, &self.options);
+        let changes = ddl::records(batch, &self.options)?;
         self.make_ready(&encoded, !changes.is_empty()).await?;
         self.accepted.push(Accepted { encoded, position, boundary: batch.boundary.clone(), ddl: changes });
         Ok(Outcome::default())

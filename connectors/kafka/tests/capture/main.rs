@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod crash;
 mod kit;
 
 use caudal_core::{Ddl, Fault, Op, Position, Severity, TableId};

@@ -7,6 +7,7 @@ use crate::canonical::{key_bytes, stable_hash};
 use crate::ddl::{self, Statement};
 use crate::gtid::Gtid;
 use crate::position::{Place, Within};
+use crate::snapshot::Verdict;
 use crate::snapshot::progress::{TableNote, schema_note, table_note};
 use crate::snapshot::window::Window;
 use caudal_core::batch::NO_ROW;
@@ -18,6 +19,9 @@ use std::sync::Arc;
 /// The transaction that is being delivered.
 pub(crate) struct Tx {
     begin: Box<Begin>,
+    /// Where it begins in the log.
+    file: Arc<str>,
+    pos: u64,
     server_id: u32,
     /// Its number in the current batch, once a row of it is in.
     index: Option<u32>,
@@ -45,8 +49,14 @@ impl Tx {
 impl MySqlReader {
     /// Takes one event of the stream.
     pub(super) async fn event(&mut self, event: Event) -> Result<()> {
+        if self.must_wait(&event) {
+            self.held = Some(event);
+            return Ok(());
+        }
         match event.kind {
-            EventKind::Begin(begin) => self.begin(begin, event.timestamp, event.server_id),
+            EventKind::Begin(begin) => {
+                self.begin(begin, &event.file, event.pos, event.timestamp, event.server_id);
+            }
             EventKind::Rows(rows) => self.rows(rows, event.pos).await?,
             EventKind::Query(query) => self.statement(&query, event.pos)?,
             EventKind::Commit => self.finish(&event.file, event.end_pos, event.timestamp).await?,
@@ -76,6 +86,18 @@ impl MySqlReader {
         Ok(())
     }
 
+    /// Events of a table whose piece is being read wait for it; so does what may concern it.
+    fn must_wait(&self, event: &Event) -> bool {
+        let Some(id) = self.snapshot.holds() else { return false };
+        match &event.kind {
+            EventKind::Rows(rows) => rows.table.table == id.table && rows.table.database == id.database,
+            EventKind::Query(query) => ddl::read(&query.statement, &query.database) != Statement::Other,
+            EventKind::XaCommit(_) => true,
+            EventKind::Commit => self.tx.as_ref().is_some_and(|tx| !tx.held.is_empty()),
+            _ => false,
+        }
+    }
+
     fn step_to(&mut self, file: &Arc<str>, pos: u64) {
         if self.tx.is_none() && !file.is_empty() && (*self.place.file != **file || self.place.pos != pos) {
             self.place.file = file.to_string();
@@ -83,7 +105,7 @@ impl MySqlReader {
         }
     }
 
-    fn begin(&mut self, begin: Box<Begin>, timestamp: u32, server_id: u32) {
+    fn begin(&mut self, begin: Box<Begin>, file: &Arc<str>, pos: u64, timestamp: u32, server_id: u32) {
         let replayed = match (&self.replayed, &begin.gtid) {
             (Some(place), Some(gtid)) => place.gtid.as_ref().is_some_and(|set| set.contains(gtid)),
             (Some(place), None) => place.reaches(&self.place.file, self.place.pos.saturating_add(1)),
@@ -92,6 +114,8 @@ impl MySqlReader {
         self.tx = Some(Tx {
             ts_us: commit_time(&begin, timestamp),
             begin,
+            file: Arc::clone(file),
+            pos,
             server_id,
             index: None,
             rows: 0,
@@ -127,11 +151,12 @@ impl MySqlReader {
         let Some(schema) = schema else { return Ok(()) };
         let Self { tx: Some(tx), builder, decoder, snapshot, skip, place, .. } = self else { return Ok(()) };
         let to = Delivery {
-            transaction: tx.number(place, builder),
+            transaction: tx.number(builder),
             ts_us: tx.ts_us,
             pos,
             before: tx.rows,
             skip: skip.rows,
+            verdict: snapshot.verdict(&schema.id, &tx.begin, &tx.file, tx.pos),
         };
         let done = append(rows, &schema, &to, builder, decoder, snapshot.window(&schema.id))?;
         (tx.rows, tx.key) = (done.rows, done.key.unwrap_or(tx.key));
@@ -212,7 +237,10 @@ impl MySqlReader {
         }
         let Some(schema) = self.timeline.known(id).map(|k| Arc::clone(&k.schema)) else { return };
         let Some(tx) = &mut self.tx else { return };
-        let transaction = tx.number(&self.place, &mut self.builder);
+        if self.snapshot.verdict(id, &tx.begin, &tx.file, tx.pos) == Verdict::Drop {
+            return;
+        }
+        let transaction = tx.number(&mut self.builder);
         let table = self.builder.table(&schema);
         self.builder.events.push(EventHead {
             table,
@@ -248,7 +276,7 @@ impl MySqlReader {
             return;
         }
         let Some(tx) = &mut self.tx else { return };
-        let transaction = tx.number(&self.place, &mut self.builder);
+        let transaction = tx.number(&mut self.builder);
         self.builder.ddl.push(Ddl {
             events: self.builder.events.len() as u32,
             statement: query.statement.clone(),
@@ -281,6 +309,7 @@ impl MySqlReader {
         }
         self.place.file = file.to_string();
         self.place.pos = end;
+        self.snapshot.passed(&self.place);
         self.end_of_replay();
         Ok(())
     }
@@ -356,12 +385,12 @@ impl MySqlReader {
 
 impl Tx {
     /// Its number in the batch.
-    fn number(&mut self, place: &Place, builder: &mut BatchBuilder) -> u32 {
+    fn number(&mut self, builder: &mut BatchBuilder) -> u32 {
         if let Some(index) = self.index {
             return index;
         }
         let gtid = self.begin.gtid.as_ref().map(|g| builder.copy(g.to_string().as_bytes()));
-        let file = Some(builder.copy(place.file.as_bytes()));
+        let file = Some(builder.copy(self.file.as_bytes()));
         let index = builder.transaction(Transaction {
             gtid,
             file,
@@ -397,6 +426,8 @@ struct Delivery {
     before: u64,
     /// How many of the transaction's rows were delivered already; 0: none.
     skip: u64,
+    /// Rows that are dropped count all the same.
+    verdict: Verdict,
 }
 
 /// What an event added to its transaction.
@@ -435,6 +466,9 @@ fn append(
         }
         if seen <= to.skip {
             skipped = (seen == to.skip).then_some(images);
+            return Ok(());
+        }
+        if to.verdict == Verdict::Drop {
             return Ok(());
         }
         out.events.push(EventHead {

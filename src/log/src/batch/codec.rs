@@ -1,6 +1,7 @@
 //! Decompression as a stream, so that a small block that unpacks to gigabytes costs time but never memory.
 
 use super::Malformed;
+use bytes::{BufMut, BytesMut};
 use std::io::{self, Cursor, Read};
 
 /// First bytes of snappy as Java clients frame it; blocks of (length i32, raw snappy) follow.
@@ -11,8 +12,7 @@ const MAX_SNAPPY_BYTES: usize = 64 << 20;
 
 /// A reader of the records of a batch, unpacked.
 ///
-/// Memory: the codec's window (zstd: at most 8 MiB by its own default limit is raised by none of the clients), for snappy
-/// one block of at most 64 MiB.
+/// Memory: the codec's window (at most 32 MiB, for zstd), for snappy one block of at most 64 MiB.
 pub(super) fn reader<'a>(codec: u8, block: &'a [u8]) -> Result<Box<dyn Read + 'a>, Malformed> {
     Ok(match codec {
         0 => Box::new(block),
@@ -28,6 +28,27 @@ fn zstd_reader(block: &[u8]) -> io::Result<impl Read> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(block)?;
     decoder.window_log_max(25)?;
     Ok(decoder)
+}
+
+/// Appends the records of a batch, packed with the codec.
+pub(crate) fn pack(codec: u8, records: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
+    use kafka_protocol::compression::{Compressor, Gzip, Lz4, Snappy, Zstd};
+    let mut packed = BytesMut::new();
+    let fill = |buffer: &mut BytesMut| {
+        buffer.put_slice(records);
+        Ok(())
+    };
+    let done = match codec {
+        0 => fill(&mut packed),
+        1 => Gzip::compress(&mut packed, fill),
+        2 => Snappy::compress(&mut packed, fill),
+        3 => Lz4::compress(&mut packed, fill),
+        4 => Zstd::compress(&mut packed, fill),
+        unknown => return Err(Malformed::UnknownCodec(unknown)),
+    };
+    done.map_err(|e| Malformed::Compression(io::Error::other(e.to_string())))?;
+    out.extend_from_slice(&packed);
+    Ok(())
 }
 
 /// Snappy, framed as Java clients do or raw as one block.

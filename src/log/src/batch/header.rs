@@ -98,9 +98,9 @@ impl BatchHeader {
         (self.attributes & CODEC) as u8
     }
 
-    /// Attributes of the same batch, uncompressed and outside of any transaction.
-    pub(crate) fn plain_attributes(&self) -> i16 {
-        self.attributes & !(CODEC | TRANSACTIONAL)
+    /// Attributes of the same batch outside of any transaction.
+    pub(crate) fn settled_attributes(&self) -> i16 {
+        self.attributes & !TRANSACTIONAL
     }
 
     /// Attributes that say that the broker stamped the time.

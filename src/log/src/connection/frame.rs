@@ -22,7 +22,7 @@ pub(super) struct Incoming {
 
 /// A decoded frame.
 pub(super) enum Request {
-    Understood(Understood),
+    Understood(Box<Understood>),
     /// The client asks for versions in a version that is not known.
     NewerApiVersions {
         correlation_id: i32,
@@ -99,10 +99,10 @@ pub(super) fn decode(mut frame: Bytes) -> Result<Request, Closed> {
     let header = RequestHeader::decode(&mut frame, api.request_header_version(version));
     let header = header.map_err(|e| malformed(&e))?;
     let body = RequestKind::decode(api, &mut frame, version).map_err(|e| malformed(&e))?;
-    Ok(Request::Understood(Understood {
+    Ok(Request::Understood(Box::new(Understood {
         correlation_id: header.correlation_id,
         version,
         client: header.client_id.map(|c| c.to_string()).unwrap_or_default(),
         body,
-    }))
+    })))
 }

@@ -19,6 +19,7 @@ struct State {
     durable: HashMap<PathBuf, u64>,
     /// Bytes that still fit on the disk.
     room: Option<usize>,
+    fail_writes_to: Option<String>,
     fail_sync_of: Option<String>,
     hold_sync_of: Option<String>,
     held: usize,
@@ -33,6 +34,11 @@ impl Faults {
     /// From now on only this many bytes can be written (`None`: no limit).
     pub(crate) fn room(&self, bytes: Option<usize>) {
         self.lock().room = bytes;
+    }
+
+    /// Every write to a path that contains the text fails half way (`None`: none fails).
+    pub(crate) fn fail_writes_to(&self, text: Option<&str>) {
+        self.lock().fail_writes_to = text.map(str::to_owned);
     }
 
     /// Every fsync of a path that contains the text fails (`None`: none fails).
@@ -93,7 +99,10 @@ impl Faults {
     pub(super) fn writing(&self, path: &Path, bytes: usize) -> Result<(), (usize, io::Error)> {
         let mut state = self.lock();
         state.alive().map_err(|e| (0, e))?;
-        let _ = path;
+        let text = path.to_string_lossy();
+        if state.fail_writes_to.as_ref().is_some_and(|failing| text.contains(failing.as_str())) {
+            return Err((bytes / 2, io::Error::from(io::ErrorKind::StorageFull)));
+        }
         match state.room {
             Some(room) if room < bytes => Err((room, io::Error::from(io::ErrorKind::StorageFull))),
             Some(room) => {

@@ -119,6 +119,7 @@ impl Partition {
         if log.state == LogState::Deleted {
             return Ok(None);
         }
+        log.make_ready(&self.disk, &self.dir, now_ms)?;
         let open_from = log.producers.get(producer_id).and_then(|p| p.open_from);
         if open_from.is_none_or(|first| first >= below) {
             return Ok(None);
@@ -139,6 +140,8 @@ impl Partition {
         append_time: i64,
     ) -> Result<Appended, AppendError> {
         let mut log = self.log();
+        // First of all: what a failed fsync took back is no duplicate.
+        log.make_ready(&self.disk, &self.dir, now_ms)?;
         if let Sequencing::Duplicate { base_offset, end_offset } = log.producers.judge(header)? {
             let durability = self.durability(&log, end_offset);
             return Ok(Appended { base_offset, log_start: log.start, append_time: -1, durability });
@@ -162,7 +165,6 @@ impl PartitionLog {
         rules: &TopicRules,
         now_ms: i64,
     ) -> Result<BatchHeader, AppendError> {
-        self.make_ready(disk, dir, now_ms)?;
         let active = self.active();
         if active.size > 0 && active.size + bytes.len() as u64 > rules.segment_bytes {
             self.roll(disk, dir)?;

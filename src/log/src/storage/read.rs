@@ -62,21 +62,24 @@ impl Partition {
     /// # Errors
     /// When a file can't be read.
     pub(crate) fn read(&self, offset: i64, committed: bool, max_bytes: usize) -> io::Result<Option<Fetched>> {
-        let (bounds, limit) = {
+        let (bounds, limit, mut aborted) = {
             let log = self.log();
             let bounds = log.bounds();
             if offset < bounds.start || offset > log.end {
                 return Ok(None);
             }
-            (bounds, if committed { bounds.stable } else { bounds.high })
+            let limit = if committed { bounds.stable } else { bounds.high };
+            // Taken before the file is read: compaction forgets those whose records it removed from the file's successor.
+            let aborted =
+                if committed { log.transactions.aborted_between(offset, limit) } else { Vec::new() };
+            (bounds, limit, aborted)
         };
         let mut fetched = Fetched { bounds, records: Bytes::new(), aborted: Vec::new() };
         if offset < limit && max_bytes > 0 {
             let (records, end) = self.read_batches(offset, limit, max_bytes)?;
             fetched.records = records;
-            if committed {
-                fetched.aborted = self.log().transactions.aborted_between(offset, end);
-            }
+            aborted.retain(|a| a.first_offset < end);
+            fetched.aborted = aborted;
         }
         Ok(Some(fetched))
     }

@@ -24,8 +24,8 @@ impl PartitionLog {
         let mut log = PartitionLog {
             segments: Vec::new(),
             start: checkpoint.start,
-            high: checkpoint.start,
-            end: checkpoint.start,
+            high: 0,
+            end: 0,
             producers: Producers::default(),
             transactions: Transactions::default(),
             hints: Default::default(),
@@ -35,6 +35,7 @@ impl PartitionLog {
             state: LogState::Ready,
         };
         let failed = |cause| Error::storage(format!("recover {}", dir.display()), cause);
+        remove_unfinished(disk, dir).map_err(failed)?;
         let mut ended = false;
         for base_offset in base_offsets(dir).map_err(failed)? {
             // Without compaction, which happens below `synced` only, a segment begins where the one before ends.
@@ -47,6 +48,7 @@ impl PartitionLog {
             }
             ended = !log.recover_segment(disk, dir, base_offset, now_ms, keep_below, checkpoint.synced)?;
         }
+        log.end = log.end.max(log.start);
         log.remove_below_start(disk).map_err(failed)?;
         if log.segments.is_empty() {
             log.roll(disk, dir).map_err(failed)?;
@@ -153,6 +155,17 @@ impl PartitionLog {
         *self = PartitionLog { queued, cuts, ..fresh };
         Ok(())
     }
+}
+
+/// Removes what a compaction left that did not get to its end.
+fn remove_unfinished(disk: &Disk, dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "cleaned") {
+            disk.remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 fn base_offsets(dir: &Path) -> io::Result<Vec<i64>> {

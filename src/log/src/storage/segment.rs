@@ -72,11 +72,6 @@ impl<'a> HeaderWalk<'a> {
         HeaderWalk { file, position: from, end, block: Vec::new(), block_at: from }
     }
 
-    /// Position of the batch that the next call returns.
-    pub(super) fn position(&self) -> u64 {
-        self.position
-    }
-
     /// The next whole batch's position and header; `None` at the end, an error for what is no batch.
     pub(super) fn next(&mut self) -> io::Result<Option<(u64, BatchHeader)>> {
         if self.position >= self.end {

@@ -71,12 +71,6 @@ impl Transactions {
         self.aborted[after..].iter().filter(|a| a.first_offset < end).copied().collect()
     }
 
-    /// Whether a record of the producer at the offset was aborted.
-    pub(super) fn is_aborted(&self, producer_id: i64, offset: i64) -> bool {
-        let after = self.aborted.partition_point(|a| a.marker_offset < offset);
-        self.aborted[after..].iter().any(|a| a.producer_id == producer_id && a.first_offset <= offset)
-    }
-
     /// Forgets aborted transactions whose records are all gone.
     pub(super) fn forget_below(&mut self, offset: i64) {
         self.aborted.retain(|a| a.marker_offset >= offset);
@@ -115,6 +109,5 @@ mod tests {
         };
         assert_eq!(firsts(0, 1), [0]);
         assert_eq!(firsts(6, 11), [2, 10]);
-        assert!(transactions.is_aborted(2, 7) && !transactions.is_aborted(0, 7));
     }
 }

@@ -1,6 +1,6 @@
 //! Moving the start of a partition: deleted records, retention by time and by size.
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{self, Checkpoint};
 use super::partition::Partition;
 use std::io;
 use std::sync::PoisonError;
@@ -28,7 +28,7 @@ impl Partition {
     }
 
     fn move_start(&self, offset: i64) -> io::Result<Option<i64>> {
-        let high = {
+        {
             let log = self.log();
             if offset > log.high {
                 return Ok(None);
@@ -36,10 +36,10 @@ impl Partition {
             if offset <= log.start {
                 return Ok(Some(log.start));
             }
-            log.high
-        };
+        }
         // The checkpoint goes first: a crash between the two leaves files that the next start ignores and removes.
-        Checkpoint::new(offset, high).save(&self.disk, &self.dir)?;
+        let notes = checkpoint::load(&self.dir).map_err(io::Error::other)?;
+        self.save_checkpoint_from(&notes, offset)?;
         let gone: Vec<_> = {
             let mut log = self.log();
             log.start = offset;
@@ -64,7 +64,6 @@ impl Partition {
         self.close_old_segment(now_ms, keep.ms.map_or(keep.segment_ms, |ms| ms.min(keep.segment_ms)))?;
         let start = self.first_kept(now_ms, keep);
         self.move_start(start)?;
-        self.log().producers.expire(now_ms);
         Ok(())
     }
 
@@ -102,10 +101,23 @@ impl Partition {
     /// When the disk refuses.
     pub(crate) fn checkpoint(&self) -> io::Result<()> {
         let _one_at_a_time = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
-        let (start, high) = {
-            let log = self.log();
-            (log.start, log.high)
+        let notes = checkpoint::load(&self.dir).map_err(io::Error::other)?;
+        let moved = {
+            let mut log = self.log();
+            log.producers.expire(self.clock.now_ms());
+            (notes.start, notes.synced) != (log.start, log.high)
         };
-        Checkpoint::new(start, high).save(&self.disk, &self.dir)
+        if moved { self.save_checkpoint(&notes) } else { Ok(()) }
+    }
+
+    /// Writes the notes with the present start and high watermark.
+    pub(super) fn save_checkpoint(&self, notes: &Checkpoint) -> io::Result<()> {
+        let start = self.log().start;
+        self.save_checkpoint_from(notes, start)
+    }
+
+    fn save_checkpoint_from(&self, notes: &Checkpoint, start: i64) -> io::Result<()> {
+        let synced = self.log().high;
+        notes.moved_to(start, synced).save(&self.disk, &self.dir)
     }
 }
