@@ -123,6 +123,9 @@ impl TopicSpec {
             vec![Need::Exactly("cleanup.policy", "delete".into())],
         );
         watermarks.settings.insert("retention.ms".into(), retention);
+        // Only closed segments are dropped: with Kafka's week to a segment, a watermark could be found (and a sink resume
+        // there) long after the data below it was compacted.
+        watermarks.settings.insert("segment.ms".into(), "3600000".into());
         let schemas = Self::new(names.schemas(), SIDE_PARTITIONS, resolved, compact());
         let mut tasks = Self::new(names.tasks(), SIDE_PARTITIONS, resolved, compact());
         tasks.settings.insert("min.compaction.lag.ms".into(), "3600000".into());
