@@ -14,8 +14,8 @@
 //! rolled back. Every event moves its partition's offset, so no row passes unfenced.
 
 use crate::catalog::schema_exists;
-use crate::config::Consistency;
 use crate::client::{BEGIN, Connection, Doing, Failure};
+use crate::config::Consistency;
 use crate::quote::{ident, qualified};
 use caudal_core::{Boundary, Error, LogOffset, Result};
 use std::collections::HashMap;
@@ -208,12 +208,7 @@ impl State {
         if count == to.len() as u64 { Ok(()) } else { Err(fenced(&config.name)) }
     }
 
-    async fn insert(
-        &self,
-        connection: &Connection,
-        epoch: Option<i64>,
-        new: &[&LogOffset],
-    ) -> Result<()> {
+    async fn insert(&self, connection: &Connection, epoch: Option<i64>, new: &[&LogOffset]) -> Result<()> {
         let config = connection.config();
         let epoch = Some(epoch.unwrap_or_default());
         let sql = format!(
