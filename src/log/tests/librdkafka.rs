@@ -22,13 +22,14 @@ use std::time::{Duration, Instant};
 const SOON: Duration = Duration::from_secs(30);
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
+type Test = fn() -> Outcome;
 
 fn main() -> Outcome {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.get(1).is_some_and(|a| a == "serve") {
         return serve(&arguments[2], arguments[3].parse()?);
     }
-    let tests: &[(&str, fn() -> Outcome)] = &[
+    let tests: &[(&str, Test)] = &[
         ("acknowledged_records_survive_sigkill_once_and_in_order", acknowledged_records_survive),
         ("transactions_are_whole_after_sigkill", transactions_are_whole),
         ("groups_share_partitions_with_every_assignor", groups_share_partitions),
