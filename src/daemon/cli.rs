@@ -130,14 +130,16 @@ pub(crate) struct CheckArguments {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Topics may end in `*`. Without topics, all data topics of the prefix.
+#[command(
+    after_help = "An event is one line: topic, operation (r read, c created, u updated, d deleted, t truncated), key, row.
 
 Examples:
   caudal tap
-  caudal tap shop.shop.orders --from-beginning --limit 10
-  caudal tap 'shop.shop.*' --output json | jq .value.after")]
+  caudal tap shop.orders --from-beginning --limit 10
+  caudal tap shop.orders --output json | jq .value.after"
+)]
 pub(crate) struct TapArguments {
-    /// Topics to listen to.
+    /// Topics, or `database.table`; all data topics of the prefix when left out.
     #[arg(value_name = "TOPIC")]
     pub(crate) topics: Vec<String>,
 

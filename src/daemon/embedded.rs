@@ -1,13 +1,18 @@
-//! The embedded log, as the daemon starts and stops it.
+//! The embedded log, as the daemon starts it.
 
 use caudal_control::config::{LogSettings, Problem};
+pub(crate) use caudal_log::Log;
 use std::path::Path;
 
 /// Serves the log from `data_dir/log`.
 ///
 /// # Errors
 /// With the field of the configuration: the port is in use, the folder locked or not writable, a file damaged.
-pub(crate) async fn start(settings: &LogSettings, data_dir: &Path) -> Result<caudal_log::Log, Problem> {
+pub(crate) async fn start(settings: &LogSettings, data_dir: &Path) -> Result<Log, Problem> {
+    std::fs::create_dir_all(data_dir).map_err(|error| {
+        Problem::new("data_dir", format!("cannot create {}: {error}", data_dir.display()))
+            .fix("create it, writable for the user that runs caudal, or choose another `data_dir`")
+    })?;
     let config = caudal_log::Config {
         listen: settings.listen,
         data_dir: data_dir.join("log"),
@@ -15,7 +20,7 @@ pub(crate) async fn start(settings: &LogSettings, data_dir: &Path) -> Result<cau
         segment_bytes: settings.segment_bytes,
         ..caudal_log::Config::default()
     };
-    caudal_log::Log::start(config).await.map_err(|error| problem(&error.to_string()))
+    Log::start(config).await.map_err(|error| problem(&error.to_string()))
 }
 
 /// The log names its own settings: they are found elsewhere in the configuration.

@@ -8,9 +8,9 @@ pub(crate) type Kafka = caudal_kafka::Config;
 
 /// What a configuration may name.
 pub(crate) fn registry() -> Registry<Kafka> {
-    Registry::new(usable)
-        .source("mysql", &["mysql", "mariadb"], caudal_mysql::source)
-        .sink("postgres", &["postgres", "postgresql"], caudal_postgres::sink)
+    let registry = Registry::new(usable);
+    let registry = registry.source("mysql", &["mysql", "mariadb"], caudal_mysql::source);
+    registry.sink("postgres", &["postgres", "postgresql"], caudal_postgres::sink)
 }
 
 /// Without brokers the daemon serves the log itself: then all but the address can be checked.

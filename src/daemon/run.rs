@@ -32,7 +32,7 @@ pub(crate) async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Some(settings) => Some(embedded::start(settings, &resolved.data_dir).await?),
         None => None,
     };
-    let log = compose::log(&resolved, served.as_ref().map(caudal_log::Log::address))?;
+    let log = compose::log(&resolved, served.as_ref().map(embedded::Log::address))?;
     let pipelines = compose::pipelines(&resolved, &log);
     let whereabouts = whereabouts(&resolved, served.as_ref());
     announce(&resolved, &whereabouts, address);
@@ -57,7 +57,7 @@ pub(crate) async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn whereabouts(resolved: &Resolved<Kafka>, served: Option<&caudal_log::Log>) -> String {
+fn whereabouts(resolved: &Resolved<Kafka>, served: Option<&embedded::Log>) -> String {
     match served {
         Some(log) => format!("embedded at {}", log.address()),
         None => format!("Kafka at {}", resolved.kafka.brokers.join(", ")),
@@ -108,7 +108,7 @@ fn start(tasks: &mut JoinSet<()>, pipelines: Vec<Pipeline>, handles: Vec<StatusH
     }
 }
 
-async fn drain(tasks: &mut JoinSet<()>, served: Option<caudal_log::Log>) {
+async fn drain(tasks: &mut JoinSet<()>, served: Option<embedded::Log>) {
     while tasks.join_next().await.is_some() {}
     if let Some(log) = served {
         log.shutdown().await;

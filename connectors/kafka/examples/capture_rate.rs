@@ -1,8 +1,9 @@
 //! How fast the capture sink is: encoding, then encoding and producing. Prints both.
 //!
-//! `cargo run --release -p caudal-kafka --example capture_rate -- 127.0.0.1:9092 [events] [lz4|zstd|none] [events per transaction]`
+//! `cargo run --release -p caudal-kafka --example capture_rate -- 127.0.0.1:9092 [events] [lz4|zstd|none] [events per transaction] [pace in ms]`
 
 use caudal_core::batch::NO_ROW;
+use caudal_core::quantity::DurationText;
 use caudal_core::{
     Batch, BatchBuilder, Boundary, Cell, Column, ColumnType, EventHead, KeyKind, Op, Position, SnapshotMark,
     SourcePosition, TableId, TableSchema, Transaction,
@@ -110,7 +111,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         _ => Compression::Lz4,
     };
     let each: i64 = args.next().map_or(Ok(5_000), |a| a.parse())?;
-    let config = Config { brokers: vec![brokers], compression, ..Config::default() };
+    let pace = DurationText::millis(args.next().map_or(Ok(4), |a| a.parse())?);
+    let config = Config { brokers: vec![brokers], compression, pace, ..Config::default() };
     let prefix = format!("rate{}", SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis());
     let options = CaptureOptions::default();
     let statistics = Arc::clone(&options.statistics);
@@ -130,7 +132,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("encode: {} ns an event", took.as_nanos() / (20 * each as u128));
     drop(sample);
 
-    let (mut busy, mut slowest) = (Duration::ZERO, Duration::ZERO);
+    let mut times = Vec::new();
     let mut sent = 0;
     while sent < events {
         let mut batch = batch(&schema, sent, each);
@@ -138,21 +140,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         prepare.prepare(&mut batch)?;
         writer.write(&mut batch).await?;
         writer.commit().await?;
-        let took = start.elapsed();
-        busy += took;
-        if sent > 0 {
-            slowest = slowest.max(took);
-        }
+        times.push(start.elapsed());
         sent += each;
     }
+    let busy: Duration = times.iter().sum();
+    times.sort_unstable();
     let counts = statistics.counts();
     println!(
-        "encode, produce, commit: {:.0} events/s, {} B an event, {} transactions of {:?} each, slowest {:?}, repeated {}",
+        "encode, produce, commit: {:.0} events/s, {} B an event, {} transactions, p50 {:?}, p99 {:?}, repeated {}",
         sent as f64 / busy.as_secs_f64(),
         counts.bytes / counts.records.max(1),
         counts.transactions,
-        busy / counts.transactions.max(1) as u32,
-        slowest,
+        times[times.len() / 2],
+        times[times.len() * 99 / 100],
         counts.repeated,
     );
     let start = Instant::now();

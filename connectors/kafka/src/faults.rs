@@ -25,7 +25,7 @@ fn verdict(error: &KafkaError) -> (Fault, Option<&'static str>) {
         Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => {
             (Fault::Fenced, Some("another daemon with the same prefix and source has taken over"))
         }
-        Code::SaslAuthenticationFailed | Code::Authentication => {
+        Code::SaslAuthenticationFailed | Code::Authentication | Code::UnsupportedSASLMechanism => {
             (Fault::Config, Some("check `kafka.sasl`: mechanism, username and password"))
         }
         Code::SSL => (Fault::Config, Some("check `kafka.tls`: certificate authority, certificate and key")),
@@ -55,11 +55,9 @@ fn verdict(error: &KafkaError) -> (Fault, Option<&'static str>) {
 }
 
 /// Whether the producer's epoch is no longer the newest: another instance has taken over.
-pub(crate) fn is_fenced(code: RDCode) -> bool {
+pub(crate) fn is_fenced(code: Code) -> bool {
     matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch)
 }
-
-type RDCode = Code;
 
 #[cfg(test)]
 mod tests {

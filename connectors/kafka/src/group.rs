@@ -63,8 +63,8 @@ impl Member {
     pub(crate) fn join(clients: &Clients, group: &str, role: &str) -> Result<Self> {
         let mut config = clients.base(role);
         config.set("group.id", group);
-        // Range would give the first partition of every topic to one member.
-        config.set("partition.assignment.strategy", "roundrobin");
+        // An owner keeps what it has when others come and go; range would give the first partition of each topic to one.
+        config.set("partition.assignment.strategy", "cooperative-sticky");
         config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
         config.set("auto.offset.reset", "latest");
         config.set("session.timeout.ms", SESSION_TIMEOUT_MS).set("heartbeat.interval.ms", "1500");
@@ -163,6 +163,26 @@ pub(crate) async fn own(
     }
 }
 
+/// Whether an instance that opened with `owned`, of what is `shared`, may go on with what it owns now.
+///
+/// # Errors
+/// `Fenced` if something was taken from it, `Transient` if it must reopen to read more.
+pub(crate) fn check(
+    owned: &BTreeSet<Partition>,
+    shared: &BTreeSet<Partition>,
+    now: &BTreeSet<Partition>,
+) -> Result<()> {
+    if let Some((topic, partition)) = owned.difference(now).next() {
+        return Err(Error::fenced(format!("the group has taken {topic}/{partition} from this instance")));
+    }
+    if now.intersection(shared).count() > owned.len() {
+        return Err(Error::transient(
+            "the group has given more partitions to this instance; reading them too",
+        ));
+    }
+    Ok(())
+}
+
 fn poll(consumer: &BaseConsumer<Seat>) {
     if let Some(Err(error)) = consumer.poll(Duration::from_millis(100)) {
         let error = classify(error, "take part in the sink's group");
@@ -211,9 +231,13 @@ impl ConsumerContext for Seat {
                 if let Err(error) = consumer.pause(list) {
                     tracing::debug!(%error, "pause the group's partitions");
                 }
-                self.share.send_modify(|share| share.owned = partitions(list).collect());
+                self.share.send_modify(|share| share.owned.extend(partitions(list)));
             }
-            Rebalance::Revoke(_) => self.share.send_modify(|share| share.owned.clear()),
+            Rebalance::Revoke(list) => self.share.send_modify(|share| {
+                for partition in partitions(list) {
+                    share.owned.remove(&partition);
+                }
+            }),
             Rebalance::Error(_) => {}
         }
     }
@@ -222,4 +246,22 @@ impl ConsumerContext for Seat {
 fn partitions(list: &TopicPartitionList) -> impl Iterator<Item = Partition> {
     let elements = list.elements();
     elements.iter().map(|e| (e.topic().to_owned(), e.partition())).collect::<Vec<_>>().into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(partitions: &[i32]) -> BTreeSet<Partition> {
+        partitions.iter().map(|p| ("w".to_owned(), *p)).collect()
+    }
+
+    #[test]
+    fn what_is_taken_fences_what_is_added_reopens_and_the_rest_is_of_no_concern() {
+        let fault = |owned, now| check(&set(owned), &set(&[0, 1]), &set(now)).map_err(|e| e.fault());
+        assert_eq!(fault(&[0], &[]), Err(Fault::Fenced));
+        assert_eq!(fault(&[0], &[1]), Err(Fault::Fenced));
+        assert_eq!(fault(&[0], &[0, 1]), Err(Fault::Transient));
+        assert_eq!(fault(&[0], &[0, 7]), Ok(()));
+    }
 }

@@ -13,10 +13,13 @@ mod faults;
 mod group;
 mod log;
 mod murmur2;
+mod offsets;
 mod reader;
 mod replay;
 mod schemas;
 mod sources;
+mod status;
+mod tap;
 mod tasks;
 mod topic_ids;
 mod topics;
@@ -24,9 +27,9 @@ mod watermarks;
 mod writer;
 
 pub use config::Config;
-pub use encode::{
-    EncodeOptions, Encoder, NEW_KEY_HEADER, OLD_KEY_HEADER, TRUNCATE_HEADER, TRUNCATE_KEY, system_clock,
-};
+pub use encode::{NEW_KEY_HEADER, OLD_KEY_HEADER, TRUNCATE_HEADER, TRUNCATE_KEY, system_clock};
 pub use log::{CaptureOptions, Log};
 pub use reader::{Consistency, Freshness, LogSource, ReadOptions};
+pub use status::{PartitionStatus, SinkStatus, SourceStatus};
+pub use tap::{Tap, TapFrom, Tapped};
 pub use writer::statistics::{Counts, Statistics};

@@ -57,8 +57,9 @@ impl Schemas {
     /// Takes a record. One of another topic id starts the topic afresh.
     pub(crate) fn insert(&mut self, record: SchemaRecord) {
         self.changes += 1;
-        let known = self.topics.get(&record.topic);
-        if known.is_some_and(|known| known.id != record.topic_id) {
+        let is_another =
+            |known: &Topic| !record.topic_id.is_nil() && !known.id.is_nil() && known.id != record.topic_id;
+        if self.topics.get(&record.topic).is_some_and(is_another) {
             self.topics.remove(&record.topic);
         }
         let topic = self.topics.entry(record.topic).or_insert_with(|| Topic {
@@ -67,6 +68,9 @@ impl Schemas {
             partitions: 0,
             versions: BTreeMap::new(),
         });
+        if !record.topic_id.is_nil() {
+            topic.id = record.topic_id;
+        }
         topic.source = record.source;
         topic.partitions = record.partitions;
         let version = Version { from: record.from.into_iter().collect(), schema: Arc::new(record.schema) };
@@ -87,6 +91,11 @@ impl Schemas {
         // By offset, and where two begin at one offset (no row of the first was ever written) by version.
         shapes.sort_by_key(|(from, _)| *from);
         shapes
+    }
+
+    /// Over how many partitions a topic's keys are spread; 1 for one that is not known.
+    pub(crate) fn spread(&self, topic: &str) -> u32 {
+        self.topics.get(topic).map_or(1, |topic| topic.partitions)
     }
 
     /// The newest shape of each table of a source.
@@ -157,6 +166,15 @@ mod tests {
         schemas.insert(record(5, 0, 7));
         schemas.insert(record(1, 0, 8));
         assert_eq!(version_at(&schemas, 3), Some(1));
+    }
+
+    #[test]
+    fn a_record_that_tells_no_topic_id_forgets_nothing() {
+        let mut schemas = Schemas::default();
+        for record in [record(1, 0, 7), record(2, 10, 0), record(3, 20, 7)] {
+            schemas.insert(record);
+        }
+        assert_eq!([5, 15, 25].map(|o| version_at(&schemas, o)), [Some(1), Some(2), Some(3)]);
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(crate) async fn schemas(
     numbers: &Numbers,
 ) -> Result<Schemas> {
     let (clients, topic, role) = (clients.clone(), names.schemas(), role.to_owned());
-    let partitions: Vec<Partition> = numbers.values().map(|n| (topic.clone(), *n)).collect();
+    let partitions: Vec<Partition> = numbers.values().map(|number| (topic.clone(), *number)).collect();
     blocking(move || {
         let mut schemas = Schemas::default();
         Replayer::new(&clients, &role)

@@ -23,6 +23,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -242,6 +243,7 @@ struct State {
 struct Member {
     state: watch::Receiver<State>,
     stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Member {
@@ -251,8 +253,9 @@ impl Member {
         config.set("partition.assignment.strategy", "cooperative-sticky");
         config.set("enable.auto.commit", "false");
         config.set("auto.offset.reset", "latest");
-        config.set("session.timeout.ms", "15000");
-        config.set("heartbeat.interval.ms", "3000");
+        // After a crash the group gives the source to nobody else, not even the restarted daemon, for this long.
+        config.set("session.timeout.ms", "6000");
+        config.set("heartbeat.interval.ms", "2000");
         config.set("topic.metadata.refresh.interval.ms", "10000");
         let (sender, state) = watch::channel(State::default());
         let consumer: BaseConsumer<Owned> = config
@@ -261,24 +264,29 @@ impl Member {
         consumer.subscribe(&[&topic]).map_err(|e| classify(e, format!("subscribe to {topic}")))?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("caudal-tasks".into())
             .spawn(move || poll(&consumer, &stopped))
             .map_err(|e| Error::transient("start the thread of the group membership").because(e))?;
-        Ok(Self { state, stop })
+        Ok(Self { state, stop, thread: Some(thread) })
     }
 }
 
+// Waits (some 100 ms, at the end of the daemon) until the group is told: else it gives the sources to nobody for a while.
 impl Drop for Member {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by its hook, and nothing is left to undo.
+            let _ = thread.join();
+        }
     }
 }
 
 /// Serves the membership. The records themselves are read elsewhere.
 fn poll(consumer: &BaseConsumer<Owned>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
-        if let Some(Err(error)) = consumer.poll(Duration::from_millis(200)) {
+        if let Some(Err(error)) = consumer.poll(Duration::from_millis(50)) {
             let error = classify(error, "take part in the group of captures");
             if error.fault() == Fault::Config {
                 consumer.context().sender.send_modify(|s| s.failure = Some(error.to_string()));

@@ -6,23 +6,29 @@
 //! Side topics have one partition per source (see [`crate::tasks`]), `schemas` too: a source's open transaction holds up only
 //! its own readers.
 
-use crate::client::{Clients, Quiet, REQUEST_TIMEOUT, blocking};
+use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking};
 use crate::config::Resolved;
 use crate::faults::classify;
 use crate::replay::Replayer;
 use crate::topic_ids::{self, TopicIds};
-use caudal_core::{Error, Fault, Result, TableSchema};
+use caudal_core::{Check, Error, Fault, Result, TableSchema};
 use caudal_proto::side::TopicNames;
 use rdkafka::admin::{
-    AdminClient, AdminOptions, ConfigResource, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, NewPartitions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
 };
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::metadata::Metadata;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 /// Partitions of the per-source topics at first; more are added with the sources.
 pub(crate) const SIDE_PARTITIONS: u32 = 8;
+
+/// Events of a client's queue that are looked at after an attempt to reach the brokers.
+const EVENTS: usize = 200;
 
 /// How a topic is to be.
 #[derive(Clone, Debug)]
@@ -153,11 +159,17 @@ impl TopicSpec {
 pub(crate) struct Topics {
     clients: Clients,
     admin: Arc<AdminClient<Quiet>>,
+    /// Asks for metadata.
+    asker: Arc<BaseConsumer<Quiet>>,
 }
 
 impl Topics {
     pub(crate) fn new(clients: &Clients, role: &str) -> Result<Self> {
-        Ok(Self { clients: clients.clone(), admin: Arc::new(clients.admin(role)?) })
+        Ok(Self {
+            clients: clients.clone(),
+            admin: Arc::new(clients.admin(role)?),
+            asker: Arc::new(clients.reader(role, Isolation::Uncommitted)?),
+        })
     }
 
     /// Makes those that are missing, checks the others, and waits until all have a leader. Gives what is there, by name.
@@ -174,13 +186,14 @@ impl Topics {
     }
 
     /// All topics that this user may see. Asks for all at once: a request for one by name would have it auto-created.
+    ///
+    /// # Errors
+    /// `Config` for a wrong password or certificate, `Transient` if no broker answers.
     pub(crate) async fn list(&self) -> Result<HashMap<String, Topic>> {
-        let admin = Arc::clone(&self.admin);
+        let asker = Arc::clone(&self.asker);
+        let brokers = self.clients.resolved().config.brokers.join(", ");
         blocking(move || {
-            let metadata = admin
-                .inner()
-                .fetch_metadata(None, REQUEST_TIMEOUT)
-                .map_err(|e| classify(e, "list topics").hint("is a broker reachable at kafka.brokers?"))?;
+            let metadata = ask(&asker).map_err(|e| e.context(format!("list the topics of {brokers}")))?;
             let led = metadata.topics().iter().filter(|t| t.partitions().iter().all(|p| p.leader() >= 0));
             Ok(led
                 .map(|t| (t.name().to_owned(), Topic { partitions: t.partitions().len() as u32 }))
@@ -276,17 +289,11 @@ impl Topics {
 
     /// Holds existing topics against what the rules need.
     async fn check(&self, present: &[&TopicSpec], existing: &HashMap<String, Topic>) -> Result<()> {
-        for chunk in present.chunks(100) {
-            let resources: Vec<_> = chunk.iter().map(|spec| ResourceSpecifier::Topic(&spec.name)).collect();
-            let answers = self
-                .admin
-                .describe_configs(&resources, &options())
-                .await
-                .map_err(|e| classify(e, "read the settings of topics"))?;
-            for (spec, answer) in chunk.iter().zip(answers) {
-                if let Ok(settings) = answer {
-                    refuse(spec, &settings)?;
-                }
+        let names: Vec<&str> = present.iter().map(|spec| spec.name.as_str()).collect();
+        let settings = self.settings(&names).await?;
+        for spec in present {
+            if let Some(settings) = settings.get(&spec.name) {
+                refuse(spec, settings)?;
             }
         }
         match present.iter().find(|spec| existing[&spec.name].partitions < spec.partitions) {
@@ -298,12 +305,91 @@ impl Topics {
             None => Ok(()),
         }
     }
+
+    /// The settings of existing topics, by topic; those that this user may not see are missing.
+    async fn settings(&self, topics: &[&str]) -> Result<HashMap<String, Settings>> {
+        let mut all = HashMap::new();
+        for chunk in topics.chunks(100) {
+            let resources: Vec<_> = chunk.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+            let answers = self
+                .admin
+                .describe_configs(&resources, &options())
+                .await
+                .map_err(|e| classify(e, "read the settings of topics"))?;
+            for resource in answers.into_iter().flatten() {
+                if let OwnedResourceSpecifier::Topic(name) = resource.specifier {
+                    let entries = resource.entries.into_iter().filter_map(|e| Some((e.name, e.value?)));
+                    all.insert(name, entries.collect());
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// What `caudal check` finds in the topics of a prefix that exist.
+    ///
+    /// # Errors
+    /// If the brokers do not answer.
+    pub(crate) async fn findings(&self, names: &TopicNames) -> Result<Vec<Check>> {
+        let existing = self.list().await?;
+        let resolved = self.clients.resolved();
+        let data = format!("{}.", names.prefix());
+        let of_prefix: Vec<&str> =
+            existing.keys().map(String::as_str).filter(|name| name.starts_with(&data)).collect();
+        let settings = self.settings(&of_prefix).await?;
+        let mut findings = Vec::new();
+        for (name, settings) in &settings {
+            // The policy tells for which kind of table the topic was made.
+            let keyed = settings.get("cleanup.policy").is_none_or(|policy| policy.contains("compact"));
+            if let Err(error) = refuse(&TopicSpec::data(name.clone(), 1, keyed, resolved), settings) {
+                let fix = error.hint_text().unwrap_or_default().to_owned();
+                findings.push(Check::error(name.clone(), error.to_string(), fix));
+            }
+        }
+        findings.sort_by(|a, b| a.subject.cmp(&b.subject));
+        if findings.is_empty() {
+            let brokers = resolved.config.brokers.join(", ");
+            let count = of_prefix.len();
+            findings.push(Check::ok(
+                "kafka",
+                format!("{brokers}: reachable, {count} data topics, settings as needed"),
+            ));
+        }
+        Ok(findings)
+    }
 }
 
+/// Asks for the cluster's metadata. What is wrong with the connections (a password, a certificate, nobody there) only the
+/// client's event queue tells: it is looked at between attempts, each of which is more patient.
+fn ask(asker: &BaseConsumer<Quiet>) -> Result<Metadata> {
+    for patience in [1, 2, 4, 8].map(Duration::from_secs) {
+        let failure = match asker.fetch_metadata(None, patience) {
+            Ok(metadata) => return Ok(metadata),
+            Err(e) => classify(e, "no answer"),
+        };
+        let mut down = false;
+        // Each look takes one event of the queue, and most are lines of the library's log.
+        for event in (0..EVENTS).filter_map(|_| asker.poll(Duration::ZERO)).filter_map(Result::err) {
+            down |= event.rdkafka_error_code() == Some(Code::AllBrokersDown);
+            let event = classify(event, "connect");
+            if event.fault() == Fault::Config {
+                return Err(event);
+            }
+        }
+        if down || failure.fault() == Fault::Config {
+            return Err(failure.hint("start the brokers, or correct `kafka.brokers`"));
+        }
+    }
+    Err(Error::transient("no answer").hint("is a broker reachable at `kafka.brokers`?"))
+}
+
+/// A topic's settings by name.
+type Settings = HashMap<String, String>;
+
 /// A setting that the broker does not tell passes: it has no such setting.
-fn refuse(spec: &TopicSpec, settings: &ConfigResource) -> Result<()> {
+fn refuse(spec: &TopicSpec, settings: &Settings) -> Result<()> {
     let unmet = spec.needs.iter().find_map(|need| {
-        let value = settings.get(need.setting().0)?.value.as_deref()?;
+        let value = settings.get(need.setting().0)?;
         (!need.met_by(value)).then_some((need, value))
     });
     let Some((need, value)) = unmet else { return Ok(()) };

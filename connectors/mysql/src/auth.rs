@@ -4,7 +4,7 @@
 //! itself: sent as it is over TLS, else encrypted with the server's RSA key, which it sends on request.
 
 use crate::packet::Wire;
-use crate::refusal::error_packet;
+use crate::refusal::{CONNECT, error_packet};
 use bytes::Bytes;
 use caudal_core::{Error, Result};
 use mysql_common::packets::AuthPlugin;
@@ -75,7 +75,7 @@ pub(crate) async fn authenticate(wire: &mut Wire, mut challenge: Challenge, pass
         let packet = wire.receive().await?;
         match (packet.first(), packet.get(1)) {
             (Some(&OK), _) => return Ok(()),
-            (Some(&ERROR), _) => return Err(error_packet("connect", &packet)),
+            (Some(&ERROR), _) => return Err(error_packet(CONNECT, &packet)),
             (Some(&SWITCH), Some(_)) => {
                 challenge = Challenge::switch(&packet)?;
                 wire.send(&switched(&challenge, wire.is_encrypted(), password)?).await?;
@@ -110,7 +110,7 @@ fn zero_ended(password: &str) -> Vec<u8> {
 /// panics if it is not; the key comes from the network, so that is caught here.
 fn encrypted(password: &str, nonce: &[u8], key: &Bytes) -> Result<Vec<u8>> {
     if key.first() == Some(&ERROR) {
-        return Err(error_packet("connect", key));
+        return Err(error_packet(CONNECT, key));
     }
     let bad =
         || Error::transient("connect: the server's RSA key is not understood").hint("set tls: required");

@@ -1,9 +1,8 @@
 //! Character sets: from a column's bytes to UTF-8, as the server itself would convert.
 //!
 //! A snapshot gets its text from the server, which converts it; the stream gets the column's own bytes. Both must end in the
-//! same text, so the measure is the server: single-byte sets use its tables (`latin1` is cp1252 with C1 controls in the
-//! gaps), multi-byte ones `encoding_rs` with the servers' differences on top, and a byte that the server has no character
-//! for becomes the `?` that it sends. Bytes that are not well-formed in their set are an error, never a guess.
+//! same text, so the measure is the server: its own tables are used (`latin1` is cp1252 with C1 controls in the gaps), and
+//! what the server has no character for becomes the `?` that it sends. Bytes that are not well-formed in their set are an error, never a guess.
 
 mod collations;
 mod multi_byte;
@@ -83,8 +82,7 @@ impl Charset {
 
     /// Whether ASCII is itself in it.
     pub(crate) fn keeps_ascii(self) -> bool {
-        !matches!(self.form, Form::Utf16 | Form::Utf16Le | Form::Utf32 | Form::Swe7)
-            && self.form != Form::Multi(multi_byte::Multi::Sjis)
+        !matches!(self.form, Form::Binary | Form::Utf16 | Form::Utf16Le | Form::Utf32 | Form::Swe7)
     }
 
     /// Appends `bytes` as UTF-8. At most three bytes come out for each that goes in.
@@ -111,8 +109,9 @@ impl Charset {
         if self.is_binary() { String::from_utf8(bytes.to_vec()).ok() } else { self.text(bytes) }
     }
 
-    /// `bytes` as text of its own.
-    pub(crate) fn text(self, bytes: &[u8]) -> Option<String> {
+    /// `bytes` as text; none if they are not of this set, or it is `binary`.
+    #[must_use]
+    pub fn text(self, bytes: &[u8]) -> Option<String> {
         let mut out = Vec::with_capacity(bytes.len());
         self.decode(bytes, &mut out).ok()?;
         String::from_utf8(out).ok()

@@ -15,7 +15,7 @@ pub(crate) mod clock;
 mod prepared;
 mod transaction;
 
-use crate::binlog::{BinlogStream, RowDecoder};
+use crate::binlog::{BinlogStream, Event, RowDecoder};
 use crate::client::Client;
 use crate::config::Resolved;
 use crate::connection::Family;
@@ -60,8 +60,8 @@ pub(crate) struct MySqlReader {
     notes: BTreeMap<String, Option<String>>,
     /// How many of the builder's events lie before the last boundary.
     boundary: Option<usize>,
-    /// The place moved since the last batch.
-    moved: bool,
+    /// An event that waits until a table's piece is handed on; the stream stands still meanwhile.
+    held: Option<Event>,
     out: VecDeque<Batch>,
 }
 
@@ -100,9 +100,9 @@ impl MySqlReader {
             opened_at: log_end,
             ts_us: token.ts_us,
             builder: BatchBuilder::default(),
-            moved: !notes.is_empty(),
             notes,
             boundary: None,
+            held: None,
             out: VecDeque::new(),
         }
     }
@@ -110,6 +110,12 @@ impl MySqlReader {
     /// One step: an event of the stream, a chunk, or a tick of the clock. The stream goes first, for its events are what
     /// everything else waits for; when it has none, what is there is handed on at once.
     async fn step(&mut self) -> Result<()> {
+        if self.snapshot.has_piece() && (self.tx.is_none() || self.held.is_some()) {
+            return self.piece_step().await;
+        }
+        if self.held.is_some() {
+            return self.held_step().await;
+        }
         let between = self.tx.is_none();
         let idle = between && !self.builder.is_empty();
         if between {
@@ -125,7 +131,7 @@ impl MySqlReader {
             () = sleep_until(wake), if between && wake.is_some() => {}
         }
         if self.builder.size() >= self.config.batch_bytes || self.builder.events.len() >= MAX_EVENTS {
-            self.flush();
+            self.close_full();
         }
         Ok(())
     }
@@ -152,6 +158,30 @@ impl MySqlReader {
         Ok(())
     }
 
+    /// Hands on rows of a table that is read in one piece.
+    async fn piece_step(&mut self) -> Result<()> {
+        self.flush_rows();
+        if let Some(emission) = self.snapshot.take_piece(self.config.batch_bytes).await? {
+            self.emit(emission);
+        }
+        Ok(())
+    }
+
+    /// An event waits: for the piece, if that is still being read.
+    async fn held_step(&mut self) -> Result<()> {
+        if self.snapshot.holds().is_some() {
+            tokio::select! {
+                finished = self.snapshot.finished() => finished?,
+                period = self.clock.next() => if period? { self.flush() },
+            }
+            return Ok(());
+        }
+        match self.held.take() {
+            Some(event) => self.event(event).await,
+            None => Ok(()),
+        }
+    }
+
     /// A chunk becomes a batch of its own; the engine may show what is delivered after it.
     fn emit(&mut self, emission: Emission) {
         let Emission { mut builder, notes } = emission;
@@ -163,34 +193,40 @@ impl MySqlReader {
             event.ts_us = self.ts_us;
             event.pos = self.place.pos;
         }
-        let boundary = Boundary {
+        let boundary = self.tx.is_none().then(|| Boundary {
             events: builder.events.len() as u32,
             position: self.token(Within::default()).position(self.family, BTreeMap::new()),
             ts_us: self.ts_us,
-        };
-        let position = self.position(Within::default());
-        self.moved = false;
-        self.out.push_back(builder.build(position, Some(boundary)));
+        });
+        let within = self.tx.as_mut().map_or_else(Within::default, Tx::delivered);
+        let position = self.position(within);
+        self.out.push_back(builder.build(position, boundary));
         if self.snapshot.is_done() {
             tracing::info!(source = self.config.name, "snapshot: all tables done, streaming");
         }
     }
 
+    /// Each period gives a batch, an empty one if need be: also in the middle of a large transaction, which has no boundary.
     fn clock_step(&mut self, period: bool) {
-        if self.tx.is_some() {
-            // A large transaction is being read: what there is of it goes out, so that the pipeline sees life.
-            if period && !self.builder.is_empty() {
-                self.flush();
-            }
-            return;
+        let between = self.tx.is_none();
+        let due = if between { self.clock.due(&self.place) } else { None };
+        self.ts_us = self.ts_us.max(due.unwrap_or(self.ts_us));
+        if between && (period || due.is_some()) {
+            self.boundary = Some(self.builder.events.len());
         }
-        if let Some(ts) = self.clock.due(&self.place) {
-            self.ts_us = self.ts_us.max(ts);
-            self.boundary = Some(self.builder.events.len());
+        if period || due.is_some() {
             self.flush();
-        } else if period {
-            self.boundary = Some(self.builder.events.len());
-            self.flush();
+        }
+    }
+
+    /// Rows that were skipped or dropped fill the builder too, but make no batch.
+    fn close_full(&mut self) {
+        if !self.builder.is_empty() {
+            return self.flush();
+        }
+        self.builder = BatchBuilder::default();
+        if let Some(tx) = &mut self.tx {
+            tx.delivered();
         }
     }
 
@@ -209,7 +245,6 @@ impl MySqlReader {
             ts_us: self.ts_us,
         });
         let position = self.position(within);
-        self.moved = false;
         let builder = std::mem::take(&mut self.builder);
         self.out.push_back(builder.build(position, boundary));
     }

@@ -77,6 +77,9 @@ impl DumpRefusal {
     }
 }
 
+/// What we do when a server's error is about the account itself.
+pub(crate) const CONNECT: &str = "connect";
+
 /// The fault for the server's error `code`; `doing` is what we did: "connect".
 pub(crate) fn refused(doing: &str, code: u16, state: &str, message: &str) -> Error {
     if code == 1236 {
@@ -84,6 +87,8 @@ pub(crate) fn refused(doing: &str, code: u16, state: &str, message: &str) -> Err
         return Error::config(format!("{doing}: {}: {message}", kind.what())).hint(kind.hint());
     }
     let text = format!("{doing}: the server says: {message} (error {code})");
+    // A server also says "access denied" to an account that may connect but not replicate.
+    let code = if code == 1045 && doing != CONNECT { 1227 } else { code };
     let (fault, hint) = judge(code, state);
     let error = Error::new(fault, text);
     match hint {
@@ -181,6 +186,8 @@ mod tests {
         let wrong_password = error_packet("connect", b"\xff\x15\x04#28000Access denied for user 'a'@'b'");
         assert_eq!(wrong_password.fault(), Fault::Config);
         assert!(wrong_password.to_string().contains("1045"));
+        let may_not_replicate = refused("register as a replica", 1045, "28000", "Access denied");
+        assert!(may_not_replicate.hint_text().unwrap().contains("REPLICATION SLAVE"));
         let full = error_packet("connect", b"\xff\x10\x04Too many connections");
         assert_eq!(full.fault(), Fault::Transient);
         assert!(refused("x", 1227, "42000", "need").hint_text().unwrap().contains("REPLICATION SLAVE"));

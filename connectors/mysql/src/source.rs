@@ -14,7 +14,7 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::progress::Notes;
 use crate::tls::{self, TlsOptions};
 use async_trait::async_trait;
-use caudal_core::{Check, Error, Position, Reader, Result, Source, TableSchema};
+use caudal_core::{Check, Error, Position, Reader, Result, Source, TableId, TableSchema};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +41,12 @@ impl Source for MySqlSource {
         let mut client = Client::connect(&self.config).await?;
         let tables = discover::tables(&mut client, &self.config.selection, None).await?;
         Ok(tables.into_values().map(|t| t.schema).collect())
+    }
+
+    async fn estimates(&self) -> Result<Vec<(TableId, u64)>> {
+        let mut client = Client::connect(&self.config).await?;
+        let tables = discover::tables(&mut client, &self.config.selection, None).await?;
+        Ok(tables.into_iter().map(|(id, table)| (id, table.estimated_rows)).collect())
     }
 
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
@@ -79,7 +85,7 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlRea
     );
     let timeline = Timeline::new(config.selection.clone(), tables, notes.schemas.clone());
     let snapshot = match config.snapshot.mode {
-        SnapshotMode::Initial => Snapshot::new(Arc::clone(config), &timeline, &notes),
+        SnapshotMode::Initial => Snapshot::new(Arc::clone(config), &timeline, &notes)?,
         SnapshotMode::Never => Snapshot::none(Arc::clone(config)),
     };
     if !snapshot.is_done() {

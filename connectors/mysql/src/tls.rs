@@ -118,17 +118,18 @@ fn unreadable(path: &Path, field: &str) -> Error {
 }
 
 fn handshake_failed(e: std::io::Error) -> Error {
-    let certificate = e
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-        .is_some_and(|e| !matches!(e, rustls::Error::General(_)));
-    if certificate {
-        Error::config("TLS handshake with the server")
-            .hint("give the server's authority as tls.ca; a certificate without the host's name needs verify-ca")
-            .because(e)
-    } else {
-        Error::transient("TLS handshake with the server").because(e)
-    }
+    use rustls::Error as Tls;
+    let hint = match e.get_ref().and_then(|inner| inner.downcast_ref::<Tls>()) {
+        Some(Tls::InvalidCertificate(_)) => {
+            "give the server's authority as tls.ca; a certificate without the host's name needs verify-ca"
+        }
+        Some(Tls::AlertReceived(_) | Tls::PeerIncompatible(_)) => {
+            "the server must speak TLS 1.2 with forward secrecy or TLS 1.3, and may ask for a client certificate"
+        }
+        Some(Tls::General(_)) | None => return Error::transient("TLS handshake with the server").because(e),
+        Some(_) => "look at the server's TLS settings",
+    };
+    Error::config("TLS handshake with the server").hint(hint).because(e)
 }
 
 /// Plain or encrypted bytes.

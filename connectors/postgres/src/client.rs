@@ -17,6 +17,9 @@ use tokio_postgres::{Client, Row};
 /// Bytes of one COPY message.
 const COPY_CHUNK: usize = 256 << 10;
 
+/// Begins a transaction, whatever the user's defaults are: the fence relies on READ COMMITTED.
+pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
 /// A parameter with its type.
 pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
@@ -180,6 +183,10 @@ fn classify(db: &DbError, config: &Resolved) -> (Fault, Option<String>) {
                     .to_owned(),
             ),
         );
+    }
+    if *code == SqlState::LOCK_NOT_AVAILABLE {
+        let hint = "somebody else holds a lock on the table: look for open transactions in pg_stat_activity; it is tried again";
+        return (Fault::Transient, Some(hint.to_owned()));
     }
     match &code.code()[..2] {
         "28" => {

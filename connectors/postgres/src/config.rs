@@ -158,7 +158,8 @@ impl Config {
             deletes: self.deletes,
             json: self.json,
             state_schema: self.state_schema,
-            lock_timeout: self.lock_timeout.get(),
+            // The server takes milliseconds in 31 bits.
+            lock_timeout: self.lock_timeout.get().min(Duration::from_millis(i32::MAX as u64)),
         })
     }
 }

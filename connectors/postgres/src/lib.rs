@@ -1,8 +1,8 @@
 //! Postgres as a sink: batches applied as upserts, exactly once.
 //!
-//! Rows, the log's offsets and the freshness are one database transaction ([`state`] says why only one writer's is ever visible),
-//! so a crash at any point leaves both or neither. Batches are coalesced by key ([`prepare`]), written in an order that holds
-//! unique indexes ([`apply`]), and a row that the server refuses is named, alone ([`writer`]).
+//! Rows, the log's offsets and the freshness are one database transaction (`state` says why only one writer's is ever visible),
+//! so a crash at any point leaves both or neither. Batches are coalesced by key (`prepare`), written in an order that holds
+//! unique indexes (`apply`), and a row that the server refuses is named, alone (`writer`).
 //!
 //! For users: `select * from caudal.freshness` tells up to which moment of the source's clock each sink is complete;
 //! `caudal.offsets` what it has consumed.

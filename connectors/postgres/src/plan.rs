@@ -13,7 +13,9 @@ pub(crate) struct Plan {
     pub(crate) target: String,
     /// Name for people.
     pub(crate) name: String,
-    /// Quoted name of the stage.
+    /// Name of the stage.
+    pub(crate) stage_name: String,
+    /// Quoted name of the stage, with its schema.
     pub(crate) stage: String,
     /// One for each column of the shape.
     pub(crate) columns: Vec<Mapped>,
@@ -25,6 +27,8 @@ pub(crate) struct Plan {
     pub(crate) direct: bool,
     /// Whether the table may be truncated (no other table refers to it).
     truncatable: bool,
+    /// Whether a row's place alone does not tell it: each partition has places of its own.
+    partitioned: bool,
 }
 
 /// A column of the shape and what it is in the table.
@@ -45,9 +49,15 @@ impl Mapped {
         if self.cast { format!("{expression}::{}", self.sql) } else { expression.to_owned() }
     }
 
-    /// An expression of the column that can be compared: `json` has no equality.
+    /// An expression of the column that differs where the value shows differently. Equality alone is coarser: 0 equals -0 and,
+    /// without a declared scale or within JSON, 1.0 equals 1.00; `json` has none at all.
     fn comparable(&self, expression: &str) -> String {
-        if self.sql == "json" { format!("{expression}::text") } else { expression.to_owned() }
+        match self.sql.as_str() {
+            "json" | "jsonb" | "citext" | "numeric" => format!("({expression})::text"),
+            "real" => format!("float4send({expression})"),
+            "double precision" => format!("float8send({expression})"),
+            _ => expression.to_owned(),
+        }
     }
 }
 
@@ -61,12 +71,13 @@ pub(crate) enum From {
 }
 
 impl Plan {
-    /// The plan for rows of `schema`, whose columns have the names `names` in the table.
+    /// The plan for rows of `schema`, whose columns have the names `names` in the table; `stage` is the stage's name, bare and
+    /// quoted with its schema.
     pub(crate) fn new(
         schema: &TableSchema,
         names: &[String],
         place: (&str, &str),
-        stage: String,
+        stage: (String, String),
         relation: &Relation,
         json: JsonAs,
     ) -> Self {
@@ -94,12 +105,14 @@ impl Plan {
         Self {
             target: qualified(place.0, place.1),
             name: format!("{}.{}", place.0, place.1),
-            stage,
+            stage_name: stage.0,
+            stage: stage.1,
             columns,
             key,
             unique,
             direct,
             truncatable: !relation.referenced,
+            partitioned: relation.kind == "p",
         }
     }
 
@@ -232,6 +245,12 @@ impl Plan {
             }
         }
         let matches = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") };
+        if self.partitioned {
+            return format!(
+                "DELETE FROM {0} WHERE (tableoid, ctid) IN (SELECT tableoid, ctid FROM {0} WHERE {matches} LIMIT 1)",
+                self.target
+            );
+        }
         format!(
             "DELETE FROM {0} WHERE ctid = (SELECT ctid FROM {0} WHERE {matches} LIMIT 1 FOR UPDATE)",
             self.target

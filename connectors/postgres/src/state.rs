@@ -1,6 +1,6 @@
 //! Caudal's own tables in the database, and the fence.
 //!
-//! **Why only one writer's rows are ever visible.** `sinks.epoch` counts who took over. [`take_over`] raises it, which waits for any
+//! **Why only one writer's rows are ever visible.** `sinks.epoch` counts who took over. `take_over` raises it, which waits for any
 //! transaction that holds the row. The last statements of each batch's transaction are: lock that row FOR SHARE *if it still
 //! has our epoch*, then move the offsets *from what we read or wrote last*. Either the owner before has locked the row: then the
 //! take-over waits until it committed, and reads its offsets; or the take-over was first: then the lock finds another epoch, the
@@ -9,7 +9,7 @@
 //! restored or edited underneath.
 
 use crate::catalog::schema_exists;
-use crate::client::{Connection, Doing, Failure};
+use crate::client::{BEGIN, Connection, Doing, Failure};
 use crate::quote::{ident, qualified};
 use caudal_core::{Boundary, Error, LogOffset, Result};
 use std::collections::HashMap;
@@ -64,7 +64,7 @@ impl State {
             format!("CREATE SCHEMA IF NOT EXISTS {};", ident(&self.schema))
         };
         let sql = format!(
-            "BEGIN; SELECT pg_advisory_xact_lock({lock});
+            "{BEGIN}; SELECT pg_advisory_xact_lock({lock});
              {schema}
              CREATE TABLE IF NOT EXISTS {sinks} (
                  sink text PRIMARY KEY, epoch bigint NOT NULL, taken_over_at timestamptz NOT NULL DEFAULT now());
@@ -79,7 +79,8 @@ impl State {
                  sink text PRIMARY KEY, complete_to timestamptz NOT NULL, source_position text NOT NULL,
                  applied_at timestamptz NOT NULL);
              COMMENT ON TABLE {freshness} IS
-                 'complete_to: the source''s clock up to which this sink shows everything that was committed there';
+                 'complete_to: the clock of the source, up to which this sink shows everything that was committed there; \
+                 of several sources, the one that was heard of last';
              COMMIT",
             lock = advisory(&self.schema),
             sinks = self.sinks,
@@ -106,7 +107,7 @@ impl State {
         let lock_timeout = config.lock_timeout.as_millis();
         connection
             .batch(&format!(
-                "BEGIN; SET LOCAL lock_timeout = {lock_timeout}; SET LOCAL statement_timeout = 0"
+                "{BEGIN}; SET LOCAL lock_timeout = {lock_timeout}; SET LOCAL statement_timeout = 0"
             ))
             .await
             .doing(config, doing())?;
@@ -222,9 +223,9 @@ impl State {
     pub(crate) async fn tell_freshness(&self, connection: &Connection, boundary: &Boundary) -> Result<()> {
         let config = connection.config();
         let sql = format!(
-            "INSERT INTO {} AS f (sink, complete_to, source_position, applied_at) \
+            "INSERT INTO {} (sink, complete_to, source_position, applied_at) \
              VALUES ($1, to_timestamp(0) + $2 * interval '1 microsecond', $3, clock_timestamp()) \
-             ON CONFLICT (sink) DO UPDATE SET complete_to = greatest(f.complete_to, excluded.complete_to), \
+             ON CONFLICT (sink) DO UPDATE SET complete_to = excluded.complete_to, \
              source_position = excluded.source_position, applied_at = excluded.applied_at",
             self.freshness
         );

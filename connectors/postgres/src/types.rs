@@ -21,7 +21,7 @@
 use caudal_core::ColumnType;
 use tokio_postgres::types::Type;
 
-/// How a value travels to the server: the binary forms that [`crate::encode`] writes.
+/// How a value travels to the server: the binary forms that `encode` writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Wire {
     Bool,

@@ -89,8 +89,9 @@ impl PgWriter {
         let lock_timeout = self.config.lock_timeout.as_millis();
         // A transaction that hangs (a stopped process) must not hold its locks for ever; deferrable foreign keys wait for the end.
         format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {lock_timeout}; SET LOCAL statement_timeout = 0; \
-             SET LOCAL idle_in_transaction_session_timeout = '60s'; SET CONSTRAINTS ALL DEFERRED;"
+            "{}; SET LOCAL lock_timeout = {lock_timeout}; SET LOCAL statement_timeout = 0; \
+             SET LOCAL idle_in_transaction_session_timeout = '60s'; SET CONSTRAINTS ALL DEFERRED;",
+            crate::client::BEGIN
         )
     }
 
@@ -303,8 +304,8 @@ impl PgWriter {
         self.accepted = Accepted::default();
         self.tables.clear();
         // Best effort: the connection ends with the writer, and the transaction with the connection.
-        if let Err(failure) = self.connection.batch("ROLLBACK").await {
-            tracing::debug!(sink = self.config.name, ?failure, "rollback");
+        if self.connection.batch("ROLLBACK").await.is_err() {
+            tracing::debug!(sink = self.config.name, "the rollback did not reach the server");
         }
     }
 }
@@ -369,7 +370,11 @@ impl Writer for PgWriter {
             self.roll_back().await;
             return Err(error);
         }
-        self.connection.batch("COMMIT").await.doing(&self.config, "commit")?;
+        if let Err(failure) = self.connection.batch("COMMIT").await {
+            // Refused (a deferred foreign key), or its outcome is unknown: what is stored tells, to the next `resume`.
+            self.roll_back().await;
+            return Err(failure.into_error(&self.config, "commit"));
+        }
         (self.open, self.marked) = (false, false);
         let accepted = std::mem::take(&mut self.accepted);
         let position = log_position(&accepted.moved);

@@ -7,6 +7,7 @@ use caudal_tests::mysql;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
+use crate::figures::grouped;
 use crate::generate::{self, CUSTOMERS, ORDERS, PRODUCTS};
 use crate::schema::{self, TABLES};
 
@@ -20,7 +21,7 @@ pub(crate) async fn load(source: &str, seed: u64) -> Result<()> {
     let mut conn =
         mysql::connect(&without_database(source, &database)).await.context("connect to the source")?;
     if is_loaded(&mut conn, &database).await? {
-        println!("the shop is there already");
+        println!("  the shop is there already");
         return Ok(());
     }
     let started = Instant::now();
@@ -29,7 +30,8 @@ pub(crate) async fn load(source: &str, seed: u64) -> Result<()> {
     let rows = fill(&mut conn, seed).await?;
     conn.query_drop(format!("ALTER TABLE {} COMMENT = '{MARK}'", TABLES[TABLES.len() - 1])).await?;
     conn.disconnect().await?;
-    println!("loaded {rows} rows into {} tables in {:.1} s", TABLES.len(), started.elapsed().as_secs_f64());
+    let seconds = started.elapsed().as_secs_f64();
+    println!("  {} rows in {} tables, after {seconds:.1} s", grouped(rows), TABLES.len());
     Ok(())
 }
 

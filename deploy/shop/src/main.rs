@@ -1,6 +1,7 @@
 //! The sample shop: fills a MySQL or MariaDB database, works on it, watches its rows arrive in PostgreSQL, and proves both equal.
 
 mod arrival;
+mod figures;
 mod generate;
 mod live;
 mod load;

@@ -6,6 +6,7 @@ use anyhow::Result;
 use caudal_tests::{Comparison, TablePair};
 
 use crate::Ends;
+use crate::figures::grouped;
 use crate::schema::TABLES;
 
 /// Compares every table row by row, and prints a line for each; true when all are equal. Tables that differ are looked at again until
@@ -24,7 +25,7 @@ pub(crate) async fn prove(ends: &Ends, patience: Duration) -> Result<bool> {
         rows += found.source_rows;
         println!(
             "  {table:<12} {:>8} rows  {}",
-            found.source_rows,
+            grouped(found.source_rows),
             if found.is_equal() { "equal" } else { "DIFFERENT" }
         );
         if !found.is_equal() {
@@ -35,9 +36,9 @@ pub(crate) async fn prove(ends: &Ends, patience: Duration) -> Result<bool> {
     println!(
         "{}",
         if equal {
-            format!("source and sink are equal: {rows} rows, every value")
+            format!("  source and sink are equal: {} rows, every value", grouped(rows))
         } else {
-            "source and sink differ".to_owned()
+            "  source and sink differ".to_owned()
         }
     );
     Ok(equal)

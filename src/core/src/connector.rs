@@ -8,7 +8,7 @@ use crate::batch::Batch;
 use crate::check::Check;
 use crate::fault::Result;
 use crate::position::Position;
-use crate::schema::TableSchema;
+use crate::schema::{TableId, TableSchema};
 use async_trait::async_trait;
 use std::sync::Arc;
 
@@ -20,6 +20,11 @@ pub trait Source: Send + Sync {
 
     /// The tables that the configuration selects.
     async fn discover(&self) -> Result<Vec<TableSchema>>;
+
+    /// Rows of those tables, as far as the system estimates them without reading: for people, never for decisions.
+    async fn estimates(&self) -> Result<Vec<(TableId, u64)>> {
+        Ok(Vec::new())
+    }
 
     /// Waits until this instance may read (where instances share work). Dropping the future gives up.
     async fn claim(&self) -> Result<()> {

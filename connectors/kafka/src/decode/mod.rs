@@ -13,7 +13,7 @@ mod value;
 #[cfg(test)]
 mod roundtrip;
 
-use caudal_core::{BatchBuilder, Raw, TableSchema, Undecodable};
+use caudal_core::{BatchBuilder, EventHead, Op, Raw, TableSchema, Undecodable};
 use scan::Malformed;
 use std::sync::Arc;
 
@@ -26,6 +26,8 @@ pub(crate) struct Record<'a> {
     pub(crate) partition: i32,
     /// The offset.
     pub(crate) offset: i64,
+    /// Over how many partitions the table's keys are spread.
+    pub(crate) spread: u32,
     /// The key; none for tables without one.
     pub(crate) key: Option<&'a [u8]>,
     /// The value; none for a tombstone.
@@ -40,7 +42,7 @@ pub(crate) fn decode(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, bat
     batch.arena().extend_from_slice(value);
     let raw_value = batch.slice_from(base);
     let decoded = match schema {
-        Some(schema) => event(value, base, schema, batch),
+        Some(schema) => event(value, (base, record.spread), schema, batch),
         None => Err(Malformed::new("no schema is known for its table at this offset")),
     };
     let raw = Raw {
@@ -59,15 +61,26 @@ pub(crate) fn decode(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, bat
 /// Adds the event, or leaves cells and events as they were.
 fn event(
     value: &[u8],
-    base: usize,
+    (base, spread): (usize, u32),
     schema: &Arc<TableSchema>,
     batch: &mut BatchBuilder,
 ) -> Result<(), Malformed> {
     let text = std::str::from_utf8(value).map_err(|_| Malformed::new("UTF-8 expected"))?;
     let cells = batch.cells.len();
-    let decoded = envelope::event(text, base, schema, batch);
+    let decoded = envelope::event(text, base, schema, batch).and_then(|event| whole_table(event, spread));
     if decoded.is_err() {
         batch.cells.truncate(cells);
     }
     decoded.map(|event| batch.events.push(event))
+}
+
+/// A truncation lies in each partition of its table, and empties the whole table: applied once for each, it would take rows
+/// that were written after it to the partitions read before. So one that lies in several partitions is not applied by itself.
+fn whole_table(event: EventHead, spread: u32) -> Result<EventHead, Malformed> {
+    if event.op == Op::Truncate && spread > 1 {
+        return Err(Malformed::new(format!(
+            "the table was truncated, and it lies in {spread} partitions: empty the target and rebuild it from the topic"
+        )));
+    }
+    Ok(event)
 }

@@ -40,15 +40,15 @@ const RECORD_OVERHEAD: usize = 128;
 
 /// What the envelopes of one source have in common.
 #[derive(Clone, Debug)]
-pub struct EncodeOptions {
+pub(crate) struct EncodeOptions {
     /// `source.name`, and the start of topic names.
-    pub prefix: String,
+    pub(crate) prefix: String,
     /// `source.connector`: `mysql`, `mariadb`.
-    pub connector: String,
+    pub(crate) connector: String,
     /// Largest record, bytes.
-    pub max_record: usize,
+    pub(crate) max_record: usize,
     /// Microseconds since the epoch: the envelope's processing time.
-    pub clock: fn() -> i64,
+    pub(crate) clock: fn() -> i64,
 }
 
 /// The system's clock, microseconds since the epoch.
@@ -104,7 +104,7 @@ pub(crate) struct Encoded {
 }
 
 /// Encodes batches; shared by the threads that prepare.
-pub struct Encoder {
+pub(crate) struct Encoder {
     options: EncodeOptions,
     layout: Arc<Layout>,
     // By the shape's address; holding the shape keeps the address from being used again.

@@ -8,16 +8,17 @@
 
 use super::feed::{Feed, Fetched, Lane, Polled, Start, Wanted};
 use super::wake::Wake;
-use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT};
+use crate::client::{Clients, Isolation, Quiet};
 use crate::faults::classify;
-use crate::replay::{Partition, ends};
+use crate::offsets::{Bound, bounds};
+use crate::replay::Partition;
 use caudal_core::{Error, Result};
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Message, OwnedMessage};
 use rdkafka::{Offset, TopicPartitionList};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -94,8 +95,8 @@ impl Lanes {
     /// Offsets at which to begin, each checked to be in its partition.
     fn starts(&self, wanted: &[Wanted]) -> Result<Vec<i64>> {
         let names: Vec<Partition> = wanted.iter().map(|w| (w.topic.to_string(), w.partition)).collect();
-        let first = firsts(&self.observer, &names)?;
-        let end = ends(&self.observer, &names)?;
+        let first = bounds(&self.observer, &names, Bound::First)?;
+        let end = bounds(&self.observer, &names, Bound::End)?;
         let mut starts = Vec::with_capacity(wanted.len());
         for (wanted, name) in wanted.iter().zip(&names) {
             let (Some(&first), Some(&end)) = (first.get(name), end.get(name)) else {
@@ -212,14 +213,14 @@ impl Feed for Lanes {
 
     fn end(&mut self, lane: Lane) -> Result<i64> {
         let name = named(&self.queues[lane]);
-        let end = ends(&self.observer, std::slice::from_ref(&name))?;
+        let end = bounds(&self.observer, std::slice::from_ref(&name), Bound::End)?;
         end.get(&name).copied().ok_or_else(|| Error::transient(format!("ask for the end of {}", name.0)))
     }
 
     fn committed(&mut self, lanes: &[Lane]) -> Result<Vec<i64>> {
         let names: Vec<Partition> = lanes.iter().map(|lane| named(&self.queues[*lane])).collect();
         // The reader is read_committed, so what it is told is the first open transaction.
-        let ends = ends(&self.consumer, &names)?;
+        let ends = bounds(&self.consumer, &names, Bound::End)?;
         Ok(names.iter().map(|name| ends.get(name).copied().unwrap_or(0)).collect())
     }
 }
@@ -252,25 +253,6 @@ fn start(wanted: &Wanted, first: i64, end: i64) -> Result<i64> {
         "topic {topic} partition {partition}: the sink stands at offset {offset}, and the log has {first} to {end}; {why}"
     ))
     .hint("rebuild the sink's tables from the topics (caudal rebuild)"))
-}
-
-/// The first offset of each partition.
-fn firsts(reader: &BaseConsumer<Quiet>, names: &[Partition]) -> Result<BTreeMap<Partition, i64>> {
-    let context = || format!("ask for the beginnings of {} partitions", names.len());
-    let mut list = TopicPartitionList::with_capacity(names.len());
-    for (topic, partition) in names {
-        list.add_partition_offset(topic, *partition, Offset::Beginning)
-            .map_err(|e| classify(e, context()))?;
-    }
-    let answer = reader.offsets_for_times(list, REQUEST_TIMEOUT).map_err(|e| classify(e, context()))?;
-    let mut firsts = BTreeMap::new();
-    for element in answer.elements() {
-        element.error().map_err(|e| classify(e, context()))?;
-        if let Offset::Offset(first) = element.offset() {
-            firsts.insert((element.topic().to_owned(), element.partition()), first);
-        }
-    }
-    Ok(firsts)
 }
 
 /// Which of a client's errors end the reading. Lost connections do not: the client reconnects below us, and only when all

@@ -358,17 +358,7 @@ struct LogReader {
 impl LogReader {
     /// Whether this instance still owns just what it did when it opened.
     fn check_share(&self) -> Result<()> {
-        let now = self.share.borrow().owned.clone();
-        let now: BTreeSet<Partition> = now.into_iter().filter(|p| self.shared.contains(p)).collect();
-        if let Some((topic, partition)) = self.owned.difference(&now).next() {
-            return Err(Error::fenced(format!("the group has taken {topic}/{partition} from this instance")));
-        }
-        if now.len() > self.owned.len() {
-            return Err(Error::transient(
-                "the group has given more partitions to this instance; reading them too",
-            ));
-        }
-        Ok(())
+        group::check(&self.owned, &self.shared, &self.share.borrow().owned)
     }
 
     /// Notes what must be durable for the watermark that a delivery completes.

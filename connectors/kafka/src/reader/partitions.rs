@@ -17,6 +17,8 @@ struct Partition {
     /// The next offset that a batch would take.
     next: i64,
     shapes: Shapes,
+    /// Over how many partitions the table's keys are spread.
+    spread: u32,
     /// [`Schemas::changes`] when `shapes` was made.
     changes: u64,
 }
@@ -98,7 +100,8 @@ impl Partitions {
         self.names.insert((Arc::clone(&topic), partition), lane);
         let topic_id = self.ids.get(&topic).copied().unwrap_or_default();
         let shapes = Shapes::new();
-        self.lanes.insert(lane, Partition { topic, partition, topic_id, next, shapes, changes: 0 });
+        self.lanes
+            .insert(lane, Partition { topic, partition, topic_id, next, shapes, spread: 1, changes: 0 });
     }
 
     /// Checks an end against where the lane stands: a topic's end never goes back.
@@ -163,6 +166,15 @@ impl Partitions {
         }
     }
 
+    /// Looks at all lanes without taking anything, so that their positions pass what is never handed over. What is seen
+    /// stays in its lane: at most one record each.
+    pub(super) fn look(&self, feed: &mut impl Feed) -> Result<()> {
+        for lane in self.lanes.keys() {
+            feed.poll(*lane, i64::MIN, &mut |_| {})?;
+        }
+        feed.locate()
+    }
+
     /// The lane of a partition that is being read.
     pub(super) fn lane(&self, topic: &str, partition: i32) -> Option<Lane> {
         self.names.get(&(Arc::from(topic), partition)).copied()
@@ -173,12 +185,14 @@ impl Partition {
     fn take(&mut self, fetched: Fetched<'_>, schemas: &Schemas, batch: &mut BatchBuilder) {
         if self.changes != schemas.changes() {
             self.shapes = schemas.shapes(&self.topic, self.partition);
+            self.spread = schemas.spread(&self.topic);
             self.changes = schemas.changes();
         }
         let record = Record {
             topic: &self.topic,
             partition: self.partition,
             offset: fetched.offset,
+            spread: self.spread,
             key: fetched.key,
             value: fetched.value,
         };

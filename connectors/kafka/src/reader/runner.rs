@@ -37,7 +37,7 @@ pub(super) trait Mode: Send {
     fn advance(&mut self) -> Result<Progress>;
 
     /// A batch that says: still here.
-    fn heartbeat(&mut self) -> Batch;
+    fn heartbeat(&mut self) -> Result<Batch>;
 }
 
 /// The thread's handle. Dropping it ends the thread at its next step.
@@ -80,7 +80,7 @@ fn run(mut mode: Box<dyn Mode>, out: &mpsc::Sender<Result<Delivery>>, stop: &Ato
         let item = match mode.advance() {
             Ok(Progress::Delivery(delivery)) => Ok(*delivery),
             Ok(Progress::Waiting) if delivered.elapsed() >= HEARTBEAT => {
-                Ok(Delivery { batch: mode.heartbeat(), complete: None })
+                mode.heartbeat().map(|batch| Delivery { batch, complete: None })
             }
             Ok(Progress::Waiting) => {
                 wake.wait(SERVE_EVERY);

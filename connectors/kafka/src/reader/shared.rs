@@ -214,7 +214,7 @@ impl<F: Feed + Send> Mode for Shared<F> {
         Ok(if nothing { Progress::Waiting } else { Progress::Delivery(Box::new(delivery)) })
     }
 
-    fn heartbeat(&mut self) -> Batch {
-        Batch::empty(Position::Log(LogPosition::default()))
+    fn heartbeat(&mut self) -> Result<Batch> {
+        Ok(Batch::empty(Position::Log(LogPosition::default())))
     }
 }

@@ -335,3 +335,55 @@ fn rows_of_a_shared_partition_come_before_their_watermark_and_freshness_after_it
     assert_eq!(second.len(), 1);
     assert_eq!(second[0].batch.boundary.as_ref().unwrap().ts_us, 2);
 }
+
+#[test]
+fn a_sink_that_was_filled_in_key_mode_goes_on_in_transaction_mode() {
+    let log = empty_tables();
+    for n in 0..4 {
+        log.row("a", n, n);
+        log.watermark(n + 1, n as u64 + 2, false, &[("a", n + 1)]);
+    }
+    let at = |topic: &str, offset| caudal_core::LogOffset {
+        topic: topic.into(),
+        topic_id: Uuid::from_u128(7),
+        partition: 0,
+        offset,
+        leader_epoch: -1,
+    };
+    let from = LogPosition { offsets: vec![at("a", 2), at("b", 0)] };
+    let all = deliveries(&mut log.whole(&from, 1 << 20).unwrap());
+    assert_eq!(all.iter().flat_map(ids).collect::<Vec<_>>(), [2, 3]);
+}
+
+#[test]
+fn an_end_below_what_the_sink_has_read_is_a_fault() {
+    let log = empty_tables();
+    log.row("a", 0, 1);
+    log.watermark(1, 2, false, &[("a", 1)]);
+    let mut mode = log.whole(&LogPosition::default(), 1 << 20).unwrap();
+    let mut from = LogPosition::default();
+    for delivery in deliveries(&mut mode) {
+        from.offsets.extend(delivery.batch.position.log().unwrap().offsets.clone());
+    }
+    log.watermark(2, 3, false, &[("a", 0)]);
+    let error = log.whole(&from, 1 << 20).and_then(|mut mode| mode.advance().map(|_| ())).unwrap_err();
+    assert_eq!(error.fault(), Fault::Data);
+}
+
+#[test]
+fn a_truncation_that_lies_in_several_partitions_is_set_aside_and_not_applied_once_for_each() {
+    let truncation = br#"{"before":null,"after":null,"source":{"ts_us":1},"op":"t","ts_ms":1}"#;
+    for (spread, applied) in [(1, 1), (2, 0)] {
+        let record = crate::decode::Record {
+            topic: &"p.db.t".into(),
+            partition: 0,
+            offset: 0,
+            spread,
+            key: None,
+            value: Some(truncation),
+        };
+        let mut batch = caudal_core::BatchBuilder::default();
+        crate::decode::decode(&record, Some(&Arc::new(table("t", 1, "id"))), &mut batch);
+        assert_eq!((batch.events.len(), batch.undecodable.len()), (applied, 1 - applied));
+    }
+}

@@ -50,6 +50,8 @@ pub(crate) struct Session {
     pub(crate) ts_us: i64,
     /// When the last full watermark was written; none yet: the next one is full.
     pub(crate) last_full: Option<Instant>,
+    /// A topic was met since then: the next one should be full, if the last is not too near.
+    pub(crate) full_wanted: bool,
     pub(crate) last_end: Option<Instant>,
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) resumed: Option<SourcePosition>,
@@ -84,6 +86,7 @@ impl Session {
             epoch: 1,
             ts_us: i64::MIN,
             last_full: None,
+            full_wanted: false,
             last_end: None,
             statistics,
             resumed: stored.position(),
@@ -206,7 +209,7 @@ fn producer(identity: &Identity, statistics: Arc<Statistics>) -> Result<Threaded
     client.set("queue.buffering.max.messages", "100000");
     set_default(&mut client, resolved, "linger.ms", "1");
     set_default(&mut client, resolved, "batch.num.messages", "10000");
-    set_default(&mut client, resolved, "statistics.interval.ms", "5000");
+    set_default(&mut client, resolved, "statistics.interval.ms", "10000");
     client
         .create_with_context(Deliveries::new(statistics))
         .map_err(|e| classify(e, format!("make the producer of source {}", identity.source)))

@@ -27,17 +27,13 @@ impl CaptureSink {
 #[async_trait]
 impl Sink for CaptureSink {
     async fn check(&self) -> Vec<Check> {
-        let brokers = self.log.clients.resolved().config.brokers.join(", ");
-        let existing =
-            async { Topics::new(&self.log.clients, &format!("{}-check", self.source))?.list().await };
-        match existing.await {
-            Ok(topics) => vec![Check::ok("kafka", format!("{brokers}: reachable, {} topics", topics.len()))],
-            Err(error) => {
-                let fix =
-                    error.hint_text().unwrap_or("start the brokers, or correct kafka.brokers").to_owned();
-                vec![Check::error("kafka", error.to_string(), fix)]
-            }
-        }
+        let findings = async {
+            Topics::new(&self.log.clients, &format!("{}-check", self.source))?.findings(&self.log.names).await
+        };
+        findings.await.unwrap_or_else(|error| {
+            let fix = error.hint_text().unwrap_or("start the brokers, or correct kafka.brokers").to_owned();
+            vec![Check::error("kafka", error.to_string(), fix)]
+        })
     }
 
     async fn claim(&self) -> Result<()> {
@@ -134,7 +130,7 @@ impl CaptureWriter {
             for spec in &data {
                 session.meet(&spec.name, ids.get(&spec.name).copied().unwrap_or_default());
             }
-            session.last_full = None;
+            session.full_wanted = true;
             Ok(session)
         })
         .await?;
@@ -162,7 +158,7 @@ impl Writer for CaptureWriter {
             Some(Ok(encoded)) => *encoded,
             _ => self.encoder.encode(batch)?,
         };
-        let changes = ddl::records(batch, &self.options);
+        let changes = ddl::records(batch, &self.options)?;
         self.make_ready(&encoded, !changes.is_empty()).await?;
         self.accepted.push(Accepted { encoded, position, boundary: batch.boundary.clone(), ddl: changes });
         Ok(Outcome::default())

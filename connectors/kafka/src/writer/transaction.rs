@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 /// How often a watermark lists all partitions.
 const FULL_EVERY: Duration = Duration::from_secs(300);
+/// The same while topics are being met one after the other, as in a first snapshot.
+const FULL_AT_MOST_EVERY: Duration = Duration::from_secs(10);
 
 /// A batch that was accepted and waits for the commit.
 pub(crate) struct Accepted {
@@ -116,6 +118,7 @@ fn apply(session: &mut Session, done: Done) {
         session.ts_us = ts_us;
         if full {
             session.last_full = Some(now);
+            session.full_wanted = false;
         }
     }
     session.last_end = Some(now);
@@ -239,7 +242,8 @@ impl<'a> Run<'a> {
     fn send_watermark(&mut self, boundary: &Boundary) -> Result<()> {
         self.settle()?;
         let session = self.session;
-        let full = session.last_full.is_none_or(|at| at.elapsed() >= FULL_EVERY);
+        let every = if session.full_wanted { FULL_AT_MOST_EVERY } else { FULL_EVERY };
+        let full = session.last_full.is_none_or(|at| at.elapsed() >= every);
         let mut ends = session.touched.clone();
         if full {
             ends.extend(session.ledger.all().map(|(partition, end)| (partition.clone(), end)));

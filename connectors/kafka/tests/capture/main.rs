@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod crash;
 mod kit;
 
-use caudal_core::{Ddl, Fault, Op, Position, TableId};
+use caudal_core::{Ddl, Fault, Op, Position, Severity, TableId};
 use caudal_kafka::{CaptureOptions, Log};
 use kit::{Changes, brokers, config, log, open, prefix, put, read, table, values, watermarks};
 use rdkafka::ClientConfig;
@@ -466,6 +467,9 @@ async fn a_topic_whose_settings_would_break_a_promise_is_refused_with_the_comman
     let error = writer.write(&mut batch).await.unwrap_err();
     assert_eq!(error.fault(), Fault::Config);
     assert!(error.hint_text().unwrap().contains("cleanup.policy=compact"), "{error}");
+    let checks = log.capture_sink("plex", CaptureOptions::default()).check().await;
+    assert_eq!((checks[0].severity, checks[0].subject.as_str()), (Severity::Error, topic.as_str()));
+    assert!(checks[0].fix.as_ref().unwrap().contains("retention.ms=-1"), "{checks:?}");
 }
 
 #[tokio::test]
@@ -488,8 +492,38 @@ async fn a_row_over_the_limit_is_a_data_fault_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn unreachable_brokers_are_a_finding_of_check() {
+async fn unreachable_brokers_are_a_finding_of_check_with_a_fix() {
     let log = Log::new(config("127.0.0.1:1"), "p").unwrap();
+    let start = Instant::now();
     let checks = log.capture_sink("plex", CaptureOptions::default()).check().await;
-    assert_eq!(checks[0].severity, caudal_core::Severity::Error);
+    assert_eq!(checks[0].severity, Severity::Error);
+    assert!(checks[0].message.contains("127.0.0.1:1") && checks[0].fix.is_some(), "{checks:?}");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+/// Brokers that want SASL/PLAIN and know the user `cdc` with the password `right` (`CAUDAL_TEST_KAFKA_SASL`).
+#[tokio::test]
+async fn a_wrong_password_is_for_the_operator() {
+    let Some(brokers) = std::env::var("CAUDAL_TEST_KAFKA_SASL").ok().filter(|b| !b.is_empty()) else {
+        return;
+    };
+    let mut config = config(&brokers);
+    config.sasl = Some(caudal_kafka::config::Sasl {
+        mechanism: caudal_kafka::config::Mechanism::Plain,
+        username: "cdc".into(),
+        password: "wrong".into(),
+    });
+    let mut right = config.clone();
+    if let Some(sasl) = &mut right.sasl {
+        sasl.password = "right".into();
+    }
+    let mut writer = open(&Log::new(right, &prefix()).unwrap(), "plex").await;
+    put(writer.as_mut(), Changes::new().insert(&table("orders", true), 1).boundary().build("p1"))
+        .await
+        .unwrap();
+    let log = Log::new(config, &prefix()).unwrap();
+    let error = log.capture_sink("plex", CaptureOptions::default()).open().await.err().unwrap();
+    assert_eq!(error.fault(), Fault::Config, "{error}");
+    assert!(error.hint_text().unwrap().contains("kafka.sasl"));
+    assert!(!error.to_string().contains("wrong"));
 }

@@ -4,9 +4,9 @@
 
 mod support;
 
-use caudal_core::{Fault, Op, Source};
-use caudal_kafka::Consistency;
-use support::{Capture, TestLog, change, drain};
+use caudal_core::{Fault, Op, Position, Raw, Rejected, Source, Undecodable};
+use caudal_kafka::{Consistency, TapFrom};
+use support::{Capture, TestLog, change, drain, eventually};
 
 macro_rules! log_or_return {
     () => {
@@ -73,4 +73,188 @@ async fn a_recreated_topic_is_named_and_not_read() {
     assert_eq!(error.fault(), Fault::Data, "{error}");
     assert!(error.to_string().contains(&log.topic("a")), "{error}");
     assert!(error.hint_text().unwrap().contains("rebuild"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_key_mode_each_row_comes_once_and_new_tables_are_shared() {
+    let log = log_or_return!();
+    let mut capture = Capture::open(&log, "src").await;
+    capture.transaction(&[change("a", Op::Create, 1), change("b", Op::Create, 1)]).await;
+    let source = log.source("sink", &["src"], Consistency::Key);
+    source.claim().await.unwrap();
+    let mut reader = source.open(None).await.unwrap();
+    let mut seen = support::Seen::default();
+    while seen.count < 2 {
+        seen.take(&reader.next().await.unwrap());
+    }
+    capture.transaction(&[change("c", Op::Create, 1), change("a", Op::Update, 1)]).await;
+    let error = loop {
+        match reader.next().await {
+            Ok(batch) => seen.take(&batch),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.fault(), Fault::Transient, "{error}");
+    drop(reader);
+    source.claim().await.unwrap();
+    let mut reader = source.open(Some(Position::Log(seen.position.clone()))).await.unwrap();
+    while seen.count < 4 || !seen.ends_at_boundary {
+        let batch = reader.next().await.unwrap();
+        seen.take(&batch);
+        reader.commit(&Position::Log(seen.position.clone())).await.unwrap();
+        if seen.count == 4 {
+            // A watermark after the opening is what freshness starts with.
+            capture.transaction(&[]).await;
+        }
+    }
+    assert_eq!(
+        (seen.of("a"), seen.of("b"), seen.of("c")),
+        (vec!["c1".into(), "u1".into()], vec!["c1".into()], vec!["c1".into()],)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_an_instance_leaves_another_one_goes_on_undisturbed() {
+    let log = log_or_return!();
+    let mut capture = Capture::open(&log, "src").await;
+    capture.transaction(&[change("a", Op::Create, 1)]).await;
+    let first = log.source("sink", &["src"], Consistency::Transaction);
+    first.claim().await.unwrap();
+    let mut reader = first.open(None).await.unwrap();
+    let seen = drain(reader.as_mut(), 1).await;
+    let second = log.source("sink", &["src"], Consistency::Transaction);
+    let waiting = tokio::spawn(async move {
+        second.claim().await.unwrap();
+        second
+    });
+    drop((reader, first));
+    let second = tokio::time::timeout(support::PATIENCE, waiting).await.unwrap().unwrap();
+    let mut reader = second.open(Some(Position::Log(seen.position))).await.unwrap();
+    capture.transaction(&[change("a", Op::Create, 2)]).await;
+    assert_eq!(drain(reader.as_mut(), 1).await.of("a"), ["c2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_whose_partition_the_group_gives_away_stops_as_fenced() {
+    let log = log_or_return!();
+    let mut captures = Vec::new();
+    for source in ["s0", "s1"] {
+        let mut capture = Capture::open(&log, source).await;
+        capture.transaction(&[change(source, Op::Create, 1)]).await;
+        captures.push(capture);
+    }
+    let both = ["s0", "s1"];
+    let first = log.source("sink", &both, Consistency::Key);
+    first.claim().await.unwrap();
+    // Both tables were there, so the group's first member has both, and a second one takes over one of them.
+    let mut reader = first.open(None).await.unwrap();
+    let second = log.source("sink", &both, Consistency::Key);
+    second.claim().await.unwrap();
+    let error = loop {
+        if let Err(error) = reader.next().await {
+            break error;
+        }
+    };
+    assert_eq!(error.fault(), Fault::Fenced, "{error}");
+    first.claim().await.unwrap();
+    assert!(first.open(None).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tools_see_no_lag_on_idle_partitions_and_freshness_follows_what_is_durable() {
+    let log = log_or_return!();
+    let mut capture = Capture::open(&log, "src").await;
+    capture.transaction(&[change("a", Op::Create, 1), change("b", Op::Create, 1)]).await;
+    capture.transaction(&[change("a", Op::Create, 2)]).await;
+    let source = log.source("sink", &["src"], Consistency::Transaction);
+    source.claim().await.unwrap();
+    let mut reader = source.open(None).await.unwrap();
+    let seen = drain(reader.as_mut(), 3).await;
+    assert!(source.freshness().watermarks().is_empty());
+    reader.commit(&Position::Log(seen.position.clone())).await.unwrap();
+    assert_eq!(source.freshness().watermarks()["src"], 2);
+    eventually("the lag is 0", async || {
+        reader.next().await.unwrap();
+        let status = log.log.sink_status("sink", &["src".to_owned()]).await.unwrap();
+        status.partitions.len() == 2 && status.lag() == 0 && status.applied.get("src") == Some(&2)
+    })
+    .await;
+    let sources = log.log.source_status().await.unwrap();
+    assert_eq!((sources[0].source.as_str(), sources[0].position.as_str()), ("src", "2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aborted_transactions_between_are_not_seen_and_stop_nothing() {
+    let log = log_or_return!();
+    let mut capture = Capture::open(&log, "src").await;
+    capture.transaction(&[change("a", Op::Create, 1)]).await;
+    let source = log.source("sink", &["src"], Consistency::Transaction);
+    source.claim().await.unwrap();
+    let mut reader = source.open(None).await.unwrap();
+    drain(reader.as_mut(), 1).await;
+    for n in 2..5 {
+        log.abort(&log.topic("a"), 3).await;
+        capture.transaction(&[change("a", Op::Create, n)]).await;
+        assert_eq!(drain(reader.as_mut(), 1).await.of("a"), [format!("c{n}")]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_tables_are_read_by_one_reader() {
+    let log = log_or_return!();
+    let mut capture = Capture::open(&log, "src").await;
+    let all = |op| (0..60).map(|n| change(&format!("t{n:02}"), op, n)).collect::<Vec<_>>();
+    capture.transaction(&all(Op::Create)).await;
+    let source = log.source("sink", &["src"], Consistency::Transaction);
+    source.claim().await.unwrap();
+    let mut reader = source.open(None).await.unwrap();
+    assert_eq!(drain(reader.as_mut(), 60).await.events.len(), 60);
+    capture.transaction(&all(Op::Update)).await;
+    capture.transaction(&[change("t07", Op::Delete, 7)]).await;
+    let seen = drain(reader.as_mut(), 61).await;
+    assert_eq!(seen.of("t07"), ["u7", "d7"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_holds_the_record_as_it_came() {
+    let log = log_or_return!();
+    let mut capture = Capture::open(&log, "src").await;
+    capture.transaction(&[change("a", Op::Create, 1)]).await;
+    let source = log.source("sink", &["src"], Consistency::Transaction);
+    source.claim().await.unwrap();
+    let mut reader = source.open(None).await.unwrap();
+    let mut batch = loop {
+        let batch = reader.next().await.unwrap();
+        if !batch.events.is_empty() {
+            break batch;
+        }
+    };
+    let raw = Raw { offset: 41, key: None, value: batch.raw[0].value, ..batch.raw[0].clone() };
+    batch.undecodable.push(Undecodable { raw, cause: "not JSON".into() });
+    let rejected = [Rejected { event: 0, cause: "too long".into() }];
+    log.log.dead_letters("sink").put(&batch, &rejected, 3).await.unwrap();
+    let letters = log.all(&format!("caudal.{}.dlq.sink", log.prefix)).await;
+    let original = log.all(&log.topic("a")).await;
+    assert_eq!(letters.len(), 2);
+    let letter = &letters[&format!("{}/0/0", log.topic("a"))];
+    assert_eq!(letter.value, original.values().next().unwrap().value);
+    assert_eq!(letter.headers["caudal.key"], "{\"id\":1}");
+    assert_eq!(letter.headers["caudal.cause"], "too long");
+    assert_eq!(letter.headers["caudal.attempts"], "3");
+    assert_eq!(letters[&format!("{}/0/41", log.topic("a"))].headers["caudal.cause"], "not JSON");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tap_shows_what_is_committed_and_new_tables_too() {
+    let log = log_or_return!();
+    let mut capture = Capture::open(&log, "src").await;
+    capture.transaction(&[change("a", Op::Create, 1)]).await;
+    let mut tap = log.log.tap(&[], TapFrom::Beginning).await.unwrap();
+    let next = async |tap: &mut caudal_kafka::Tap| {
+        tokio::time::timeout(support::PATIENCE, tap.next()).await.unwrap().unwrap()
+    };
+    let first = next(&mut tap).await;
+    assert_eq!((first.topic, first.offset), (log.topic("a"), 0));
+    capture.transaction(&[change("new", Op::Create, 1)]).await;
+    assert_eq!(next(&mut tap).await.topic, log.topic("new"));
 }

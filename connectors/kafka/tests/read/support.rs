@@ -5,9 +5,13 @@ use caudal_core::{
     Op, Position, Reader, SnapshotMark, Source, SourcePosition, TableId, TableSchema, Transaction, Writer,
 };
 use caudal_kafka::{CaptureOptions, Config, Consistency, Log, LogSource, ReadOptions};
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -46,6 +50,55 @@ impl TestLog {
         ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap()
     }
 
+    /// Writes records to a topic and takes them back.
+    pub(crate) async fn abort(&self, topic: &str, records: usize) {
+        let (brokers, topic) = (self.brokers.clone(), topic.to_owned());
+        let id = format!("{}-abort", self.prefix);
+        let work = move || {
+            let producer: BaseProducer = ClientConfig::new()
+                .set("bootstrap.servers", &brokers)
+                .set("transactional.id", id)
+                .create()
+                .unwrap();
+            producer.init_transactions(PATIENCE).unwrap();
+            producer.begin_transaction().unwrap();
+            for _ in 0..records {
+                producer
+                    .send(BaseRecord::to(&topic).partition(0).key("k").payload("{}"))
+                    .map_err(|(e, _)| e)
+                    .unwrap();
+            }
+            producer.flush(PATIENCE).unwrap();
+            producer.abort_transaction(PATIENCE).unwrap();
+        };
+        tokio::task::spawn_blocking(work).await.unwrap();
+    }
+
+    /// All committed records of a topic's first partition, by key.
+    pub(crate) async fn all(&self, topic: &str) -> BTreeMap<String, Stored> {
+        let (brokers, topic) = (self.brokers.clone(), topic.to_owned());
+        let work = move || {
+            let consumer: BaseConsumer = ClientConfig::new()
+                .set("bootstrap.servers", &brokers)
+                .set("group.id", "none")
+                .set("enable.partition.eof", "true")
+                .create()
+                .unwrap();
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(&topic, 0, Offset::Beginning).unwrap();
+            consumer.assign(&list).unwrap();
+            let mut all = BTreeMap::new();
+            loop {
+                match consumer.poll(PATIENCE).expect("an answer") {
+                    Ok(message) => all.insert(text(message.key()), stored(&message)),
+                    Err(KafkaError::PartitionEOF(_)) => return all,
+                    Err(error) => panic!("{error}"),
+                };
+            }
+        };
+        tokio::task::spawn_blocking(work).await.unwrap()
+    }
+
     /// Deletes a topic, so that the next capture makes it again.
     pub(crate) async fn delete(&self, topic: &str) {
         let admin = self.admin();
@@ -61,6 +114,33 @@ impl TestLog {
             assert!(Instant::now() < deadline, "{topic} was not deleted");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+}
+
+/// A record as it lies in a topic.
+pub(crate) struct Stored {
+    pub(crate) value: Vec<u8>,
+    pub(crate) headers: BTreeMap<String, String>,
+}
+
+fn stored(message: &impl Message) -> Stored {
+    let mut headers = BTreeMap::new();
+    for header in message.headers().into_iter().flat_map(Headers::iter) {
+        headers.insert(header.key.to_owned(), text(header.value));
+    }
+    Stored { value: message.payload().unwrap_or_default().to_vec(), headers }
+}
+
+fn text(bytes: Option<&[u8]>) -> String {
+    String::from_utf8(bytes.unwrap_or_default().to_vec()).unwrap()
+}
+
+/// Tries until it holds.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -108,12 +188,6 @@ impl Capture {
 
     /// One source transaction, committed.
     pub(crate) async fn transaction(&mut self, changes: &[Change]) {
-        self.write(changes, true).await;
-        self.writer.commit().await.unwrap();
-    }
-
-    /// A part of a source transaction, committed by itself unless it is the last.
-    pub(crate) async fn write(&mut self, changes: &[Change], whole: bool) {
         self.number += 1;
         let mut builder = BatchBuilder::default();
         let file = builder.copy(b"bin.000001");
@@ -123,19 +197,13 @@ impl Capture {
             self.add(&mut builder, transaction, change);
         }
         let position = SourcePosition { token: self.number.to_string(), ..SourcePosition::default() };
-        let boundary = whole.then(|| Boundary {
-            events: changes.len() as u32,
-            position: position.clone(),
-            ts_us: self.number,
-        });
+        let events = changes.len() as u32;
+        let boundary = Some(Boundary { events, position: position.clone(), ts_us: self.number });
         let mut batch = builder.build(Position::Source(position), boundary);
         if let Some(prepare) = self.writer.prepare() {
             prepare.prepare(&mut batch).unwrap();
         }
         assert!(self.writer.write(&mut batch).await.unwrap().rejected.is_empty());
-    }
-
-    pub(crate) async fn commit(&mut self) {
         self.writer.commit().await.unwrap();
     }
 

@@ -90,21 +90,20 @@ impl Assembler {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(Some(event));
             }
-            let Some((payload, container)) = &mut self.payload else {
+            // Taken out while it is read: after damage there is nothing more to get from it.
+            let Some((mut payload, container)) = self.payload.take() else {
                 return Ok(None);
             };
-            let container = *container;
-            match payload.next()? {
-                None => self.payload = None,
-                Some((head, body)) => {
-                    let place = Place { timestamp: head.timestamp, server_id: head.server_id, ..container };
-                    match head.code {
-                        code::FORMAT | code::ROTATE | code::TRANSACTION_PAYLOAD => {
-                            return damage("a compressed transaction holds an event that can't be in one");
-                        }
-                        _ => self.inner(head.code, place, body)?,
-                    }
+            let Some((head, body)) = payload.next()? else {
+                continue;
+            };
+            self.payload = Some((payload, container));
+            let place = Place { timestamp: head.timestamp, server_id: head.server_id, ..container };
+            match head.code {
+                code::FORMAT | code::ROTATE | code::TRANSACTION_PAYLOAD => {
+                    return damage("a compressed transaction holds an event that can't be in one");
                 }
+                _ => self.inner(head.code, place, body)?,
             }
         }
     }
@@ -345,9 +344,10 @@ impl Assembler {
     /// The column count and bit maps are plain, the rows behind them compressed.
     fn inflate_rows(&self, bytes: &[u8], op: RowsOp) -> Read<Bytes> {
         let mut c = Cursor(bytes);
-        let columns = c.count()?;
+        let columns =
+            u32::try_from(c.length_encoded()?).map_err(|_| Damage::of("a row has too many columns"))?;
         let maps = if op == RowsOp::Update { 2 } else { 1 };
-        c.take(columns.div_ceil(8) * maps)?;
+        c.take(columns.div_ceil(8) as usize * maps)?;
         let mut plain = bytes[..bytes.len() - c.0.len()].to_vec();
         inflate_event(c.0, self.max_event_bytes, &mut plain)?;
         Ok(plain.into())
@@ -376,16 +376,21 @@ struct RowsShape {
 impl RowsShape {
     fn of(code: u8) -> Self {
         let op = match code {
-            code::UPDATE_ROWS_V1 | code::UPDATE_ROWS | code::PARTIAL_UPDATE_ROWS | 167 | 170 => {
-                RowsOp::Update
-            }
-            code::DELETE_ROWS_V1 | code::DELETE_ROWS | 168 | 171 => RowsOp::Delete,
+            code::UPDATE_ROWS_V1
+            | code::UPDATE_ROWS
+            | code::PARTIAL_UPDATE_ROWS
+            | code::MARIADB_UPDATE_ROWS_COMPRESSED_V1
+            | code::MARIADB_UPDATE_ROWS_COMPRESSED => RowsOp::Update,
+            code::DELETE_ROWS_V1
+            | code::DELETE_ROWS
+            | code::MARIADB_DELETE_ROWS_COMPRESSED_V1
+            | code::MARIADB_DELETE_ROWS_COMPRESSED => RowsOp::Delete,
             _ => RowsOp::Insert,
         };
-        let compressed = code >= code::MARIADB_WRITE_ROWS_COMPRESSED_V1;
-        let v1 = matches!(code, code::WRITE_ROWS_V1..=code::DELETE_ROWS_V1
-            | code::MARIADB_WRITE_ROWS_COMPRESSED_V1..=code::MARIADB_DELETE_ROWS_COMPRESSED_V1);
-        Self { op, extra_header: !v1, compressed }
+        let v1 = code::WRITE_ROWS_V1..=code::DELETE_ROWS_V1;
+        let v1_compressed = code::MARIADB_WRITE_ROWS_COMPRESSED_V1..=code::MARIADB_DELETE_ROWS_COMPRESSED_V1;
+        let extra_header = !v1.contains(&code) && !v1_compressed.contains(&code);
+        Self { op, extra_header, compressed: code >= code::MARIADB_WRITE_ROWS_COMPRESSED_V1 }
     }
 }
 
@@ -398,3 +403,11 @@ fn widen(low: u32, from: u64) -> u64 {
 #[cfg(test)]
 #[path = "assembler_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "recorded_tests.rs"]
+mod recorded;
+
+#[cfg(test)]
+#[path = "differential_tests.rs"]
+mod differential;

@@ -19,10 +19,9 @@ pub const NO_IMAGE: u32 = caudal_core::batch::NO_ROW;
 /// Bodies up to this are copied into the arena; see [`RowDecoder::decode`].
 const COPIED_BYTES: usize = 32 * 1024;
 const MOST_PLANS: usize = 4096;
-/// Slices have offsets of 32 bits.
-const MOST_ARENA_BYTES: usize = u32::MAX as usize;
-/// What converted bytes grow by at most, JSON's escapes being the worst.
-const GROWTH: usize = json::GROWTH;
+/// Slices have offsets of 32 bits. What stands in a byte of an event can be a long label, so this is watched cell by cell; the
+/// rest of the 4 GiB is room for the one cell that is being written.
+const MOST_ARENA_BYTES: usize = 2 << 30;
 
 /// Where the images of one row lie in `BatchBuilder::cells`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +67,6 @@ impl RowDecoder {
         let plan = self.plan(rows, schema).map_err(|d| {
             named(d).hint("the table's shape at this position is not known: read the table again")
         })?;
-        if out.arena().len() + rows.body.len() * GROWTH + COPIED_BYTES > MOST_ARENA_BYTES {
-            return Err(named(Damage::of("the batch is too large to hold this event")));
-        }
         let home = settle(rows, out);
         let mut images = Images::open(rows, &plan, home).map_err(named)?;
         let mut row = 0;
@@ -131,6 +127,8 @@ struct Images<'a> {
     after: Present<'a>,
     /// The column that is being read.
     column: usize,
+    /// Of updates with partial JSON: the documents of the image before, by column.
+    documents: Vec<(usize, &'a [u8])>,
 }
 
 /// Which columns an image has.
@@ -152,8 +150,8 @@ impl<'a> Present<'a> {
 impl<'a> Images<'a> {
     fn open(rows: &'a Rows, plan: &'a Plan, home: Home) -> Read<Self> {
         let mut c = Cursor(&rows.body);
-        let columns = c.count()?;
-        if columns != plan.steps.len() {
+        let columns = plan.steps.len();
+        if c.length_encoded()? != columns as u64 {
             return damage("the number of columns is not that of the table's map");
         }
         let before = Present::read(&mut c, columns)?;
@@ -167,6 +165,7 @@ impl<'a> Images<'a> {
             before,
             after,
             column: 0,
+            documents: Vec::new(),
         })
     }
 
@@ -180,9 +179,9 @@ impl<'a> Images<'a> {
             RowsOp::Insert => (NO_IMAGE, self.image(self.after, out)?),
             RowsOp::Delete => (self.image(self.before, out)?, NO_IMAGE),
             RowsOp::Update => {
+                self.documents.clear();
                 let before = self.image(self.before, out)?;
-                let after =
-                    if self.partial_json { self.partial(before, out)? } else { self.image(self.after, out)? };
+                let after = if self.partial_json { self.partial(out)? } else { self.image(self.after, out)? };
                 (before, after)
             }
         };
@@ -203,14 +202,17 @@ impl<'a> Images<'a> {
             let null = bit(nulls, nth);
             nth += 1;
             self.column = i;
+            if self.partial_json && !null {
+                self.keep_document(step)?;
+            }
             let cell = if null { Cell::Null } else { step.cell(&mut self.rest, self.home, out)? };
-            out.cells.push(cell);
+            push(cell, out)?;
         }
         Ok(first)
     }
 
     /// An image after whose JSON columns may stand as differences to those of the image before.
-    fn partial(&mut self, before: u32, out: &mut BatchBuilder) -> Read<u32> {
+    fn partial(&mut self, out: &mut BatchBuilder) -> Read<u32> {
         const PARTIAL_JSON: u64 = 1;
         let partial = match self.rest.length_encoded()? & PARTIAL_JSON {
             0 => &[][..],
@@ -235,20 +237,32 @@ impl<'a> Images<'a> {
                 _ if null => Cell::Null,
                 Step::Json { prefix } if is_partial => {
                     let changes = bytes(&mut self.rest, *prefix)?;
-                    self.patched(before as usize + i, changes, out)?
+                    self.patched(changes, out)?
                 }
                 step => step.cell(&mut self.rest, self.home, out)?,
             };
-            out.cells.push(cell);
+            push(cell, out)?;
         }
         Ok(first)
     }
 
+    /// Remembers the document that is read next, if it is one.
+    fn keep_document(&mut self, step: &Step) -> Read<()> {
+        if let Step::Json { prefix } = step {
+            let mut ahead = self.rest;
+            self.documents.push((self.column, bytes(&mut ahead, *prefix)?));
+        }
+        Ok(())
+    }
+
     /// The document before with the changes applied; `Unchanged` where the log does not hold the one before.
-    fn patched(&self, before: usize, changes: &[u8], out: &mut BatchBuilder) -> Read<Cell> {
-        let _ = (before, changes);
-        let _ = written(out, |_| Ok(()))?;
-        Ok(Cell::Unchanged)
+    fn patched(&self, changes: &[u8], out: &mut BatchBuilder) -> Read<Cell> {
+        match self.documents.iter().find(|(column, _)| *column == self.column) {
+            Some((_, before)) => {
+                Ok(Cell::Json(written(out, |arena| json::write_patched(before, changes, arena))?))
+            }
+            None => Ok(Cell::Unchanged),
+        }
     }
 
     fn blame(&self, d: Damage, schema: &TableSchema) -> Damage {
@@ -256,6 +270,16 @@ impl<'a> Images<'a> {
             Some(column) => d.of_column(&column.name),
             None => d,
         }
+    }
+}
+
+#[inline]
+fn push(cell: Cell, out: &mut BatchBuilder) -> Read<()> {
+    out.cells.push(cell);
+    if out.arena().len() > MOST_ARENA_BYTES {
+        damage("the batch is too large to hold this row")
+    } else {
+        Ok(())
     }
 }
 

@@ -131,7 +131,7 @@ pub(super) fn old_datetime(c: &mut Cursor<'_>, precision: u8) -> Read<Moment> {
     if precision == 0 {
         let v = c.u64()?;
         let (d, t) = (v / 1_000_000, v % 1_000_000);
-        if d > 9999_12_31 {
+        if d > 99_991_231 {
             return damage("a DATETIME is beyond the year 9999");
         }
         let (d, t) = (d as u32, t as u32);
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn old_forms_are_digits_in_decimal() {
         assert_eq!(old_time(&mut Cursor(&(-12_34_56i32).to_le_bytes()[..3]), 0), Ok(-45_296 * MICROS));
-        let v = 2024_02_29_12_34_56u64;
+        let v = 20_240_229_123_456u64;
         let moment = old_datetime(&mut Cursor(&v.to_le_bytes()), 0).unwrap();
         assert_eq!((moment.year, moment.day, moment.second), (2024, 29, 56));
         assert_eq!(old_timestamp(&mut Cursor(&[1, 0, 0, 0]), 0), Ok(Some(MICROS)));

@@ -91,8 +91,8 @@ impl Step {
                 Cell::Text(written(out, |arena| shown(arena, format_args!("{a}.{b}.{c}.{d}")))?)
             }
             Self::Inet6 { prefix } => {
-                let address = std::net::Ipv6Addr::from(padded::<16>(c, *prefix)?);
-                Cell::Text(written(out, |arena| shown(arena, format_args!("{address}")))?)
+                let address = padded::<16>(c, *prefix)?;
+                Cell::Text(written(out, |arena| inet6(address, arena))?)
             }
             _ => return damage("a column is read in no known way"),
         })
@@ -109,6 +109,46 @@ pub(super) fn written(out: &mut BatchBuilder, f: impl FnOnce(&mut Vec<u8>) -> Re
 
 fn shown(arena: &mut Vec<u8>, text: std::fmt::Arguments<'_>) -> Read<()> {
     arena.write_fmt(text).map_err(|_| Damage::of("a value can't be written"))
+}
+
+/// As the server writes it: `::` for the longest run of zeros (the first of equals, be it of one group only), and the form
+/// with dots for what embeds an IPv4 address.
+fn inet6(address: [u8; 16], arena: &mut Vec<u8>) -> Read<()> {
+    let groups = std::net::Ipv6Addr::from(address).segments();
+    let [.., a, b, c, d] = address;
+    let (gap, length) = longest_zeros(&groups);
+    let dots = (gap, length) == (0, 6) || (groups[5] == 0xffff && (gap, length) == (0, 5));
+    let end = if dots { 6 } else { 8 };
+    let mut i = 0;
+    while i < end {
+        if length > 0 && i == gap {
+            arena.extend_from_slice(b"::");
+            i += length;
+            continue;
+        }
+        let colon = if i == 0 || (length > 0 && i == gap + length) { "" } else { ":" };
+        shown(arena, format_args!("{colon}{:x}", groups[i]))?;
+        i += 1;
+    }
+    match (dots, length) {
+        (false, _) => Ok(()),
+        (true, 6) => shown(arena, format_args!("{a}.{b}.{c}.{d}")),
+        (true, _) => shown(arena, format_args!(":{a}.{b}.{c}.{d}")),
+    }
+}
+
+/// Where the longest run of zeros begins, and its length.
+fn longest_zeros(groups: &[u16; 8]) -> (usize, usize) {
+    let mut longest = (0, 0);
+    let mut start = 0;
+    for (i, group) in groups.iter().enumerate() {
+        if *group != 0 {
+            start = i + 1;
+        } else if i + 1 - start > longest.1 {
+            longest = (start, i + 1 - start);
+        }
+    }
+    longest
 }
 
 #[inline]

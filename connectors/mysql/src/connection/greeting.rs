@@ -3,7 +3,7 @@
 use super::{Family, ServerVersion};
 use crate::auth::{Challenge, trim_nonce};
 use crate::packet::Fields;
-use crate::refusal::error_packet;
+use crate::refusal::{CONNECT, error_packet};
 use caudal_core::{Error, Result};
 
 /// Set by MySQL, not by MariaDB.
@@ -43,7 +43,7 @@ impl Greeting {
     pub(super) fn parse(packet: &[u8]) -> Result<Self> {
         match packet.first() {
             Some(0x0a) => Self::fields(&mut Fields(&packet[1..])).ok_or_else(not_a_server),
-            Some(0xff) => Err(error_packet("connect", packet)),
+            Some(0xff) => Err(error_packet(CONNECT, packet)),
             _ => Err(not_a_server()),
         }
     }

@@ -7,6 +7,7 @@ use crate::canonical::{key_bytes, stable_hash};
 use crate::ddl::{self, Statement};
 use crate::gtid::Gtid;
 use crate::position::{Place, Within};
+use crate::snapshot::Verdict;
 use crate::snapshot::progress::{TableNote, schema_note, table_note};
 use crate::snapshot::window::Window;
 use caudal_core::batch::NO_ROW;
@@ -18,11 +19,17 @@ use std::sync::Arc;
 /// The transaction that is being delivered.
 pub(crate) struct Tx {
     begin: Box<Begin>,
+    /// Where it begins in the log.
+    file: Arc<str>,
+    pos: u64,
     server_id: u32,
     /// Its number in the current batch, once a row of it is in.
     index: Option<u32>,
     /// Rows of captured tables so far.
     rows: u64,
+    /// The position of the last rows event, and how many rows came before the first event there. The events of a compressed
+    /// transaction all stand at one position: their rows are numbered through, so that (file, pos, row) names one row.
+    at: (u64, u64),
     /// Hash of the last one's key.
     key: u64,
     ts_us: i64,
@@ -45,8 +52,14 @@ impl Tx {
 impl MySqlReader {
     /// Takes one event of the stream.
     pub(super) async fn event(&mut self, event: Event) -> Result<()> {
+        if self.must_wait(&event) {
+            self.held = Some(event);
+            return Ok(());
+        }
         match event.kind {
-            EventKind::Begin(begin) => self.begin(begin, event.timestamp, event.server_id),
+            EventKind::Begin(begin) => {
+                self.begin(begin, &event.file, event.pos, event.timestamp, event.server_id);
+            }
             EventKind::Rows(rows) => self.rows(rows, event.pos).await?,
             EventKind::Query(query) => self.statement(&query, event.pos)?,
             EventKind::Commit => self.finish(&event.file, event.end_pos, event.timestamp).await?,
@@ -76,6 +89,18 @@ impl MySqlReader {
         Ok(())
     }
 
+    /// Events of a table whose piece is being read wait for it; so does what may concern it.
+    fn must_wait(&self, event: &Event) -> bool {
+        let Some(id) = self.snapshot.holds() else { return false };
+        match &event.kind {
+            EventKind::Rows(rows) => rows.table.table == id.table && rows.table.database == id.database,
+            EventKind::Query(query) => ddl::read(&query.statement, &query.database) != Statement::Other,
+            EventKind::XaCommit(_) => true,
+            EventKind::Commit => self.tx.as_ref().is_some_and(|tx| !tx.held.is_empty()),
+            _ => false,
+        }
+    }
+
     fn step_to(&mut self, file: &Arc<str>, pos: u64) {
         if self.tx.is_none() && !file.is_empty() && (*self.place.file != **file || self.place.pos != pos) {
             self.place.file = file.to_string();
@@ -83,7 +108,7 @@ impl MySqlReader {
         }
     }
 
-    fn begin(&mut self, begin: Box<Begin>, timestamp: u32, server_id: u32) {
+    fn begin(&mut self, begin: Box<Begin>, file: &Arc<str>, pos: u64, timestamp: u32, server_id: u32) {
         let replayed = match (&self.replayed, &begin.gtid) {
             (Some(place), Some(gtid)) => place.gtid.as_ref().is_some_and(|set| set.contains(gtid)),
             (Some(place), None) => place.reaches(&self.place.file, self.place.pos.saturating_add(1)),
@@ -92,11 +117,14 @@ impl MySqlReader {
         self.tx = Some(Tx {
             ts_us: commit_time(&begin, timestamp),
             begin,
+            file: Arc::clone(file),
+            pos,
             server_id,
             index: None,
             rows: 0,
             key: 0,
             replayed,
+            at: (0, 0),
             held: Vec::new(),
             decides: None,
         });
@@ -126,12 +154,17 @@ impl MySqlReader {
         };
         let Some(schema) = schema else { return Ok(()) };
         let Self { tx: Some(tx), builder, decoder, snapshot, skip, place, .. } = self else { return Ok(()) };
+        if tx.at.0 != pos {
+            tx.at = (pos, tx.rows);
+        }
         let to = Delivery {
-            transaction: tx.number(place, builder),
+            first: tx.at.1,
+            transaction: tx.number(builder),
             ts_us: tx.ts_us,
             pos,
             before: tx.rows,
             skip: skip.rows,
+            verdict: snapshot.verdict(&schema.id, &tx.begin, &tx.file, tx.pos),
         };
         let done = append(rows, &schema, &to, builder, decoder, snapshot.window(&schema.id))?;
         (tx.rows, tx.key) = (done.rows, done.key.unwrap_or(tx.key));
@@ -212,7 +245,10 @@ impl MySqlReader {
         }
         let Some(schema) = self.timeline.known(id).map(|k| Arc::clone(&k.schema)) else { return };
         let Some(tx) = &mut self.tx else { return };
-        let transaction = tx.number(&self.place, &mut self.builder);
+        if self.snapshot.verdict(id, &tx.begin, &tx.file, tx.pos) == Verdict::Drop {
+            return;
+        }
+        let transaction = tx.number(&mut self.builder);
         let table = self.builder.table(&schema);
         self.builder.events.push(EventHead {
             table,
@@ -248,7 +284,7 @@ impl MySqlReader {
             return;
         }
         let Some(tx) = &mut self.tx else { return };
-        let transaction = tx.number(&self.place, &mut self.builder);
+        let transaction = tx.number(&mut self.builder);
         self.builder.ddl.push(Ddl {
             events: self.builder.events.len() as u32,
             statement: query.statement.clone(),
@@ -277,10 +313,10 @@ impl MySqlReader {
             let ts = if timestamp > 0 { tx.ts_us.max(i64::from(timestamp) * 1_000_000) } else { tx.ts_us };
             self.ts_us = self.ts_us.max(ts);
             self.boundary = Some(self.builder.events.len());
-            self.moved = true;
         }
         self.place.file = file.to_string();
         self.place.pos = end;
+        self.snapshot.passed(&self.place);
         self.end_of_replay();
         Ok(())
     }
@@ -324,7 +360,6 @@ impl MySqlReader {
         self.place.file = file.to_string();
         self.place.pos = end;
         self.boundary = Some(self.builder.events.len());
-        self.moved = true;
         self.end_of_replay();
         Ok(())
     }
@@ -356,12 +391,12 @@ impl MySqlReader {
 
 impl Tx {
     /// Its number in the batch.
-    fn number(&mut self, place: &Place, builder: &mut BatchBuilder) -> u32 {
+    fn number(&mut self, builder: &mut BatchBuilder) -> u32 {
         if let Some(index) = self.index {
             return index;
         }
         let gtid = self.begin.gtid.as_ref().map(|g| builder.copy(g.to_string().as_bytes()));
-        let file = Some(builder.copy(place.file.as_bytes()));
+        let file = Some(builder.copy(self.file.as_bytes()));
         let index = builder.transaction(Transaction {
             gtid,
             file,
@@ -393,10 +428,14 @@ struct Delivery {
     transaction: u32,
     ts_us: i64,
     pos: u64,
+    /// Rows of the transaction before the first event at this position.
+    first: u64,
     /// Rows of the transaction before this event.
     before: u64,
     /// How many of the transaction's rows were delivered already; 0: none.
     skip: u64,
+    /// Rows that are dropped count all the same.
+    verdict: Verdict,
 }
 
 /// What an event added to its transaction.
@@ -437,12 +476,15 @@ fn append(
             skipped = (seen == to.skip).then_some(images);
             return Ok(());
         }
+        if to.verdict == Verdict::Drop {
+            return Ok(());
+        }
         out.events.push(EventHead {
             table,
             transaction: to.transaction,
             before: images.before,
             after: images.after,
-            row: images.row,
+            row: (seen - 1 - to.first) as u32,
             op,
             snapshot: SnapshotMark::False,
             pos: to.pos,

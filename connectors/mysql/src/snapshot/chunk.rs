@@ -7,8 +7,8 @@ use crate::snapshot::plan::Plan;
 use crate::snapshot::{cells, visible};
 use caudal_core::batch::NO_ROW;
 use caudal_core::{BatchBuilder, Error, EventHead, Op, Result, SnapshotMark};
+use mysql_async::Value;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Row, Value};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -88,7 +88,7 @@ async fn select(client: &mut Client, job: &Job, parts: &[Part]) -> Result<Read> 
     let sql = job.plan.chunk(parts, job.from.is_some(), job.rows);
     let parameters = job.from.as_deref().map(behind_parameters).unwrap_or_default();
     let started = Instant::now();
-    match rows(client, job, parts, &sql, parameters).await {
+    match rows(client, job, &sql, parameters).await {
         Ok(Some(mut chunk)) => {
             chunk.took = started.elapsed();
             Ok(Read::Chunk(Box::new(chunk)))
@@ -113,7 +113,6 @@ pub(crate) fn refused(error: mysql_async::Error, job: &Job) -> Result<Read> {
 async fn rows(
     client: &mut Client,
     job: &Job,
-    parts: &[Part],
     sql: &str,
     parameters: Vec<Value>,
 ) -> Result<Option<Chunk>, mysql_async::Error> {
@@ -127,22 +126,23 @@ async fn rows(
             end = false;
             continue;
         }
-        if append(&row, &job.plan, &mut builder).is_none() {
+        let values = row.unwrap();
+        if append(&values, &job.plan, &mut builder).is_none() {
             result.drop_result().await?;
             return Ok(None);
         }
         taken += 1;
-        last = Some(row);
+        last = Some(values);
     }
-    let key = |row: Row| (width..width + parts.len()).map(|i| row[i].clone()).collect();
+    let key = |mut row: Vec<Value>| row.split_off(width);
     Ok(Some(Chunk { builder, last: last.map(key), end, took: Duration::ZERO, plan: Arc::clone(&job.plan) }))
 }
 
 /// Appends one row as an event of [`Op::Read`]; none if a value is not of its column's type.
-pub(crate) fn append(row: &Row, plan: &Plan, builder: &mut BatchBuilder) -> Option<()> {
+pub(crate) fn append(row: &[Value], plan: &Plan, builder: &mut BatchBuilder) -> Option<()> {
     let start = builder.cells.len();
     for (i, column) in plan.schema.columns.iter().enumerate() {
-        let cell = cells::cell(row.as_ref(i)?, &column.ty, builder)?;
+        let cell = cells::cell(row.get(i)?, &column.ty, builder)?;
         builder.cells.push(cell);
     }
     let table = builder.table(&plan.schema);

@@ -1,18 +1,21 @@
 //! The snapshot as the reader drives it: which table, which chunk, and what becomes of it.
 
+use crate::binlog::Begin;
 use crate::canonical::key_bytes;
 use crate::client::Client;
 use crate::config::Resolved;
-use crate::position::Place;
+use crate::position::{Place, Resend};
 use crate::schema::Timeline;
 use crate::snapshot::bounds::Stored;
 use crate::snapshot::chunk::{self, Chunk, Job, Read};
 use crate::snapshot::plan::Plan;
 use crate::snapshot::progress::{Notes, TableNote, schema_note, table_note};
+use crate::snapshot::whole::{self, Exact, Piece};
 use crate::snapshot::window::Window;
-use caudal_core::{BatchBuilder, Error, Result, SnapshotMark, TableId};
+use caudal_core::batch::NO_ROW;
+use caudal_core::{BatchBuilder, Error, EventHead, Op, Result, SnapshotMark, TableId};
 use mysql_async::Value;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -34,6 +37,31 @@ pub(crate) struct Emission {
     pub(crate) notes: Vec<(String, Option<String>)>,
 }
 
+/// What becomes of an event of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It goes out.
+    Deliver,
+    /// The piece that is going to be read, or was read, holds it.
+    Drop,
+}
+
+/// Where a table that is read in one piece stands.
+enum Whole {
+    /// Nothing was read yet.
+    Pending,
+    /// It is being read, or its rows are being handed on: its events wait.
+    Reading,
+    /// All was handed on: what the log holds up to there was in it.
+    After(Exact),
+}
+
+/// What a task brings.
+enum Brought {
+    Chunk(Read),
+    Piece(Box<Piece>),
+}
+
 /// The table that is being read.
 struct Current {
     id: TableId,
@@ -51,9 +79,11 @@ pub(crate) struct Snapshot {
     queue: VecDeque<(TableId, TableNote)>,
     current: Option<Current>,
     window: Option<Window>,
-    task: JoinSet<(Client, Result<Read>)>,
+    task: JoinSet<Result<(Client, Brought)>>,
     client: Option<Client>,
     ready: Option<Chunk>,
+    wholes: HashMap<TableId, Whole>,
+    piece: Option<Piece>,
     not_before: Option<Instant>,
     reported: Instant,
     any_row: bool,
@@ -62,7 +92,10 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// Reads what `notes` do not call done, large tables first.
-    pub(crate) fn new(config: Arc<Resolved>, timeline: &Timeline, notes: &Notes) -> Self {
+    ///
+    /// # Errors
+    /// `Data` if a stored place cannot be read.
+    pub(crate) fn new(config: Arc<Resolved>, timeline: &Timeline, notes: &Notes) -> Result<Self> {
         let mut queue: Vec<(TableId, TableNote, u64)> = timeline
             .tables()
             .map(|(id, known)| {
@@ -73,12 +106,13 @@ impl Snapshot {
             .collect();
         queue.sort_by_key(|(_, note, size)| (note.from.is_none(), std::cmp::Reverse(*size)));
         let any_row = notes.tables.values().any(|n| n.rows > 0);
-        Self {
+        Ok(Self {
             tables: queue.len(),
             queue: queue.into_iter().map(|(id, note, _)| (id, note)).collect(),
             any_row,
+            wholes: wholes(timeline, notes)?,
             ..Self::none(config)
-        }
+        })
     }
 
     /// Nothing to read.
@@ -91,6 +125,8 @@ impl Snapshot {
             task: JoinSet::new(),
             client: None,
             ready: None,
+            wholes: HashMap::new(),
+            piece: None,
             not_before: None,
             reported: Instant::now(),
             any_row: false,
@@ -187,14 +223,15 @@ impl Snapshot {
 
     /// Steps 1 to 3: recording begins here, then the chunk's connection waits and reads.
     async fn open(&mut self, plan: Arc<Plan>, delivered: &Place) -> Result<()> {
-        let Some(current) = &self.current else { return Ok(()) };
-        let Some(parts) = plan.parts.clone() else {
-            return Err(Error::bug(format!("{}: read a table without a usable key by chunks", plan.id())));
-        };
         let mut client = match self.client.take() {
             Some(client) => client,
             None => Client::connect(&self.config).await?,
         };
+        let Some(current) = &self.current else { return Ok(()) };
+        let Some(parts) = plan.parts.clone() else {
+            return self.open_whole(client, plan, delivered);
+        };
+        self.wholes.remove(&current.id);
         self.window = Some(Window::open(current.id.clone()));
         let bytes = self.config.snapshot.chunk_bytes.bytes();
         let job = Job {
@@ -208,20 +245,106 @@ impl Snapshot {
             limit: self.config.snapshot.chunk_time.get() * 10,
         };
         self.task.spawn(async move {
-            let read = chunk::read(&mut client, &job, &parts).await;
-            (client, read)
+            let read = chunk::read(&mut client, &job, &parts).await?;
+            Ok((client, Brought::Chunk(read)))
         });
         Ok(())
+    }
+
+    fn open_whole(&mut self, mut client: Client, plan: Arc<Plan>, delivered: &Place) -> Result<()> {
+        let Some(current) = &mut self.current else { return Ok(()) };
+        tracing::warn!(
+            source = self.config.name,
+            table = %current.id,
+            "snapshot: the table has no key that it could be read by: it is read in one piece, and a restart reads it again from its beginning"
+        );
+        current.from = None;
+        self.wholes.insert(current.id.clone(), Whole::Reading);
+        self.window = Some(Window::open(current.id.clone()));
+        let (config, delivered) = (Arc::clone(&self.config), delivered.clone());
+        self.task.spawn(async move {
+            let piece = whole::read(&mut client, &config, plan, &delivered).await?;
+            Ok((client, Brought::Piece(Box::new(piece))))
+        });
+        Ok(())
+    }
+
+    /// The table whose events have to wait until its piece is handed on.
+    pub(crate) fn holds(&self) -> Option<&TableId> {
+        let current = self.current.as_ref()?;
+        matches!(self.wholes.get(&current.id), Some(Whole::Reading)).then_some(&current.id)
+    }
+
+    /// What becomes of the events of a transaction in a table. Those of a table that [`Snapshot::holds`] must wait.
+    pub(crate) fn verdict(&self, id: &TableId, begin: &Begin, file: &str, pos: u64) -> Verdict {
+        match self.wholes.get(id) {
+            None => Verdict::Deliver,
+            Some(Whole::After(exact)) if !exact.holds(begin, file, pos) => Verdict::Deliver,
+            Some(_) => Verdict::Drop,
+        }
+    }
+
+    /// The stream has delivered everything up to this place.
+    pub(crate) fn passed(&mut self, place: &Place) {
+        if !self.wholes.is_empty() {
+            self.wholes.retain(|_, w| !matches!(w, Whole::After(exact) if exact.passed(place)));
+        }
+    }
+
+    /// Whether rows of a piece are there to be taken.
+    pub(crate) fn has_piece(&self) -> bool {
+        self.piece.is_some()
+    }
+
+    /// The next rows of the piece, about `bytes` of them.
+    ///
+    /// # Errors
+    /// `Transient` if spooled rows cannot be read, or are not of the table's shape.
+    pub(crate) async fn take_piece(&mut self, bytes: usize) -> Result<Option<Emission>> {
+        let (Some(piece), Some(current)) = (&mut self.piece, &mut self.current) else { return Ok(None) };
+        let mut builder = BatchBuilder::default();
+        if current.delivered > 0 && self.window.take().is_some() {
+            // An earlier attempt was handed on in part.
+            current.delivered = 0;
+            truncate(&mut builder, &piece.plan);
+        }
+        self.window = None;
+        let before = builder.events.len();
+        while builder.size() < bytes
+            && let Some(values) = piece.spool.next().await?
+        {
+            chunk::append(&values, &piece.plan, &mut builder).ok_or_else(|| {
+                Error::transient(format!("{}: the table was changed while it was read", current.id))
+            })?;
+        }
+        let rows = (builder.events.len() - before) as u64;
+        let end = piece.spool.left() == 0;
+        let plan = Arc::clone(&piece.plan);
+        let at = end.then(|| piece.at.clone());
+        let mut chunk = Chunk { builder, last: None, end, took: Duration::ZERO, plan };
+        mark(&mut chunk, before, current.delivered == 0, !self.any_row, self.queue.is_empty());
+        self.any_row |= rows > 0;
+        current.delivered += rows;
+        let upto = at.as_ref().map(Exact::stored);
+        let (emission, _) = emission(chunk, current, upto);
+        self.report(end);
+        if let Some(at) = at {
+            self.wholes.insert(current_id(&self.current)?, Whole::After(at));
+            self.piece = None;
+            self.current = None;
+        }
+        Ok(Some(emission))
     }
 
     /// Waits for the chunk in flight; for ever if there is none. Cancel-safe.
     pub(crate) async fn finished(&mut self) -> Result<()> {
         let Some(joined) = self.task.join_next().await else { return std::future::pending().await };
-        let (client, read) = joined.map_err(|e| Error::bug("read a chunk").because(e))?;
-        match read? {
-            Read::Chunk(chunk) => self.ready = Some(*chunk),
-            Read::TooSlow => self.smaller(),
-            Read::Changed(why) => self.again(&why),
+        let (client, brought) = joined.map_err(|e| Error::bug("read a chunk").because(e))??;
+        match brought {
+            Brought::Chunk(Read::Chunk(chunk)) => self.ready = Some(*chunk),
+            Brought::Chunk(Read::TooSlow) => self.smaller(),
+            Brought::Chunk(Read::Changed(why)) => self.again(&why),
+            Brought::Piece(piece) => self.piece = Some(*piece),
         }
         self.client = Some(client);
         Ok(())
@@ -263,11 +386,11 @@ impl Snapshot {
         drop_touched(&mut chunk, &window);
         let current = self.current.as_mut()?;
         adapt(current, &chunk, read, &self.config);
-        mark(&mut chunk, current, !self.any_row, self.queue.is_empty());
+        mark(&mut chunk, 0, current.from.is_none(), !self.any_row, self.queue.is_empty());
         self.any_row |= !chunk.builder.events.is_empty();
         current.delivered += chunk.builder.events.len() as u64;
         current.from = chunk.last.take().or_else(|| current.from.take());
-        let emission = emission(chunk, current);
+        let emission = emission(chunk, current, None);
         self.report(emission.1);
         if emission.1 {
             self.current = None;
@@ -352,22 +475,53 @@ fn adapt(current: &mut Current, chunk: &Chunk, read: u64, config: &Resolved) {
 }
 
 /// First and last rows, as far as they are in a chunk's edges: rows that the stream touched carry no mark.
-fn mark(chunk: &mut Chunk, current: &Current, first_of_all: bool, last_table: bool) {
-    let events = &mut chunk.builder.events;
-    if current.from.is_none()
-        && let Some(first) = events.first_mut()
-    {
-        first.snapshot = if first_of_all { SnapshotMark::First } else { SnapshotMark::FirstInDataCollection };
+fn mark(chunk: &mut Chunk, from: usize, first: bool, first_of_all: bool, last_table: bool) {
+    let events = &mut chunk.builder.events[from..];
+    if first && let Some(event) = events.first_mut() {
+        event.snapshot = if first_of_all { SnapshotMark::First } else { SnapshotMark::FirstInDataCollection };
     }
     if chunk.end
-        && let Some(last) = events.last_mut()
+        && let Some(event) = events.last_mut()
     {
-        last.snapshot = if last_table { SnapshotMark::Last } else { SnapshotMark::LastInDataCollection };
+        event.snapshot = if last_table { SnapshotMark::Last } else { SnapshotMark::LastInDataCollection };
     }
 }
 
+fn truncate(builder: &mut BatchBuilder, plan: &Plan) {
+    let table = builder.table(&plan.schema);
+    builder.events.push(EventHead {
+        table,
+        transaction: 0,
+        before: NO_ROW,
+        after: NO_ROW,
+        row: 0,
+        op: Op::Truncate,
+        snapshot: SnapshotMark::True,
+        pos: 0,
+        ts_us: 0,
+    });
+}
+
+fn current_id(current: &Option<Current>) -> Result<TableId> {
+    current.as_ref().map(|c| c.id.clone()).ok_or_else(|| Error::bug("hand on a piece of no table"))
+}
+
+/// Tables whose events are held back: those that are going to be read in one piece, and those that were, up to the piece's place.
+fn wholes(timeline: &Timeline, notes: &Notes) -> Result<HashMap<TableId, Whole>> {
+    let mut out = HashMap::new();
+    for (id, known) in timeline.tables() {
+        let note = notes.tables.get(&id.to_string()).cloned().unwrap_or_default();
+        if let Some(upto) = &note.upto {
+            out.insert(id.clone(), Whole::After(Exact::from_stored(upto)?));
+        } else if !note.done && Plan::new(known).parts.is_none() {
+            out.insert(id.clone(), Whole::Pending);
+        }
+    }
+    Ok(out)
+}
+
 /// The batch's rows with their notes, and whether the table is done.
-fn emission(chunk: Chunk, current: &Current) -> (Emission, bool) {
+fn emission(chunk: Chunk, current: &Current, upto: Option<Resend>) -> (Emission, bool) {
     let note = TableNote {
         v: 1,
         done: chunk.end,
@@ -377,7 +531,7 @@ fn emission(chunk: Chunk, current: &Current) -> (Emission, bool) {
         } else {
             current.from.as_ref().and_then(|k| k.iter().map(Stored::from_value).collect())
         },
-        upto: None,
+        upto,
     };
     let mut notes = vec![(table_note(&current.id), Some(note.text()))];
     if current.delivered == chunk.builder.events.len() as u64 {

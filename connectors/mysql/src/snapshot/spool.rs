@@ -2,7 +2,8 @@
 //!
 //! Memory: the bound given, or one row if that is larger. The file is unlinked as soon as it is open: it is gone with the process.
 
-use caudal_core::{Classify, Error, Fault, Result};
+use caudal_core::fault::Classify;
+use caudal_core::{Error, Fault, Result};
 use mysql_async::{Row, Value};
 use std::path::{Path, PathBuf};
 use tokio::fs::File;
@@ -74,7 +75,9 @@ impl Writer {
 }
 
 fn full(error: Error) -> Error {
-    error.hint("make room there, or set snapshot.spool_dir to a place with room for the largest table without a key")
+    error.hint(
+        "make room there, or set snapshot.spool_dir to a place with room for the largest table without a key",
+    )
 }
 
 async fn unnamed(dir: &Path) -> Result<File> {

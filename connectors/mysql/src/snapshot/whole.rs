@@ -135,9 +135,10 @@ async fn executed(client: &mut Client) -> Result<GtidSet> {
 async fn locked(client: &mut Client, config: &Arc<Resolved>, plan: &Plan, gtids: bool) -> Result<Exact> {
     let mut holder = Client::connect(config).await?;
     let lock = format!("LOCK TABLES {} READ", plan.name());
-    holder.run("lock the table for a moment", &lock).await.map_err(|e| {
-        e.hint("grant LOCK TABLES, or give the table a primary key, or set gtid_mode=ON")
-    })?;
+    holder
+        .run("lock the table for a moment", &lock)
+        .await
+        .map_err(|e| e.hint("grant LOCK TABLES, or give the table a primary key, or set gtid_mode=ON"))?;
     let gtid = if gtids { Some(executed(client).await?) } else { None };
     let (file, pos) = log_end(client).await?;
     client.run("start a consistent snapshot", "START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;

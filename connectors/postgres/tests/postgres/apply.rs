@@ -2,7 +2,7 @@
 
 use crate::database::Database;
 use crate::rows::{I, Rows, T, V, at, int, keyless, put, table, text, write};
-use caudal_core::{Op, TableSchema};
+use caudal_core::{ColumnType, Op, TableSchema};
 use std::sync::Arc;
 
 fn people() -> Arc<TableSchema> {
@@ -110,10 +110,7 @@ async fn a_truncate_removes_what_came_before_and_nothing_after() {
 #[tokio::test]
 async fn a_table_without_a_key_loses_one_row_for_each_delete() {
     let Some(db) = Database::new().await else { return };
-    let t = Arc::new(keyless(table(
-        "log",
-        &[("at", int()), ("line", text()), ("doc", caudal_core::ColumnType::Json)],
-    )));
+    let t = Arc::new(keyless(table("log", &[("at", int()), ("line", text()), ("doc", ColumnType::Json)])));
     let mut w = db.writer().await;
     let row = |at, line| [I(at), line, V::J("{\"a\": 1}")];
     let batch = Rows::new()
@@ -165,6 +162,52 @@ async fn a_row_that_is_there_already_is_not_written_again() {
     let before = db.value("SELECT xmin FROM people").await;
     put(w.as_mut(), Rows::new().create(&t, &[I(1), T("a"), V::Null]).at(2)).await;
     assert_eq!(db.value("SELECT xmin FROM people").await, before);
+}
+
+#[tokio::test]
+async fn values_that_are_equal_and_look_different_are_written() {
+    let Some(db) = Database::new().await else { return };
+    let columns =
+        [("id", int()), ("f", ColumnType::Float64), ("g", ColumnType::Float32), ("doc", ColumnType::Json)];
+    let (mut w, t) = (db.writer().await, Arc::new(table("signs", &columns)));
+    let before = [I(1), V::F64(0.0), V::F32(0.0), V::J("[1.0]")];
+    let after = [I(1), V::F64(-0.0), V::F32(-0.0), V::J("[1.00]")];
+    put(w.as_mut(), Rows::new().create(&t, &before).at(1)).await;
+    put(w.as_mut(), Rows::new().update(&t, &before, &after).at(2)).await;
+    assert_eq!(db.rows("SELECT * FROM signs").await, ["1|-0|-0|[1.00]"]);
+}
+
+#[tokio::test]
+async fn a_partitioned_table_is_written_like_any_other() {
+    let Some(db) = Database::new().await else { return };
+    db.run(
+        "CREATE TABLE parts (id int PRIMARY KEY, name text) PARTITION BY RANGE (id);
+         CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (1000);
+         CREATE TABLE parts_2 PARTITION OF parts DEFAULT;
+         CREATE TABLE lines (id int, name text) PARTITION BY RANGE (id);
+         CREATE TABLE lines_1 PARTITION OF lines FOR VALUES FROM (0) TO (1000);
+         CREATE TABLE lines_2 PARTITION OF lines DEFAULT",
+    )
+    .await;
+    let parts = Arc::new(table("parts", &[("id", int()), ("name", text())]));
+    let lines = Arc::new(keyless(table("lines", &[("id", int()), ("name", text())])));
+    let mut w = db.writer().await;
+    let fill = |rows: Rows, i| rows.create(&parts, &[I(i), T("a")]).create(&lines, &[I(i), T("a")]);
+    put(w.as_mut(), (0..2_000).fold(Rows::new(), fill).at(1)).await;
+    let batch = Rows::new()
+        .update(&parts, &[I(5), T("a")], &[I(5), T("b")])
+        .delete(&parts, &[I(1_500), T("a")])
+        .delete(&lines, &[I(1_000), T("a")])
+        .at(2);
+    put(w.as_mut(), batch).await;
+    assert_eq!(db.value("SELECT count(*) FROM parts").await, "1999");
+    assert_eq!(db.rows("SELECT id FROM parts WHERE name = 'b'").await, ["5"]);
+    assert_eq!(db.value("SELECT count(*) FROM lines WHERE id <> 1000").await, "1999");
+    assert_eq!(
+        db.value("SELECT count(*) FROM lines").await,
+        "1999",
+        "only one of two rows at the same place is gone"
+    );
 }
 
 #[tokio::test]

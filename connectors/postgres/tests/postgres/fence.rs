@@ -32,6 +32,29 @@ async fn a_zombies_open_transaction_is_rolled_back_when_it_wants_to_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zombie_that_holds_the_rows_delays_the_new_owner_and_changes_nothing() {
+    let Some(db) = Database::new().await else { return };
+    let t = items();
+    let mut zombie = db.writer().await;
+    put(zombie.as_mut(), Rows::new().create(&t, &[I(1), T("old")]).at(100)).await;
+    write(zombie.as_mut(), Rows::new().create(&t, &[I(1), T("zombie")]).at(200)).await;
+    let mut owner = db.writer().await;
+    let t2 = Arc::clone(&t);
+    let writing = tokio::spawn(async move {
+        put(owner.as_mut(), Rows::new().create(&t2, &[I(1), T("new")]).at(150)).await;
+    });
+    db.wait_for(
+        "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+         AND datname = current_database() AND application_name = 'caudal')",
+    )
+    .await;
+    assert_eq!(zombie.commit().await.unwrap_err().fault(), Fault::Fenced);
+    writing.await.unwrap();
+    assert_eq!(db.rows("SELECT * FROM items").await, ["1|new"]);
+    assert_eq!(db.value("SELECT next_offset FROM caudal.offsets").await, "150");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_owners_of_a_sink_without_offsets_do_not_both_write() {
     let Some(db) = Database::new().await else { return };
     let t = items();

@@ -93,3 +93,21 @@ async fn rows_become_durable_at_pace() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_commits_are_quick() {
+    let Some(db) = Database::new().await else { return };
+    let t = orders();
+    let mut writer = db.writer().await;
+    let mut times = Vec::new();
+    for number in 0..500 {
+        let batch =
+            Rows::new().create(&t, &row(number, "new")).create(&t, &row(number % 7, "again")).at(number + 1);
+        let started = Instant::now();
+        crate::rows::put(writer.as_mut(), batch).await;
+        times.push(started.elapsed());
+    }
+    times.sort_unstable();
+    println!("a commit of two rows: p50 {:?}, p99 {:?}", times[250], times[495]);
+    assert!(times[250] < Duration::from_millis(200), "{:?}", times[250]);
+}

@@ -65,8 +65,17 @@ async fn a_foreign_key_that_is_checked_at_once_is_refused_and_a_deferred_one_hol
     db.run("ALTER TABLE child ALTER CONSTRAINT fk DEFERRABLE").await;
     let (child, parent) = (Arc::new(child), Arc::new(table("parent", &[("id", int())])));
     let rows = Rows::new().create(&child, &[I(1), I(7)]).create(&parent, &[I(7)]);
-    put(db.writer().await.as_mut(), rows.at(1)).await;
+    let mut w = db.writer().await;
+    put(w.as_mut(), rows.at(1)).await;
     assert_eq!(db.rows("SELECT * FROM child").await, ["1|7"]);
+    // A parent that never comes is told at the commit, and nothing is passed over.
+    let mut orphan = Rows::new().create(&child, &[I(2), I(8)]).at(2);
+    assert!(w.write(&mut orphan).await.unwrap().rejected.is_empty());
+    let error = w.commit().await.unwrap_err();
+    assert_eq!(error.fault(), Fault::Config, "{error}");
+    assert!(error.to_string().contains("constraint fk"), "{error}");
+    assert_eq!(w.resume().await.unwrap(), Some(crate::rows::at(1)));
+    put(w.as_mut(), Rows::new().create(&child, &[I(2), I(7)]).at(2)).await;
 }
 
 #[tokio::test]

@@ -249,3 +249,34 @@ async fn json_can_be_kept_as_text() {
     }
     assert_eq!(db.value("SELECT doc FROM docs").await, r#"{"b":1e2, "a":"\u0000"}"#);
 }
+
+#[tokio::test]
+async fn decimals_of_all_lengths_read_as_they_were_written() {
+    let Some(db) = Database::new().await else { return };
+    // Every place of the point in groups of four digits, both signs, zeros in front, behind and between.
+    let digits = "9000012340000000567800010000000009";
+    let mut values: Vec<String> = Vec::new();
+    for scale in 0..=9 {
+        for len in scale + 1..digits.len() {
+            let text = &digits[digits.len() - len..];
+            let (whole, fraction) = text.split_at(len - scale);
+            let whole = whole.trim_start_matches('0');
+            let whole = if whole.is_empty() { "0" } else { whole };
+            let zero = text.bytes().all(|b| b == b'0');
+            let sign = if len % 2 == 0 && !zero { "-" } else { "" };
+            let point = if scale > 0 { "." } else { "" };
+            values.push(format!("{sign}{whole}{point}{fraction}"));
+        }
+    }
+    db.run("CREATE TABLE d (id int PRIMARY KEY, v numeric, w text)").await;
+    let decimal = C::Decimal { precision: 65, scale: 30 };
+    let t = Arc::new(table("d", &[("id", crate::rows::int()), ("v", decimal), ("w", crate::rows::text())]));
+    let mut rows = Rows::new();
+    for (id, value) in values.iter().enumerate() {
+        let value: &'static str = value.clone().leak();
+        rows.push(&t, Op::Create, None, Some(&[I(id as i64), V::D(value), T(value)]));
+    }
+    put(db.writer().await.as_mut(), rows.at(1)).await;
+    assert_eq!(db.rows("SELECT v, w FROM d WHERE v::text <> w").await, Vec::<String>::new());
+    assert_eq!(db.value("SELECT count(*) FROM d").await, values.len().to_string());
+}

@@ -52,12 +52,15 @@ pub(crate) async fn run(ends: &Ends, time: Duration, rate: u32) -> Result<bool> 
     let top: Option<u64> = conn.query_first("SELECT MAX(id) FROM orders").await?;
     conn.disconnect().await?;
     let (commits, seen) = mpsc::channel(10_000);
+    let mut shoppers = Vec::new();
+    for number in 0..CLIENTS {
+        let conn = mysql::connect(&ends.source).await?;
+        shoppers.push(Shopper::new(conn, top.unwrap_or(0), number, commits.clone()).await?);
+    }
     let start = Instant::now();
     let pace = Duration::from_secs_f64(f64::from(CLIENTS) / f64::from(rate.max(1)));
     let mut clients = Vec::new();
-    for number in 0..CLIENTS {
-        let conn = mysql::connect(&ends.source).await?;
-        let mut shopper = Shopper::new(conn, top.unwrap_or(0), number, commits.clone());
+    for (number, mut shopper) in (0..).zip(shoppers) {
         let first = start + pace.mul_f64(f64::from(number) / f64::from(CLIENTS));
         clients.push(tokio::spawn(async move { shopper.work(first, pace, start + time).await }));
     }

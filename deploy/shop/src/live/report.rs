@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Commit;
+use crate::figures::{grouped, milliseconds};
 
 /// What became visible in a span of time.
 #[derive(Default)]
@@ -22,9 +23,10 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new(start: Instant) -> Self {
+        println!("{:>8}{:>10}{:>9}{:>9}    from commit to visible", "", "", "", "");
         println!(
-            "{:>6} {:>9} {:>9} {:>9}   commit to visible: p50, p99, most",
-            "second", "inserts", "updates", "deletes"
+            "{:>8}{:>10}{:>9}{:>9}{:>11}{:>11}{:>11}",
+            "second", "inserts", "updates", "deletes", "p50", "p99", "slowest"
         );
         Self { start, second: 0, now: Span::default(), all: Span::default() }
     }
@@ -52,7 +54,10 @@ impl Report {
     pub(super) fn finish(self, waiting: usize) {
         let commits = self.all.latencies.len();
         self.all.print("all");
-        println!("{commits} transactions seen in the sink, {waiting} not");
+        match waiting {
+            0 => println!("  all {} transactions arrived", grouped(commits as u64)),
+            _ => println!("  {} transactions arrived, {waiting} did NOT", grouped(commits as u64)),
+        }
     }
 }
 
@@ -62,15 +67,13 @@ impl Span {
         let at = |share: f64| {
             let index =
                 ((self.latencies.len() as f64 * share) as usize).min(self.latencies.len().saturating_sub(1));
-            self.latencies
-                .get(index)
-                .map_or_else(|| "-".to_owned(), |d| format!("{:.1} ms", d.as_secs_f64() * 1e3))
+            self.latencies.get(index).map_or_else(|| "-".to_owned(), |d| milliseconds(*d))
         };
         println!(
-            "{label:>6} {:>9} {:>9} {:>9}   {:>9} {:>9} {:>9}",
-            self.inserts,
-            self.updates,
-            self.deletes,
+            "{label:>8}{:>10}{:>9}{:>9}{:>11}{:>11}{:>11}",
+            grouped(self.inserts),
+            grouped(self.updates),
+            grouped(self.deletes),
             at(0.5),
             at(0.99),
             at(1.0)

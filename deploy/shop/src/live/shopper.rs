@@ -16,35 +16,28 @@ use tokio::sync::mpsc::Sender;
 use super::{CLIENTS, Commit, Sign};
 use crate::generate::{CUSTOMERS, PRODUCTS, WAREHOUSES};
 
-/// Orders with numbers up to this share of the oldest are updated; the newer of the loaded ones are cancelled.
-const UPDATED_SHARE: u64 = 2;
-
 pub(super) struct Shopper {
     conn: Conn,
     random: SmallRng,
     next: u64,
-    /// Orders this client may update: those it placed, and the older half of the loaded ones.
-    mine: VecDeque<u64>,
+    /// Orders this client may update: those it placed, and the older half of those that were there.
+    mine: Vec<u64>,
     /// Orders this client may cancel, each once.
     to_cancel: VecDeque<u64>,
     commits: Sender<Commit>,
 }
 
 impl Shopper {
-    pub(super) fn new(conn: Conn, top: u64, number: u32, commits: Sender<Commit>) -> Self {
+    /// Client `number`; `top` is the highest order's number at the start. Orders that an earlier run cancelled are gone: it asks.
+    pub(super) async fn new(mut conn: Conn, top: u64, number: u32, commits: Sender<Commit>) -> Result<Self> {
         let (clients, number) = (u64::from(CLIENTS), u64::from(number));
-        let own = |from: u64, to: u64| (from..=to).filter(move |id| id % clients == number);
-        let half = top / UPDATED_SHARE;
+        let own = "SELECT id FROM orders WHERE id <= ? AND id % ? = ? ORDER BY id";
+        let mut mine: Vec<u64> = conn.exec(own, (top, clients, number)).await.context("list the orders")?;
+        let to_cancel = mine.split_off(mine.len() / 2).into();
         // The next number above all, with the own remainder.
         let next = (top / clients + 1) * clients + number;
-        Self {
-            conn,
-            random: SmallRng::seed_from_u64(top.wrapping_mul(31) + number),
-            next,
-            mine: own(1, half).collect(),
-            to_cancel: own(half + 1, top).collect(),
-            commits,
-        }
+        let random = SmallRng::seed_from_u64(top.wrapping_mul(31) + number);
+        Ok(Self { conn, random, next, mine, to_cancel, commits })
     }
 
     /// One transaction every `pace`, from `first` until `end`. A slow source makes it late, never denser.
@@ -92,7 +85,7 @@ impl Shopper {
             self.conn.exec_drop(taken, (product, house)).await?;
             updates += self.conn.affected_rows();
         }
-        self.mine.push_back(id);
+        self.mine.push(id);
         Ok(commit(id, Sign::There, [1 + lines, updates, 0]))
     }
 

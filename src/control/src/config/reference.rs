@@ -70,19 +70,20 @@ pub fn page(schema: &Schema) -> String {
     );
     let _ = writeln!(out, "{}\n", text_of(root));
     out.push_str(EXAMPLE);
-    section(&mut out, root, "Top level", "");
+    out.push_str("## Top level\n\n");
+    table(&mut out, root);
     for (key, value) in properties(root) {
         match value.pointer("/additionalProperties/oneOf").and_then(Value::as_array) {
             Some(kinds) => {
                 for kind in kinds {
                     let name = kind.get("title").and_then(Value::as_str).unwrap_or_default();
                     let _ = writeln!(out, "\n## `{key}.<name>` with `type: {name}`\n\n{}\n", text_of(kind));
-                    groups(&mut out, kind, "");
+                    table(&mut out, kind);
                 }
             }
             None if !properties(value).is_empty() => {
                 let _ = writeln!(out, "\n## `{key}`\n\n{}\n", text_of(value));
-                groups(&mut out, value, "");
+                table(&mut out, value);
             }
             None => {}
         }
@@ -106,19 +107,10 @@ sinks:
 
 ";
 
-fn section(out: &mut String, node: &Value, title: &str, prefix: &str) {
-    let _ = writeln!(out, "## {title}\n");
-    table(out, node, prefix);
-}
-
-/// The table of a node's keys, then those of the groups in it, by dotted path.
-fn groups(out: &mut String, node: &Value, prefix: &str) {
-    table(out, node, prefix);
-}
-
-fn table(out: &mut String, node: &Value, prefix: &str) {
+/// The table of a node's keys, those of the groups in it by dotted path; the groups of the top level have sections of their own.
+fn table(out: &mut String, node: &Value) {
     out.push_str("| key | type | default | |\n|---|---|---|---|\n");
-    rows(out, node, prefix, prefix.is_empty() && is_root(node));
+    rows(out, node, "", is_root(node));
 }
 
 fn is_root(node: &Value) -> bool {
@@ -133,7 +125,10 @@ fn rows(out: &mut String, node: &Value, prefix: &str, flat: bool) {
         .flatten()
         .filter_map(Value::as_str)
         .collect();
-    for (key, value) in properties(node) {
+    let mut keys = properties(node);
+    // What must be there stands first.
+    keys.sort_by_key(|(key, _)| !required.contains(&key.as_str()));
+    for (key, value) in keys {
         let default = match value.get("default") {
             _ if required.contains(&key.as_str()) => "required".to_owned(),
             Some(Value::Null) | None => String::new(),

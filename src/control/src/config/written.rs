@@ -3,7 +3,7 @@
 use caudal_core::SizeText;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
 
 /// The configuration of Caudal: one YAML file. Unknown keys are errors. `${env:NAME}` and `${file:/path}` may stand in any
@@ -135,7 +135,7 @@ pub(crate) struct SinkCommon {
 }
 
 /// What a reader of the target sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Consistency {
     /// Whole source transactions across tables: never half of one.

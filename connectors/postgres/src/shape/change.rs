@@ -1,0 +1,196 @@
+//! From one shape of a table to the next.
+
+use super::{Shaper, key_names};
+use crate::catalog::{Present, Relation, is_key};
+use crate::plan::takes;
+use crate::quote::{ident, literal, qualified};
+use crate::types::{JsonAs, holds, may_become_null, of};
+use caudal_core::{Column, ColumnType, Error, Result, TableSchema};
+use std::collections::HashMap;
+
+impl Shaper<'_> {
+    /// From the stored shape to this newer one.
+    pub(super) async fn lead_on(&self, old: &TableSchema, place: (&str, &str)) -> Result<()> {
+        let relation = self.find(place).await?.ok_or_else(|| self.vanished(place))?;
+        let changes = self.changes(old, &relation)?;
+        let target = qualified(place.0, place.1);
+        let mut statements = Vec::new();
+        let again = self.schema.generation > old.generation;
+        if again {
+            // A new generation is a new topic, which holds all rows under their new key.
+            statements.push(format!("TRUNCATE {target}"));
+            statements
+                .extend(self.old_key(old, &relation).map(|name| format!("ALTER TABLE {target} {name}")));
+        }
+        statements.extend(changes.into_iter().map(|change| format!("ALTER TABLE {target} {change}")));
+        if again && !self.schema.key.is_empty() && key_names(old) != key_names(self.schema) {
+            statements.push(format!("ALTER TABLE {target} ADD {}", self.primary_key()));
+        }
+        if !statements.is_empty() {
+            self.run(&statements.join("; "), "change the table's shape").await?;
+            tracing::info!(table = %self.schema.id, version = self.schema.version, "changed the table's shape");
+        }
+        self.remember(place).await
+    }
+
+    /// Takes the old key away, where the new shape has another.
+    fn old_key(&self, old: &TableSchema, relation: &Relation) -> Option<String> {
+        let key = key_names(old);
+        let unique = relation.uniques.iter().find(|u| u.plain && is_key(u, &key))?;
+        (key != key_names(self.schema)).then(|| format!("DROP CONSTRAINT IF EXISTS {}", ident(&unique.name)))
+    }
+
+    /// `ALTER TABLE` actions, renames first.
+    fn changes(&self, old: &TableSchema, relation: &Relation) -> Result<Vec<String>> {
+        let before: HashMap<u32, &Column> = old.columns.iter().map(|c| (c.id, c)).collect();
+        let mut renames = Vec::new();
+        let mut changes = Vec::new();
+        for (at, column) in self.schema.columns.iter().enumerate() {
+            let was = before.get(&column.id).copied();
+            let there = relation.column(was.map_or(&column.name, |w| &w.name));
+            match (was, there) {
+                (Some(was), Some(there)) => {
+                    if was.name != column.name {
+                        renames.push((was.name.clone(), column.name.clone()));
+                    }
+                    changes.extend(self.adapt(at, was, there)?);
+                }
+                (None, Some(there)) => changes.extend(self.adapt(at, column, there)?),
+                (_, None) if relation.column(&column.name).is_some() => {}
+                (_, None) => changes.push(self.add(column)),
+            }
+        }
+        changes.extend(self.relax(old, relation));
+        Ok(rename_order(renames).into_iter().chain(changes).collect())
+    }
+
+    fn add(&self, column: &Column) -> String {
+        let ty = of(&column.ty, self.connection.config().json).sql;
+        // Rows that are there already have the source's default too; without a table rewrite.
+        let default = literal_default(column).map(|d| format!(" DEFAULT {d}")).unwrap_or_default();
+        format!("ADD COLUMN {} {ty}{default}", ident(&column.name))
+    }
+
+    /// Makes a column take the new shape's values.
+    fn adapt(&self, at: usize, was: &Column, there: &Present) -> Result<Vec<String>> {
+        let json = self.connection.config().json;
+        let column = &self.schema.columns[at];
+        let name = ident(&column.name);
+        let mut changes = Vec::new();
+        if !takes(there, column, json) {
+            let ty = common_type(was, column, json).ok_or_else(|| {
+                Error::config(format!(
+                    "{}: column {} became {}, which {} cannot hold",
+                    self.schema.id, column.name, column.native, there.sql
+                ))
+                .hint(format!(
+                    "change the column's type in Postgres to {} and restart",
+                    of(&column.ty, json).sql
+                ))
+            })?;
+            changes.push(format!("ALTER COLUMN {name} TYPE {ty} USING {name}::{ty}"));
+        }
+        let key = self.schema.key.contains(&(at as u32));
+        if there.not_null && !key && (column.nullable || may_become_null(&column.ty)) {
+            changes.push(format!("ALTER COLUMN {name} DROP NOT NULL"));
+        }
+        Ok(changes)
+    }
+
+    /// Columns that the source dropped take NULL from now on.
+    fn relax(&self, old: &TableSchema, relation: &Relation) -> Vec<String> {
+        let gone = old.columns.iter().filter(|c| !self.schema.columns.iter().any(|n| n.id == c.id));
+        gone.filter_map(|c| relation.column(&c.name))
+            .filter(|there| there.not_null && !there.has_default)
+            .filter(|there| !self.schema.columns.iter().any(|c| c.name == there.name))
+            .map(|there| format!("ALTER COLUMN {} DROP NOT NULL", ident(&there.name)))
+            .collect()
+    }
+}
+
+/// Renames in an order in which no name is taken: swaps go through a name of their own.
+fn rename_order(renames: Vec<(String, String)>) -> Vec<String> {
+    let taken = |name: &str| renames.iter().any(|(from, _)| from == name);
+    let action = |from: &str, to: &str| format!("RENAME COLUMN {} TO {}", ident(from), ident(to));
+    let (through, plain): (Vec<_>, Vec<_>) = renames.iter().partition(|(_, to)| taken(to));
+    let aside = |i: usize| format!("caudal_renamed_{i}");
+    let mut actions: Vec<String> =
+        through.iter().enumerate().map(|(i, (from, _))| action(from, &aside(i))).collect();
+    actions.extend(plain.iter().map(|(from, to)| action(from, to)));
+    actions.extend(through.iter().enumerate().map(|(i, (_, to))| action(&aside(i), to)));
+    actions
+}
+
+/// A type that holds the values of both shapes of a column.
+fn common_type(was: &Column, is: &Column, json: JsonAs) -> Option<String> {
+    let (old, new) = (of(&was.ty, json), of(&is.ty, json));
+    let fits = |sql: &str| holds(sql, false, &old, None) && holds(sql, false, &new, None);
+    [new.sql.as_str(), "numeric", "text"].into_iter().find(|sql| fits(sql)).map(str::to_owned)
+}
+
+/// The column's default as SQL, where it is a plain number or text. Sources write texts with or without quotes; what may be an
+/// expression is left out.
+fn literal_default(column: &Column) -> Option<String> {
+    let text = column.default.as_deref()?;
+    let quoted = text.strip_prefix('\'').and_then(|t| t.strip_suffix('\''));
+    let plain = quoted.unwrap_or(text);
+    match &column.ty {
+        ColumnType::Int { .. }
+        | ColumnType::UInt { .. }
+        | ColumnType::Decimal { .. }
+        | ColumnType::Float32
+        | ColumnType::Float64
+        | ColumnType::Year => plain.parse::<f64>().ok().filter(|n| n.is_finite()).map(|_| plain.to_owned()),
+        ColumnType::Bool => match plain {
+            "0" => Some("false".to_owned()),
+            "1" => Some("true".to_owned()),
+            _ => None,
+        },
+        ColumnType::Text { .. } | ColumnType::Enum { .. } | ColumnType::Set { .. } => {
+            let word = plain.chars().all(|c| c.is_alphanumeric() || " _-".contains(c));
+            let expression = plain.eq_ignore_ascii_case("null") || plain.starts_with("CURRENT");
+            (quoted.is_some() && !plain.contains(['\'', '\\', '\0']) || word && !expression)
+                .then(|| literal(plain))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn swapped_names_go_through_one_of_their_own() {
+        let swap = vec![("a".to_owned(), "b".to_owned()), ("b".to_owned(), "a".to_owned())];
+        let actions = rename_order(swap).join("; ");
+        assert_eq!(
+            actions,
+            "RENAME COLUMN \"a\" TO \"caudal_renamed_0\"; RENAME COLUMN \"b\" TO \"caudal_renamed_1\"; \
+             RENAME COLUMN \"caudal_renamed_0\" TO \"b\"; RENAME COLUMN \"caudal_renamed_1\" TO \"a\""
+        );
+    }
+
+    #[test]
+    fn only_defaults_that_are_surely_values_are_taken() {
+        let column = |ty, default: &str| Column {
+            id: 1,
+            name: "c".to_owned(),
+            ty,
+            nullable: true,
+            native: String::new(),
+            charset: None,
+            default: Some(default.to_owned()),
+            generated: false,
+            auto_increment: false,
+            comment: None,
+        };
+        let text = || ColumnType::Text { max_chars: None };
+        assert_eq!(literal_default(&column(ColumnType::Int { bits: 32 }, "7")), Some("7".to_owned()));
+        assert_eq!(literal_default(&column(ColumnType::Int { bits: 32 }, "f(7)")), None);
+        assert_eq!(literal_default(&column(text(), "'new'")), Some("E'new'".to_owned()));
+        assert_eq!(literal_default(&column(text(), "new")), Some("E'new'".to_owned()));
+        assert_eq!(literal_default(&column(text(), "uuid()")), None);
+        assert_eq!(literal_default(&column(text(), "NULL")), None);
+    }
+}
