@@ -1,6 +1,7 @@
 //! `caudal check`: the configuration, then every connector at once.
 
 use super::cli::{CheckArguments, Cli};
+use super::compose;
 use super::exit::Failure;
 use super::output::{Format, line};
 use super::registry::{Kafka, registry};
@@ -27,7 +28,7 @@ struct Finding {
 /// Prints all findings; the exit code is 1 if one is an error.
 pub(crate) async fn check(cli: &Cli, arguments: &CheckArguments) -> Result<ExitCode, Failure> {
     let resolved = config::load(&cli.config, &registry())?;
-    let said = format!("{} sources, {} sinks", resolved.sources.len(), resolved.sinks.len());
+    let said = format!("sources: {}, sinks: {}", resolved.sources.len(), resolved.sinks.len());
     let mut findings =
         vec![Finding { target: "config".into(), check: Check::ok(cli.config.display().to_string(), said) }];
     if !arguments.offline {
@@ -44,6 +45,17 @@ pub(crate) async fn check(cli: &Cli, arguments: &CheckArguments) -> Result<ExitC
 async fn connectors(resolved: &Resolved<Kafka>) -> Vec<Finding> {
     let mut tasks = JoinSet::new();
     let mut order = Vec::new();
+    // The daemon's own log is not running now; a cluster is looked at once, through the sink of the first capture.
+    if let (None, Some(entry)) = (&resolved.log, resolved.sources.first()) {
+        order.push("kafka".to_owned());
+        match compose::log(resolved, None) {
+            Ok(log) => {
+                let sink = log.capture_sink(&entry.name, caudal_kafka::CaptureOptions::default());
+                tasks.spawn(async move { ("kafka".to_owned(), within(sink.check()).await) });
+            }
+            Err(error) => drop(tasks.spawn(async move { ("kafka".to_owned(), vec![failed(&error)]) })),
+        }
+    }
     for entry in &resolved.sources {
         let (source, target) = (entry.source.clone(), format!("sources.{}", entry.name));
         order.push(target.clone());
@@ -60,6 +72,10 @@ async fn connectors(resolved: &Resolved<Kafka>) -> Vec<Finding> {
         checks.into_iter().map(move |check| Finding { target: target.clone(), check })
     };
     findings.into_iter().flat_map(flat).collect()
+}
+
+fn failed(error: &caudal_core::Error) -> Check {
+    Check::error("configuration", error.to_string(), error.hint_text().unwrap_or("see the message"))
 }
 
 async fn within(checks: impl Future<Output = Vec<Check>>) -> Vec<Check> {

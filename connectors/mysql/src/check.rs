@@ -205,11 +205,20 @@ async fn privileges(client: &mut Client, config: &Resolved) -> Result<Vec<Check>
     let grants: Vec<String> =
         rows.iter().filter_map(|r| row_text(r, 0)).map(|g| g.to_ascii_uppercase()).collect();
     let global = |names: &[&str]| grants.iter().any(|g| grants_globally(g, names));
+    // What roles bring is not listed everywhere: then only the server can tell.
+    let roles = grants.iter().any(|g| g.starts_with("GRANT ") && !g.contains(" ON "));
     let user = client.text("ask who this is", "SELECT CURRENT_USER()").await?.unwrap_or_default();
     let user = quoted_user(&user);
     let needs = |name: &str, any: &[&str], why: &str| {
         if global(any) {
             Check::ok(name, "granted")
+        } else if roles {
+            let fix = format!("GRANT {name} ON *.* TO {user};");
+            Check::warning(
+                name,
+                format!("is not granted to this user itself; a role may grant it, else {why}"),
+                fix,
+            )
         } else {
             Check::error(
                 name,

@@ -60,8 +60,6 @@ pub(crate) struct MySqlReader {
     notes: BTreeMap<String, Option<String>>,
     /// How many of the builder's events lie before the last boundary.
     boundary: Option<usize>,
-    /// The place moved since the last batch.
-    moved: bool,
     /// An event that waits until a table's piece is handed on; the stream stands still meanwhile.
     held: Option<Event>,
     out: VecDeque<Batch>,
@@ -102,7 +100,6 @@ impl MySqlReader {
             opened_at: log_end,
             ts_us: token.ts_us,
             builder: BatchBuilder::default(),
-            moved: !notes.is_empty(),
             notes,
             boundary: None,
             held: None,
@@ -203,27 +200,21 @@ impl MySqlReader {
         });
         let within = self.tx.as_mut().map_or_else(Within::default, Tx::delivered);
         let position = self.position(within);
-        self.moved = false;
         self.out.push_back(builder.build(position, boundary));
         if self.snapshot.is_done() {
             tracing::info!(source = self.config.name, "snapshot: all tables done, streaming");
         }
     }
 
+    /// Each period gives a batch, an empty one if need be: also in the middle of a large transaction, which has no boundary.
     fn clock_step(&mut self, period: bool) {
-        if self.tx.is_some() {
-            // A large transaction is being read: what there is of it goes out, so that the pipeline sees life.
-            if period && !self.builder.is_empty() {
-                self.flush();
-            }
-            return;
+        let between = self.tx.is_none();
+        let due = if between { self.clock.due(&self.place) } else { None };
+        self.ts_us = self.ts_us.max(due.unwrap_or(self.ts_us));
+        if between && (period || due.is_some()) {
+            self.boundary = Some(self.builder.events.len());
         }
-        if let Some(ts) = self.clock.due(&self.place) {
-            self.ts_us = self.ts_us.max(ts);
-            self.boundary = Some(self.builder.events.len());
-            self.flush();
-        } else if period {
-            self.boundary = Some(self.builder.events.len());
+        if period || due.is_some() {
             self.flush();
         }
     }
@@ -254,7 +245,6 @@ impl MySqlReader {
             ts_us: self.ts_us,
         });
         let position = self.position(within);
-        self.moved = false;
         let builder = std::mem::take(&mut self.builder);
         self.out.push_back(builder.build(position, boundary));
     }

@@ -19,7 +19,8 @@
 //! What breaks when the order changes: with 2 or 3 before 1, an event delivered in between is neither in S nor recorded, and
 //! the older row from the SELECT is emitted after it, for good. Without 2, an event may be delivered (the log's end runs ahead
 //! of what a SELECT sees) that the SELECT does not see yet and that was delivered before recording began. The test
-//! `a_snapshot_under_concurrent_writers_ends_in_the_sources_state` fails for each of these.
+//! `a_snapshot_under_concurrent_writers_ends_in_the_sources_state` was seen to fail for each of these: at once without recording and with
+//! recording begun late, in about every second run without the wait.
 //!
 //! A statement that changes the table while the window is open discards the chunk. So does a window whose recorded keys exceed
 //! their bound. A chunk is one batch together with its progress note, so a restart reads again only what was not delivered.

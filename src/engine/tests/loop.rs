@@ -1,5 +1,8 @@
 //! The loop over in-memory ends with faults injected at every place where one can happen.
 
+// A test that can't go on says so by panicking.
+#![allow(clippy::unwrap_used)]
+
 use async_trait::async_trait;
 use caudal_core::{
     Batch, BatchBuilder, Boundary, Check, Column, ColumnType, DeadLetters, Error, EventHead, Fault, KeyKind,

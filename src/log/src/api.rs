@@ -13,6 +13,8 @@ mod topics;
 mod transactions;
 mod versions;
 
+#[cfg(test)]
+pub(crate) use versions::OFFERED;
 pub(crate) use versions::{is_supported, unsupported_version};
 
 use crate::node::Node;

@@ -8,6 +8,10 @@
 //! of a frame or doesn't read its answers is closed after [`STALLED`].
 
 mod frame;
+mod shape;
+
+#[cfg(test)]
+pub(crate) use shape::check as check_shape;
 
 use crate::api::{self, Answer, Caller, Reply};
 use crate::node::Node;

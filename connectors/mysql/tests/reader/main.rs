@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests: an error is a failed test, whatever it says")]
 
+mod check;
 mod ddl;
 mod resume;
 mod server;

@@ -74,7 +74,7 @@ impl Database {
         conn.query_drop(format!("DROP DATABASE `{}`", self.name)).await.unwrap();
     }
 
-    fn config(&self, extra: &str) -> caudal_mysql::Config {
+    pub(crate) fn config(&self, extra: &str) -> caudal_mysql::Config {
         let base = self
             .server
             .url

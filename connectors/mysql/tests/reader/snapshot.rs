@@ -235,7 +235,7 @@ async fn chunks_of_any_key_are_together_the_table() {
                 reads.entry(batch.table(event).id.table.clone()).or_default().push(row);
             }
             // Each boundary goes through its stored form.
-            if batches % 7 == 3 {
+            if !batch.events.is_empty() && batches % 7 == 3 {
                 reader = database.open(stored.position.as_ref(), r#""snapshot":{"chunk_rows":2}"#).await;
             }
         }

@@ -18,7 +18,7 @@ fn tls(mode: TlsMode) -> TlsOptions {
 
 /// The server's certificates, where it tells their place and this machine has them.
 async fn authority(server: &mut Server) -> Option<std::path::PathBuf> {
-    let ca = server.sql.scalar("SELECT @@ssl_ca").await.ok()??;
+    let ca = server.sql.scalar("SELECT @@ssl_ca").await.ok()?.unwrap_or_default();
     let cert = server.sql.scalar("SELECT @@ssl_cert").await.ok()??;
     let data = server.sql.scalar("SELECT @@datadir").await.ok()??;
     let name = if ca.is_empty() { cert } else { ca };
@@ -165,4 +165,33 @@ async fn a_port_without_a_server_and_one_of_something_else_are_told_apart() {
     assert_eq!(connects(&endpoint).await.expect_err("no server").fault(), Fault::Config);
     drop(served.await.expect("served"));
     assert_eq!(connects(&endpoint).await.expect_err("nobody").fault(), Fault::Transient);
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_where_the_account_wants_one() {
+    let Some(mut server) = Server::open(MYSQL, "wire_client_cert").await else { return };
+    let Some(folder) = authority(&mut server).await.and_then(|ca| ca.parent().map(Into::into)) else {
+        return;
+    };
+    let folder: std::path::PathBuf = folder;
+    let (certificate, key) = (folder.join("client-cert.pem"), folder.join("client-key.pem"));
+    if !certificate.exists() {
+        println!("the server made no client certificate: not tried");
+        return;
+    }
+    server.run("DROP USER IF EXISTS wire_x509").await;
+    server.run("CREATE USER wire_x509 IDENTIFIED BY 'pw' REQUIRE X509").await;
+    let with = |client| Endpoint {
+        user: "wire_x509".into(),
+        password: "pw".into(),
+        tls: TlsOptions { mode: TlsMode::Required, ca: None, client },
+        ..server.endpoint.clone()
+    };
+    let e = connects(&with(None)).await.expect_err("it shows none");
+    assert_eq!(e.fault(), Fault::Config);
+    connects(&with(Some((certificate.clone(), key)))).await.expect("it shows one");
+    let e =
+        connects(&with(Some((certificate, folder.join("missing.pem"))))).await.expect_err("there is no key");
+    assert!(e.field_name().is_some() && e.fault() == Fault::Config, "{e}");
+    server.run("DROP USER wire_x509").await;
 }

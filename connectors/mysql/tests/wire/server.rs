@@ -17,6 +17,15 @@ pub(crate) const MYSQL: &str = "CAUDAL_TEST_MYSQL_URL";
 /// Held by tests that change a server's global settings.
 pub(crate) static SETTINGS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
+/// Read by all tests that use a server, written by those that take its binlogs away. A test must not open a second server
+/// while it has one: a waiting writer would keep both apart for ever.
+static BINLOGS: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
+
+/// Until it is dropped no other test uses a server.
+pub(crate) async fn alone() -> tokio::sync::RwLockWriteGuard<'static, ()> {
+    BINLOGS.write().await
+}
+
 static SERVER_ID: AtomicU32 = AtomicU32::new(0);
 
 /// The server that the variable names; none, with a word to the reader, if it is not set.
@@ -47,11 +56,19 @@ pub(crate) struct Server {
     pub(crate) endpoint: Endpoint,
     pub(crate) sql: Connection,
     pub(crate) database: String,
+    _binlogs: Option<tokio::sync::RwLockReadGuard<'static, ()>>,
 }
 
 impl Server {
     /// With an empty database named after the test.
     pub(crate) async fn open(variable: &str, database: &str) -> Option<Self> {
+        let binlogs = BINLOGS.read().await;
+        let server = Self::open_alone(variable, database).await?;
+        Some(Self { _binlogs: Some(binlogs), ..server })
+    }
+
+    /// For a test that is [`alone`].
+    pub(crate) async fn open_alone(variable: &str, database: &str) -> Option<Self> {
         let endpoint = endpoint(variable)?;
         let mut sql = Connection::connect(&endpoint, 1 << 30).await.expect("the named server answers");
         for statement in [
@@ -63,7 +80,7 @@ impl Server {
         ] {
             sql.execute(&statement).await.expect(&statement);
         }
-        Some(Self { endpoint, sql, database: database.into() })
+        Some(Self { endpoint, sql, database: database.into(), _binlogs: None })
     }
 
     pub(crate) fn family(&self) -> Family {

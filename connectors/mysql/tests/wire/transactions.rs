@@ -1,6 +1,6 @@
 //! Where streams begin, how transactions are bracketed, how a stream ends.
 
-use super::server::{MARIADB, MYSQL, SETTINGS, Server, decode};
+use super::server::{MARIADB, MYSQL, SETTINGS, Server, alone, decode};
 use caudal_core::Fault;
 use caudal_mysql::binlog::{BinlogStream, EventKind, Start, StreamOptions};
 use caudal_mysql::connection::Family;
@@ -259,6 +259,7 @@ async fn rows_of_many_packets_arrive_whole() {
     for variable in [MARIADB, MYSQL] {
         let Some(mut server) = Server::open(variable, "wire_large").await else { continue };
         server.run("SET GLOBAL max_allowed_packet=134217728").await;
+        drop(server);
         let Some(mut server) = Server::open(variable, "wire_large").await else { continue };
         let start = Start::Gtid(server.gtids().await);
         server.run("CREATE TABLE t (id INT PRIMARY KEY, v LONGBLOB)").await;
@@ -292,5 +293,30 @@ async fn the_older_client_with_our_server_id_is_told_so() {
         let e = end.await.expect("it ends");
         assert!(e.to_string().contains("server_id") || e.fault() == Fault::Transient, "{e}");
         drop(newer);
+    }
+}
+
+#[tokio::test]
+async fn a_start_whose_binlogs_are_gone_is_named() {
+    let _alone = alone().await;
+    for variable in [MARIADB, MYSQL] {
+        let Some(mut server) = Server::open_alone(variable, "wire_purged").await else { continue };
+        let old = server.gtids().await;
+        server.run("CREATE TABLE t (id INT)").await;
+        server.run("FLUSH BINARY LOGS").await;
+        server.run("INSERT INTO t VALUES (1)").await;
+        let Start::File { name, .. } = server.end().await else { panic!("a position") };
+        // The server keeps a file for as long as a stream that has just ended still reads it.
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while server.rows("SHOW BINARY LOGS").await.len() > 1 {
+            assert!(std::time::Instant::now() < deadline, "the files can be purged");
+            server.run(&format!("PURGE BINARY LOGS TO '{name}'")).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        for start in [old, GtidSet::empty(server.family())] {
+            let e = refused(&server, Start::Gtid(start)).await;
+            assert_eq!(e.fault(), Fault::Config);
+            assert!(e.to_string().contains("purged") && e.hint_text().is_some(), "{e}");
+        }
     }
 }

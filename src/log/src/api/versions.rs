@@ -5,7 +5,7 @@ use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{ApiKey, ApiVersionsResponse};
 
 /// Request, lowest and highest version offered.
-pub(super) const OFFERED: &[(ApiKey, i16, i16)] = &[
+pub(crate) const OFFERED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::Produce, 3, 9),
     (ApiKey::Fetch, 4, 16),
     (ApiKey::ListOffsets, 1, 7),

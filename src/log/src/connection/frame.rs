@@ -1,6 +1,6 @@
 //! Reading request frames: length i32, then header and body.
 
-use super::{Closed, SMALL_FRAME, STALLED};
+use super::{Closed, SMALL_FRAME, STALLED, shape};
 use crate::api;
 use crate::node::{BUDGET_UNIT, Node};
 use bytes::{Buf, Bytes, BytesMut};
@@ -98,6 +98,7 @@ pub(super) fn decode(mut frame: Bytes) -> Result<Request, Closed> {
     let malformed = |e: &dyn std::fmt::Display| Closed::Protocol(format!("malformed {api:?}: {e}"));
     let header = RequestHeader::decode(&mut frame, api.request_header_version(version));
     let header = header.map_err(|e| malformed(&e))?;
+    shape::check(api, version, &frame).map_err(|e| malformed(&e))?;
     let body = RequestKind::decode(api, &mut frame, version).map_err(|e| malformed(&e))?;
     Ok(Request::Understood(Box::new(Understood {
         correlation_id: header.correlation_id,
