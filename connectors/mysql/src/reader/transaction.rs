@@ -27,6 +27,9 @@ pub(crate) struct Tx {
     index: Option<u32>,
     /// Rows of captured tables so far.
     rows: u64,
+    /// The position of the last rows event, and how many rows came before the first event there. The events of a compressed
+    /// transaction all stand at one position: their rows are numbered through, so that (file, pos, row) names one row.
+    at: (u64, u64),
     /// Hash of the last one's key.
     key: u64,
     ts_us: i64,
@@ -121,6 +124,7 @@ impl MySqlReader {
             rows: 0,
             key: 0,
             replayed,
+            at: (0, 0),
             held: Vec::new(),
             decides: None,
         });
@@ -150,7 +154,11 @@ impl MySqlReader {
         };
         let Some(schema) = schema else { return Ok(()) };
         let Self { tx: Some(tx), builder, decoder, snapshot, skip, place, .. } = self else { return Ok(()) };
+        if tx.at.0 != pos {
+            tx.at = (pos, tx.rows);
+        }
         let to = Delivery {
+            first: tx.at.1,
             transaction: tx.number(builder),
             ts_us: tx.ts_us,
             pos,
@@ -420,6 +428,8 @@ struct Delivery {
     transaction: u32,
     ts_us: i64,
     pos: u64,
+    /// Rows of the transaction before the first event at this position.
+    first: u64,
     /// Rows of the transaction before this event.
     before: u64,
     /// How many of the transaction's rows were delivered already; 0: none.
@@ -474,7 +484,7 @@ fn append(
             transaction: to.transaction,
             before: images.before,
             after: images.after,
-            row: images.row,
+            row: (seen - 1 - to.first) as u32,
             op,
             snapshot: SnapshotMark::False,
             pos: to.pos,
