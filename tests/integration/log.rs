@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use caudal_tests::compare::wait_equal;
 use caudal_tests::{Daemon, DaemonConfig, Family, MysqlServer, Postgres, TablePair};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use serde_json::Value;
 
 /// Runs `kcat` against the daemon's log with `input` on its standard input; gives what it printed.
@@ -24,6 +27,14 @@ fn kcat(daemon: &Daemon, arguments: &[&str], input: &str) -> String {
         daemon.log_tail()
     );
     said.into_owned()
+}
+
+async fn create_topic(brokers: &str, name: &str) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let topic = NewTopic::new(name, 1, TopicReplication::Fixed(1));
+    let made = admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
+    made.into_iter().for_each(|topic| drop(topic.unwrap()));
 }
 
 fn lines(text: &str) -> Vec<&str> {
@@ -54,7 +65,8 @@ async fn kcat_reads_what_is_captured_and_produces_and_consumes_with_a_group() {
     assert_eq!(operations, ["r", "r", "r", "u", "d"], "{read}");
     assert_eq!(lines(&read).last(), Some(&"NULL"), "the tombstone: {read}");
 
-    // A topic of the user's own, plainly and by transactions of an idempotent producer.
+    // A topic of the user's own (none is made by writing to it), plainly and by transactions of an idempotent producer.
+    create_topic(daemon.brokers(), "own").await;
     kcat(&daemon, &["-P", "-t", "own", "-K", ":"], "a:1\nb:2\nc:3\n");
     kcat(
         &daemon,

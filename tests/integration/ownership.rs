@@ -78,7 +78,7 @@ fn assert_calm(daemon: &Daemon) {
 async fn frozen(family: Family, name: &str) {
     let stage = Stage::set(family, name).await;
     let first = Daemon::start(&stage.config).unwrap();
-    wait_captured(&first, 15_000).await;
+    wait_captured(&first, 14_999).await;
     let writers = stage.workload.start().await.unwrap();
     wait_captured(&first, 15_500).await;
     first.signal("STOP").unwrap();
