@@ -55,6 +55,7 @@ fn assert_told(text: &str, words: &[&str]) {
 /// What `/status` says about a pipeline.
 async fn status(daemon: &Daemon, pipeline: &str) -> anyhow::Result<Value> {
     let (_, body) = daemon.get("/status").await?;
+    assert_told(&body, &[]);
     let all: Value = serde_json::from_str(&body)?;
     let found = all["pipelines"].as_array().and_then(|p| p.iter().find(|p| p["name"] == pipeline));
     Ok(found.cloned().unwrap_or_default())

@@ -50,6 +50,21 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
 }
 
 #[test]
+fn hosts_that_have_no_address_or_do_not_answer_are_told_for_each_end() {
+    let daemon = Daemon::prepare(&config()).unwrap();
+    let path = broken(&daemon, "cdc-secret@127.0.0.1:1", "cdc-secret@no-such-host.invalid");
+    let words = [
+        "sources.shop.url",
+        "no-such-host.invalid",
+        "failed to lookup address",
+        "sinks.dash",
+        "127.0.0.1:1",
+        "refused",
+    ];
+    caudal(&path, &["check"]).assert(1, &words);
+}
+
+#[test]
 fn a_missing_file_and_a_missing_variable_are_told() {
     let daemon = Daemon::prepare(&config()).unwrap();
     let none = daemon.config_file().with_file_name("none.yaml");

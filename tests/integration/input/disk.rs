@@ -80,7 +80,9 @@ async fn a_full_disk_is_told_and_nothing_is_lost_when_there_is_room_again() {
     daemon.start_again().unwrap();
     workload.run(Duration::from_secs(2)).await.unwrap();
     fs::remove_file(balloon).unwrap();
-    if daemon.wait_exit(Duration::from_millis(500)).await.is_ok() {
+    if let Ok(status) = daemon.wait_exit(Duration::from_millis(500)).await {
+        assert_eq!(status.code(), Some(1));
+        assert_told(&daemon.log(), &["error: data_dir: ", "fix: "]);
         daemon.start_again().unwrap();
     }
     let equal = wait_equal(&pairs, &source, &sink.url, Duration::from_secs(60)).await;
