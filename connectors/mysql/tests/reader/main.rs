@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests: an error is a failed test, whatever it says")]
 
 mod check;
+mod conformance;
 mod ddl;
 mod resume;
 mod server;
