@@ -178,11 +178,11 @@ impl LogSource {
         }
     }
 
-    /// What is shared in the group, of the sources known so far. In `key` mode it waits for a first table.
+    /// What is shared in the group: the seat of the one that works, or the partitions of the sources known so far. In `key`
+    /// mode it waits for a first table.
     async fn shared(&self, numbers: &Numbers) -> Result<BTreeSet<Partition>> {
         if self.consistency == Consistency::Transaction {
-            let watermarks = self.names.watermarks();
-            return Ok(numbers.values().map(|n| (watermarks.clone(), *n)).collect());
+            return Ok(BTreeSet::from([group::seat(&self.names)]));
         }
         loop {
             let schemas =
@@ -223,7 +223,7 @@ impl LogSource {
         .await
     }
 
-    async fn sides(&self, numbers: &Numbers, owned: &BTreeSet<Partition>) -> Vec<SourceSides> {
+    async fn sides(&self, numbers: &Numbers) -> Vec<SourceSides> {
         let (watermarks, schemas) = (self.names.watermarks(), self.names.schemas());
         let ids = topic_ids::fetch(self.clients.resolved(), &[watermarks.clone(), schemas.clone()]).await;
         let side = |topic: &str, partition| Side {
@@ -231,14 +231,12 @@ impl LogSource {
             topic_id: ids.get(topic).copied().unwrap_or_default(),
             partition,
         };
-        let all = self.consistency == Consistency::Key;
-        let mine = numbers.iter().filter(|(_, n)| all || owned.contains(&(watermarks.clone(), **n)));
-        mine.map(|(source, &n)| SourceSides {
+        let sides = numbers.iter().map(|(source, &n)| SourceSides {
             source: source.clone(),
             watermarks: side(&watermarks, n),
             schemas: side(&schemas, n),
-        })
-        .collect()
+        });
+        sides.collect()
     }
 }
 
@@ -283,7 +281,7 @@ impl Source for LogSource {
         let member = self.member()?;
         let mut share = member.share();
         let owned = group::own(&mut share, |partition| shared.contains(partition)).await?;
-        let sides = self.sides(&numbers, &owned).await;
+        let sides = self.sides(&numbers).await;
         let (mode, wake, tails) = self.read(&sides, &owned, &shared, from).await?;
         self.freshness.restart();
         Ok(Box::new(LogReader {
