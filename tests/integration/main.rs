@@ -5,5 +5,8 @@
 
 mod consistency;
 mod crash;
+mod input;
 mod kit;
+mod log;
+mod ownership;
 mod types;

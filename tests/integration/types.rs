@@ -73,7 +73,7 @@ const BOTH: &[Column] = &[
             "'null'",
         ],
     ),
-    ("POINT", &["ST_GeomFromText('POINT(1.5 -2.25)')"]),
+    ("POINT", &["ST_GeomFromText('POINT(1.5 -2.25)')", "ST_GeomFromText('POINT(40.25 -3.5)', 4326)"]),
     ("GEOMETRY", &["ST_GeomFromText('POLYGON((0 0,4 0,4 4,0 4,0 0))')"]),
     ("LINESTRING", &["ST_GeomFromText('LINESTRING(0 0,1 1,2 3)')"]),
 ];

@@ -248,7 +248,10 @@ fn server_error(code: u16, message: &str) -> Error {
     let error = Error::new(fault, format!("the server says {code}: {message}"));
     match code {
         1045 | 1698 => error.hint("check user and password; in SQL: ALTER USER … IDENTIFIED BY '…'"),
-        1044 | 1142 | 1143 | 1227 | 1370 => {
+        1044 => error.hint(
+            grant_for(message).unwrap_or_else(|| "grant this user SELECT on the url's database".to_owned()),
+        ),
+        1142 | 1143 | 1227 | 1370 => {
             error.hint("grant the missing privilege; `caudal check` prints the statements")
         }
         1049 => error.hint("check the database in the url"),
@@ -257,6 +260,14 @@ fn server_error(code: u16, message: &str) -> Error {
         3118 | 4151 => error.hint("the account is locked: ALTER USER … ACCOUNT UNLOCK"),
         _ => error,
     }
+}
+
+/// The statement that lets the account into the database, for "Access denied for user 'u'@'h' to database 'd'". Such an account
+/// cannot connect, so nobody can look at its privileges.
+fn grant_for(message: &str) -> Option<String> {
+    let (_, who) = message.split_once(" for user ")?;
+    let (user, database) = who.split_once(" to database ")?;
+    Some(format!("GRANT SELECT ON {}.* TO {user};", quoted(database.trim_matches('\''))))
 }
 
 /// The server's code, where an error came from the server.
@@ -281,6 +292,13 @@ mod tests {
         assert_eq!(v.show_binlog_status(), "SHOW BINARY LOG STATUS");
         assert_eq!(Version::parse("8.0.15").show_binlog_status(), "SHOW MASTER STATUS");
         assert!(!Version::parse("5.7.44-log").supported());
+    }
+
+    #[test]
+    fn an_account_that_may_not_use_the_database_is_told_the_grant() {
+        let error = server_error(1044, "Access denied for user 'cdc'@'%' to database 'shop'");
+        assert_eq!(error.hint_text(), Some("GRANT SELECT ON `shop`.* TO 'cdc'@'%';"));
+        assert!(server_error(1044, "Zugriff verweigert").hint_text().is_some());
     }
 
     #[test]

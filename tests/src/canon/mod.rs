@@ -34,6 +34,7 @@ enum Kind {
     DateTime,
     Time,
     Bytes,
+    Geometry,
     Json,
     Vector,
     Text,
@@ -52,7 +53,7 @@ fn kind(data_type: &str) -> Kind {
         "json" => Kind::Json,
         "vector" => Kind::Vector,
         "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => Kind::Bytes,
-        t if is_geometry(t) => Kind::Bytes,
+        t if is_geometry(t) => Kind::Geometry,
         _ => Kind::Text,
     }
 }
@@ -127,6 +128,9 @@ mod tests {
         agree("time", Value::Time(true, 34, 22, 59, 59, 500_000), "interval", "-838:59:59.5");
         agree("time", Value::Time(false, 1, 2, 0, 0, 0), "interval", "1 day 02:00:00");
         agree("varbinary", bytes(&[0, 255]), "bytea", "\\x00ff");
+        // MySQL: SRID, WKB; sink: EWKB, which has the SRID behind the type if there is one.
+        agree("point", bytes(&[0, 0, 0, 0, 1, 1, 0, 0, 0, 7]), "bytea", "\\x010100000007");
+        agree("point", bytes(&[0xe6, 0x10, 0, 0, 1, 1, 0, 0, 0, 7]), "bytea", "\\x0101000020e610000007");
         agree("json", bytes(br#"{"b": 1.50, "a": [1e2, "x"]}"#), "jsonb", r#"{"a": [100, "x"], "b": 1.5}"#);
         agree("vector", bytes(&[0, 0, 128, 63, 0, 0, 0, 64]), "real[]", "{1,2}");
         agree("char", bytes(b"ab"), "character(5)", "ab   ");

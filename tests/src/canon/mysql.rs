@@ -35,7 +35,7 @@ pub fn from_mysql(column: &SourceColumn, value: &Value) -> Result<Option<String>
 
 fn from_bytes(kind: Kind, bytes: &[u8]) -> Result<String> {
     Ok(match kind {
-        Kind::Bytes => hex(bytes),
+        Kind::Bytes | Kind::Geometry => hex(bytes),
         Kind::Bit => bytes.iter().fold(0u64, |n, b| n << 8 | u64::from(*b)).to_string(),
         Kind::Vector => floats(bytes.as_chunks::<4>().0.iter().map(|c| f32::from_le_bytes(*c))),
         Kind::Json => json::canonical(std::str::from_utf8(bytes)?)?,

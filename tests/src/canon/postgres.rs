@@ -25,6 +25,7 @@ fn convert(kind: Kind, pg_type: &str, text: &str) -> Result<String> {
         Kind::DateTime => date_time(text),
         Kind::Time => micros(text)?.to_string(),
         Kind::Bytes => text.strip_prefix("\\x").unwrap_or(text).to_owned(),
+        Kind::Geometry => geometry(text.strip_prefix("\\x").unwrap_or(text))?,
         Kind::Vector => floats(vector(text)?.into_iter()),
         Kind::Json => json::canonical(text)?,
         Kind::Text if pg_type.starts_with("character(") => text.trim_end_matches(' ').to_owned(),
@@ -46,6 +47,19 @@ fn bits(pg_type: &str, text: &str) -> Result<String> {
         return Ok(u64::from_str_radix(hex, 16)?.to_string());
     }
     Ok(if pg_type.starts_with("bit") { u64::from_str_radix(text, 2)?.to_string() } else { integer(text) })
+}
+
+/// EWKB as the source has it: the SRID (0 if there is none), then WKB without it. Only little-endian, as the source writes it.
+fn geometry(ewkb: &str) -> Result<String> {
+    const HAS_SRID: u32 = 0x2000_0000;
+    let (order, kind) = (ewkb.get(..2), ewkb.get(2..10).context("no type of geometry")?);
+    anyhow::ensure!(order == Some("01"), "not little-endian");
+    let number = u32::from_str_radix(kind, 16)?.swap_bytes();
+    if number & HAS_SRID == 0 {
+        return Ok(format!("00000000{ewkb}"));
+    }
+    let (srid, rest) = ewkb[10..].split_at_checked(8).context("no SRID")?;
+    Ok(format!("{srid}01{:08x}{rest}", (number & !HAS_SRID).swap_bytes()))
 }
 
 /// Six digits of fraction, no zone: it is always UTC.

@@ -49,8 +49,10 @@ use tokio::sync::watch;
 use wake::Wake;
 use whole::{Limits, Whole};
 
-/// How often a source that has not started yet is looked for.
+/// How often a source that has not started yet is looked for, at last: a new source and its sink mostly start together.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The first pause before that; it doubles.
+const LOOK_SOON: Duration = Duration::from_millis(100);
 
 /// What a sink promises its readers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +77,7 @@ pub struct ReadOptions {
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { batch_bytes: 4 << 20, step_records: 20_000, fetch_bytes: 16 << 20 }
+        Self { batch_bytes: 2 << 20, step_records: 20_000, fetch_bytes: 16 << 20 }
     }
 }
 
@@ -157,6 +159,7 @@ impl LogSource {
     /// Waits until at least one of the sources has been captured.
     async fn wait_for_sources(&self) -> Result<Numbers> {
         let mut said = false;
+        let mut pause = LOOK_SOON;
         loop {
             let numbers = self.numbers().await?;
             if !numbers.is_empty() {
@@ -170,7 +173,8 @@ impl LogSource {
                 );
                 said = true;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_EVERY);
         }
     }
 
