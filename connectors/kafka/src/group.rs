@@ -1,7 +1,8 @@
 //! A sink's consumer group: which instance works, and offsets for Kafka's tools.
 //!
-//! In `transaction` mode the group `caudal.<prefix>.<sink>` shares the *watermarks* partitions: who owns a source's
-//! partition applies that source. In `key` mode it shares the data partitions. The members read nothing: their partitions
+//! In `transaction` mode one member of the group `caudal.<prefix>.<sink>` works, for all of the sink's sources: the owner of
+//! the first *watermarks* partition. A sink's fence is one for all that it stores, so two owners, each of another source,
+//! would fence each other for ever. In `key` mode the group shares the data partitions. The members read nothing: their partitions
 //! are paused, and the owner reads with a consumer of its own, outside of the group. A member may commit offsets of
 //! partitions that it does not own, so the tools see the sink under its name.
 //!
@@ -19,6 +20,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -33,6 +35,12 @@ pub(crate) type Partition = (String, i32);
 /// The group of a sink.
 pub(crate) fn name(names: &TopicNames, sink: &str) -> String {
     format!("caudal.{}.{sink}", names.prefix())
+}
+
+/// Whose owner works in `transaction` mode. It is there before any source, and stays the same when sources come: members that
+/// wait all wait for the same one.
+pub(crate) fn seat(names: &TopicNames) -> Partition {
+    (names.watermarks(), 0)
 }
 
 /// What the group has given to this instance.
@@ -53,6 +61,7 @@ pub(crate) struct Member {
     share: watch::Receiver<Share>,
     offsets: Offsets,
     stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Member {
@@ -74,8 +83,9 @@ impl Member {
         let consumer: BaseConsumer<Seat> = config
             .create_with_context(Seat { share: sender })
             .map_err(|e| classify(e, format!("join the group {group}")))?;
-        let member =
-            Self { consumer: Arc::new(consumer), share, offsets: Offsets::default(), stop: Arc::default() };
+        let consumer = Arc::new(consumer);
+        let (offsets, stop) = (Offsets::default(), Arc::default());
+        let mut member = Self { consumer, share, offsets, stop, thread: None };
         member.serve()?;
         Ok(member)
     }
@@ -105,10 +115,10 @@ impl Member {
         self.offsets.lock().unwrap_or_else(PoisonError::into_inner).extend(offsets);
     }
 
-    fn serve(&self) -> Result<()> {
+    fn serve(&mut self) -> Result<()> {
         let (consumer, offsets, stop) =
             (Arc::clone(&self.consumer), Arc::clone(&self.offsets), Arc::clone(&self.stop));
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("caudal-group".into())
             .spawn(move || {
                 let mut published = Instant::now();
@@ -121,14 +131,21 @@ impl Member {
                 }
                 commit(&consumer, &offsets);
             })
-            .map(|_| ())
-            .map_err(|e| Error::transient("start the thread of a consumer group").because(e))
+            .map_err(|e| Error::transient("start the thread of a consumer group").because(e))?;
+        self.thread = Some(thread);
+        Ok(())
     }
 }
 
+// Waits (some 100 ms, at the end of the daemon) until the group is told: else it gives the sink to nobody, not even to the
+// restarted daemon, until the session times out.
 impl Drop for Member {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by its hook, and nothing is left to undo.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -156,7 +173,9 @@ pub(crate) async fn own(
             Ok(Ok(())) => {}
             Err(_) if !said => {
                 said = true;
-                tracing::info!("another instance works for this sink; waiting for it to leave");
+                tracing::info!(
+                    "waiting for the sink's group to give it to this instance: another one works, or the group's broker is out of reach"
+                );
             }
             Err(_) => {}
         }

@@ -42,7 +42,8 @@ pub(crate) fn bounds<C: ConsumerContext>(
     let answer = reader.offsets_for_times(list, REQUEST_TIMEOUT).map_err(|e| classify(e, context()))?;
     let mut offsets = BTreeMap::new();
     for element in answer.elements() {
-        element.error().map_err(|e| classify(e, context()))?;
+        let what = || format!("ask for the offsets of {}/{}", element.topic(), element.partition());
+        element.error().map_err(|e| classify(e, what()))?;
         let Offset::Offset(offset) = element.offset() else {
             return Err(Error::transient(context()));
         };

@@ -177,7 +177,8 @@ pub(crate) fn ends<C: ConsumerContext>(
     let answer = reader.offsets_for_times(list, REQUEST_TIMEOUT).map_err(|e| classify(e, context()))?;
     let mut ends = BTreeMap::new();
     for element in answer.elements() {
-        element.error().map_err(|e| classify(e, context()))?;
+        let what = || format!("ask for the end of {}/{}", element.topic(), element.partition());
+        element.error().map_err(|e| classify(e, what()))?;
         let Offset::Offset(end) = element.offset() else {
             return Err(Error::transient(context()));
         };

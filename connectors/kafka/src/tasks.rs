@@ -121,9 +121,19 @@ impl Membership {
                     return Ok(());
                 }
             }
-            if tokio::time::timeout(Duration::from_secs(30), state.changed()).await.is_err() && !waited {
-                waited = true;
-                tracing::info!(number, "another instance works on this source; waiting for it to leave");
+            match tokio::time::timeout(Duration::from_secs(30), state.changed()).await {
+                Ok(Err(_)) => {
+                    return Err(Error::transient("the membership in the group of captures has ended"));
+                }
+                Ok(Ok(())) => {}
+                Err(_) if !waited => {
+                    waited = true;
+                    tracing::info!(
+                        number,
+                        "waiting for the group of captures to give the source to this instance: another one works, or the group's broker is out of reach"
+                    );
+                }
+                Err(_) => {}
             }
         }
     }

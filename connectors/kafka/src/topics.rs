@@ -106,7 +106,7 @@ impl TopicSpec {
 
     /// The topics that all sources of a prefix share. Small segments keep what a start must read small.
     pub(crate) fn side(names: &TopicNames, resolved: &Resolved) -> Vec<Self> {
-        let retention = resolved.config.topics.watermark_retention.get().as_millis().to_string();
+        let (retention, segment) = watermark_times(resolved.config.topics.watermark_retention.get());
         let compact = || vec![Need::Exactly("cleanup.policy", "compact".into())];
         let mut positions = Self::new(names.positions(), SIDE_PARTITIONS, resolved, compact());
         for (key, value) in [
@@ -122,7 +122,8 @@ impl TopicSpec {
             resolved,
             vec![Need::Exactly("cleanup.policy", "delete".into())],
         );
-        watermarks.settings.insert("retention.ms".into(), retention);
+        watermarks.settings.insert("retention.ms".into(), retention.as_millis().to_string());
+        watermarks.settings.insert("segment.ms".into(), segment.as_millis().to_string());
         let schemas = Self::new(names.schemas(), SIDE_PARTITIONS, resolved, compact());
         let mut tasks = Self::new(names.tasks(), SIDE_PARTITIONS, resolved, compact());
         tasks.settings.insert("min.compaction.lag.ms".into(), "3600000".into());
@@ -430,6 +431,27 @@ impl Layout {
     pub(crate) fn fix(&self, topic: &str, partitions: u32) {
         if let Ok(mut fixed) = self.fixed.write() {
             fixed.insert(topic.to_owned(), partitions);
+        }
+    }
+}
+
+/// `retention.ms` and `segment.ms` with which no watermark outlives `kept`, after which data may be compacted. A sink that
+/// still found its watermark then would resume over deletes that are gone, in silence. Only closed segments are dropped, by
+/// Kafka's default of a week up to a week late; and brokers look only now and then.
+fn watermark_times(kept: Duration) -> (Duration, Duration) {
+    let segment = (kept / 8).min(Duration::from_secs(3600));
+    (kept - 2 * segment, segment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watermark_is_gone_before_the_data_below_it_may_be_compacted() {
+        for kept in [60, 3_600, 7 * 86_400].map(Duration::from_secs) {
+            let (retention, segment) = watermark_times(kept);
+            assert!(retention + segment < kept && retention > kept / 2, "{kept:?}");
         }
     }
 }

@@ -139,7 +139,7 @@ fn default_heartbeat() -> DurationText {
     DurationText::secs(5)
 }
 fn default_batch_bytes() -> SizeText {
-    SizeText::mib(4)
+    SizeText::mib(1)
 }
 fn default_connect_timeout() -> DurationText {
     DurationText::secs(10)
@@ -154,7 +154,7 @@ fn default_chunk_rows() -> u32 {
     50_000
 }
 fn default_chunk_bytes() -> SizeText {
-    SizeText::mib(8)
+    SizeText::mib(2)
 }
 fn default_chunk_time() -> DurationText {
     DurationText::secs(2)

@@ -120,6 +120,10 @@ impl MySqlReader {
         let idle = between && !self.builder.is_empty();
         if between {
             self.snapshot_step().await?;
+            // A chunk that is ready waits for nothing: not for the next one, and the last one not for the clock.
+            if !self.out.is_empty() {
+                return Ok(());
+            }
         }
         let wake = self.snapshot.wakes_at();
         tokio::select! {

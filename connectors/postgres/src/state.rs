@@ -7,13 +7,20 @@
 //! row count is wrong, and the transaction is rolled back with its rows ([`caudal_core::Fault::Fenced`]). READ COMMITTED looks at
 //! the row again after waiting for its lock, so there is no third case. The comparison of offsets also catches a store that was
 //! restored or edited underneath.
+//!
+//! **With `consistency: key`** several instances own different partitions of one sink, and one's take-over must not displace the
+//! others: there is no common epoch, and the comparison of offsets alone is the fence. It holds by the same lock: of two
+//! transactions that move one partition from the same offset, the second waits for the first, finds another offset, and is
+//! rolled back. Every event moves its partition's offset, so no row passes unfenced.
 
 use crate::catalog::schema_exists;
 use crate::client::{BEGIN, Connection, Doing, Failure};
+use crate::config::Consistency;
 use crate::quote::{ident, qualified};
 use caudal_core::{Boundary, Error, LogOffset, Result};
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 /// A partition's offset as stored, by topic and partition.
@@ -100,10 +107,18 @@ impl State {
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 
-    /// Fences whoever wrote before, and gives the new epoch with the stored offsets.
-    pub(crate) async fn take_over(&self, connection: &Connection) -> Result<(i64, Offsets)> {
+    /// Fences whoever wrote before, and gives the new epoch (none where instances share the sink) with the stored offsets.
+    pub(crate) async fn take_over(&self, connection: &Connection) -> Result<(Option<i64>, Offsets)> {
         let config = connection.config();
         let doing = || format!("take over sink {}", config.name);
+        if config.consistency == Consistency::Key {
+            let sql = format!(
+                "SELECT topic, topic_id, partition, next_offset, leader_epoch FROM {} WHERE sink = $1",
+                self.offsets
+            );
+            let rows = connection.query(&sql, &[(&config.name, Type::TEXT)]).await.doing(config, doing())?;
+            return Ok((None, offsets(&rows)));
+        }
         let lock_timeout = config.lock_timeout.as_millis();
         connection
             .batch(&format!(
@@ -127,30 +142,17 @@ impl State {
             .query(&stamp, &[(&config.name, Type::TEXT), (&epoch, Type::INT8)])
             .await
             .doing(config, doing())?;
-        let offsets = rows
-            .iter()
-            .map(|row| {
-                let topic: Arc<str> = Arc::from(row.get::<_, &str>(0));
-                let partition = row.get(2);
-                let offset = LogOffset {
-                    topic: Arc::clone(&topic),
-                    topic_id: row.get(1),
-                    partition,
-                    offset: row.get(3),
-                    leader_epoch: row.get(4),
-                };
-                ((topic, partition), offset)
-            })
-            .collect();
+        let offsets = offsets(&rows);
         connection.batch("COMMIT").await.doing(config, doing())?;
-        Ok((epoch, offsets))
+        Ok((Some(epoch), offsets))
     }
 
-    /// Locks the fence for the rest of the transaction.
+    /// Locks the fence for the rest of the transaction; without an epoch there is none but the offsets.
     ///
     /// # Errors
     /// `Fenced` if somebody took over.
-    pub(crate) async fn hold_fence(&self, connection: &Connection, epoch: i64) -> Result<()> {
+    pub(crate) async fn hold_fence(&self, connection: &Connection, epoch: Option<i64>) -> Result<()> {
+        let Some(epoch) = epoch else { return Ok(()) };
         let config = connection.config();
         let sql = format!("SELECT 1 FROM {} WHERE sink = $1 AND epoch = $2 FOR SHARE", self.sinks);
         let held = connection
@@ -167,7 +169,7 @@ impl State {
     pub(crate) async fn move_offsets(
         &self,
         connection: &Connection,
-        epoch: i64,
+        epoch: Option<i64>,
         stored: &Offsets,
         moved: &Offsets,
     ) -> Result<()> {
@@ -187,7 +189,7 @@ impl State {
     async fn update(
         &self,
         connection: &Connection,
-        epoch: i64,
+        epoch: Option<i64>,
         to: &[&LogOffset],
         from: &[i64],
     ) -> Result<()> {
@@ -195,7 +197,7 @@ impl State {
         let sql = format!(
             "UPDATE {} AS o SET next_offset = n.next, topic_id = n.id, leader_epoch = n.leader \
              FROM unnest($3, $4, $5, $6, $7, $8) AS n(topic, id, partition, next, leader, old) \
-             WHERE o.sink = $1 AND o.epoch = $2 AND o.topic = n.topic AND o.partition = n.partition \
+             WHERE o.sink = $1 AND o.epoch = coalesce($2, o.epoch) AND o.topic = n.topic AND o.partition = n.partition \
              AND o.next_offset = n.old",
             self.offsets
         );
@@ -206,8 +208,9 @@ impl State {
         if count == to.len() as u64 { Ok(()) } else { Err(fenced(&config.name)) }
     }
 
-    async fn insert(&self, connection: &Connection, epoch: i64, new: &[&LogOffset]) -> Result<()> {
+    async fn insert(&self, connection: &Connection, epoch: Option<i64>, new: &[&LogOffset]) -> Result<()> {
         let config = connection.config();
+        let epoch = Some(epoch.unwrap_or_default());
         let sql = format!(
             "INSERT INTO {} (sink, epoch, topic, topic_id, partition, next_offset, leader_epoch) \
              SELECT $1, $2, n.* FROM unnest($3, $4, $5, $6, $7) AS n ON CONFLICT DO NOTHING",
@@ -258,7 +261,7 @@ impl<'a> OffsetColumns<'a> {
         }
     }
 
-    fn params<'p>(&'p self, sink: &'p String, epoch: &'p i64) -> Vec<crate::client::Param<'p>> {
+    fn params<'p>(&'p self, sink: &'p String, epoch: &'p Option<i64>) -> Vec<crate::client::Param<'p>> {
         vec![
             (sink, Type::TEXT),
             (epoch, Type::INT8),
@@ -269,6 +272,23 @@ impl<'a> OffsetColumns<'a> {
             (&self.leaders, Type::INT4_ARRAY),
         ]
     }
+}
+
+/// Rows of (topic, its id, partition, next offset, leader's epoch).
+fn offsets(rows: &[Row]) -> Offsets {
+    let offset = |row: &Row| {
+        let topic: Arc<str> = Arc::from(row.get::<_, &str>(0));
+        let partition = row.get(2);
+        let offset = LogOffset {
+            topic: Arc::clone(&topic),
+            topic_id: row.get(1),
+            partition,
+            offset: row.get(3),
+            leader_epoch: row.get(4),
+        };
+        ((topic, partition), offset)
+    };
+    rows.iter().map(offset).collect()
 }
 
 fn fenced(sink: &str) -> Error {

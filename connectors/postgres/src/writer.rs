@@ -38,7 +38,8 @@ pub(crate) struct PgWriter {
 
 /// What taking over gave, and what was committed since.
 struct Owned {
-    epoch: i64,
+    /// None where instances share the sink.
+    epoch: Option<i64>,
     stored: Offsets,
 }
 

@@ -6,7 +6,7 @@ use crate::policy::{Next, Policy};
 use crate::session;
 use crate::shutdown::Shutdown;
 use crate::status::{State, StatusHandle};
-use caudal_core::{Error, Fault, Result};
+use caudal_core::{Error, Result};
 use rand::{SeedableRng, rngs::SmallRng};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -66,10 +66,16 @@ async fn drained(shutdown: &Shutdown, limit: Duration) {
     tokio::time::sleep(limit).await;
 }
 
-/// Says an error once, where it is handled; the same one again only after another.
+/// Whether an error must be said: one that parks or waits again and again is said once, what is tried again (with growing
+/// pauses) and the end always.
+fn is_news(message: &str, next: Next, shown: Option<&str>) -> bool {
+    matches!(next, Next::Retry(_) | Next::Stop) || shown != Some(message)
+}
+
+/// Says an error where it is handled.
 fn tell(pipeline: &str, error: &Error, next: Next, shown: &mut Option<String>) {
     let message = error.to_string();
-    if shown.as_ref() == Some(&message) && error.fault() != Fault::Transient {
+    if !is_news(&message, next, shown.as_deref()) {
         return;
     }
     let hint = error.hint_text().unwrap_or_default();
@@ -86,4 +92,19 @@ fn tell(pipeline: &str, error: &Error, next: Next, shown: &mut Option<String>) {
         Next::Stop => error!(pipeline, fault = %error.fault(), hint, "{message}; stopped"),
     }
     *shown = Some(message);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipeline_that_stops_for_good_says_so_even_if_the_error_was_said_before() {
+        let pause = Duration::from_secs(1);
+        assert!(is_news("fenced", Next::Rejoin(pause), None));
+        assert!(!is_news("fenced", Next::Rejoin(pause), Some("fenced")));
+        assert!(is_news("fenced", Next::Stop, Some("fenced")));
+        assert!(!is_news("no", Next::Park(pause), Some("no")));
+        assert!(is_news("away", Next::Retry(pause), Some("away")));
+    }
 }

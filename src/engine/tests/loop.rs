@@ -1,4 +1,5 @@
 //! The loop over in-memory ends with faults injected at every place where one can happen.
+#![allow(clippy::unwrap_used, reason = "tests: an error is a failed test, whatever it says")]
 
 // A test that can't go on says so by panicking.
 #![allow(clippy::unwrap_used)]

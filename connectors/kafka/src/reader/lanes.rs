@@ -24,8 +24,9 @@ use std::time::Duration;
 
 /// Least share of a partition, bytes.
 const LEAST_QUEUE: usize = 16 << 10;
-/// How long a broker may hold a fetch that finds nothing; new partitions wait for it.
-const FETCH_WAIT_MS: &str = "100";
+/// How long a broker may hold a fetch that finds nothing. Short, because one fetch is under way at a time: while a partition's
+/// queue is full it is left out, and a fetch of the others, which have nothing, keeps it waiting once the queue is empty.
+const FETCH_WAIT_MS: &str = "10";
 
 /// One partition's queue.
 struct Queue {

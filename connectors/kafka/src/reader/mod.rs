@@ -49,8 +49,10 @@ use tokio::sync::watch;
 use wake::Wake;
 use whole::{Limits, Whole};
 
-/// How often a source that has not started yet is looked for.
+/// How often a source that has not started yet is looked for, at last: a new source and its sink mostly start together.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The first pause before that; it doubles.
+const LOOK_SOON: Duration = Duration::from_millis(100);
 
 /// What a sink promises its readers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +77,7 @@ pub struct ReadOptions {
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { batch_bytes: 4 << 20, step_records: 20_000, fetch_bytes: 16 << 20 }
+        Self { batch_bytes: 2 << 20, step_records: 20_000, fetch_bytes: 16 << 20 }
     }
 }
 
@@ -157,6 +159,7 @@ impl LogSource {
     /// Waits until at least one of the sources has been captured.
     async fn wait_for_sources(&self) -> Result<Numbers> {
         let mut said = false;
+        let mut pause = LOOK_SOON;
         loop {
             let numbers = self.numbers().await?;
             if !numbers.is_empty() {
@@ -170,15 +173,16 @@ impl LogSource {
                 );
                 said = true;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_EVERY);
         }
     }
 
-    /// What is shared in the group, of the sources known so far. In `key` mode it waits for a first table.
+    /// What is shared in the group: the seat of the one that works, or the partitions of the sources known so far. In `key`
+    /// mode it waits for a first table.
     async fn shared(&self, numbers: &Numbers) -> Result<BTreeSet<Partition>> {
         if self.consistency == Consistency::Transaction {
-            let watermarks = self.names.watermarks();
-            return Ok(numbers.values().map(|n| (watermarks.clone(), *n)).collect());
+            return Ok(BTreeSet::from([group::seat(&self.names)]));
         }
         loop {
             let schemas =
@@ -219,7 +223,7 @@ impl LogSource {
         .await
     }
 
-    async fn sides(&self, numbers: &Numbers, owned: &BTreeSet<Partition>) -> Vec<SourceSides> {
+    async fn sides(&self, numbers: &Numbers) -> Vec<SourceSides> {
         let (watermarks, schemas) = (self.names.watermarks(), self.names.schemas());
         let ids = topic_ids::fetch(self.clients.resolved(), &[watermarks.clone(), schemas.clone()]).await;
         let side = |topic: &str, partition| Side {
@@ -227,14 +231,12 @@ impl LogSource {
             topic_id: ids.get(topic).copied().unwrap_or_default(),
             partition,
         };
-        let all = self.consistency == Consistency::Key;
-        let mine = numbers.iter().filter(|(_, n)| all || owned.contains(&(watermarks.clone(), **n)));
-        mine.map(|(source, &n)| SourceSides {
+        let sides = numbers.iter().map(|(source, &n)| SourceSides {
             source: source.clone(),
             watermarks: side(&watermarks, n),
             schemas: side(&schemas, n),
-        })
-        .collect()
+        });
+        sides.collect()
     }
 }
 
@@ -279,7 +281,7 @@ impl Source for LogSource {
         let member = self.member()?;
         let mut share = member.share();
         let owned = group::own(&mut share, |partition| shared.contains(partition)).await?;
-        let sides = self.sides(&numbers, &owned).await;
+        let sides = self.sides(&numbers).await;
         let (mode, wake, tails) = self.read(&sides, &owned, &shared, from).await?;
         self.freshness.restart();
         Ok(Box::new(LogReader {

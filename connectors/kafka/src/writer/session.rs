@@ -53,6 +53,8 @@ pub(crate) struct Session {
     /// A topic was met since then: the next one should be full, if the last is not too near.
     pub(crate) full_wanted: bool,
     pub(crate) last_end: Option<Instant>,
+    /// When another writer was last told of.
+    pub(crate) last_warning: Option<Instant>,
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) resumed: Option<SourcePosition>,
 }
@@ -88,6 +90,7 @@ impl Session {
             last_full: None,
             full_wanted: false,
             last_end: None,
+            last_warning: None,
             statistics,
             resumed: stored.position(),
             identity,

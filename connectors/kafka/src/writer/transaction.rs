@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 const FULL_EVERY: Duration = Duration::from_secs(300);
 /// The same while topics are being met one after the other, as in a first snapshot.
 const FULL_AT_MOST_EVERY: Duration = Duration::from_secs(10);
+/// How often another writer is told of.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// A batch that was accepted and waits for the commit.
 pub(crate) struct Accepted {
@@ -50,14 +52,22 @@ pub(crate) fn commit(session: &mut Session, accepted: &[Accepted]) -> Result<()>
         return Ok(());
     }
     session.statistics.repeat();
-    tracing::warn!(
-        source = session.identity.source,
-        "another writer is in this source's topics; the transaction is repeated in steps"
-    );
+    warn_of_another_writer(session);
     if attempt(session, accepted, Steps::Many)? {
         return Ok(());
     }
     Err(Error::transient("another writer keeps writing to this source's topics"))
+}
+
+/// Once a minute: a writer that stays would else be told of in each transaction.
+fn warn_of_another_writer(session: &mut Session) {
+    if session.last_warning.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+        session.last_warning = Some(Instant::now());
+        tracing::warn!(
+            source = session.identity.source,
+            "another writer is in this source's topics; transactions are repeated in steps"
+        );
+    }
 }
 
 /// A transaction that starts while the brokers still mark the last one costs the client a back-off of 20 ms.

@@ -6,6 +6,7 @@ mod support;
 
 use caudal_core::{Fault, Op, Position, Raw, Rejected, Source, Undecodable};
 use caudal_kafka::{Consistency, TapFrom};
+use std::time::Duration;
 use support::{Capture, TestLog, change, drain, eventually};
 
 macro_rules! log_or_return {
@@ -132,6 +133,41 @@ async fn when_an_instance_leaves_another_one_goes_on_undisturbed() {
     let mut reader = second.open(Some(Position::Log(seen.position))).await.unwrap();
     capture.transaction(&[change("a", Op::Create, 2)]).await;
     assert_eq!(drain(reader.as_mut(), 1).await.of("a"), ["c2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_of_several_sources_works_in_one_instance_and_another_waits() {
+    let log = log_or_return!();
+    let mut captures = Vec::new();
+    for source in ["s0", "s1"] {
+        let mut capture = Capture::open(&log, source).await;
+        capture.transaction(&[change(source, Op::Create, 1)]).await;
+        captures.push(capture);
+    }
+    let both = ["s0", "s1"];
+    let first = log.source("sink", &both, Consistency::Transaction);
+    first.claim().await.unwrap();
+    let mut reader = first.open(None).await.unwrap();
+    drain(reader.as_mut(), 2).await;
+    let second = log.source("sink", &both, Consistency::Transaction);
+    // Long enough for the group to share its partitions anew; one of the two then works, and for both sources.
+    let granted = tokio::select! {
+        granted = tokio::time::timeout(Duration::from_secs(8), second.claim()) => granted.is_ok(),
+        fenced = async { loop { if let Err(error) = reader.next().await { break error } } } => {
+            assert_eq!(fenced.fault(), Fault::Fenced, "{fenced}");
+            second.claim().await.unwrap();
+            true
+        }
+    };
+    if granted {
+        reader = second.open(None).await.unwrap();
+        drain(reader.as_mut(), 2).await;
+    }
+    for (capture, source) in captures.iter_mut().zip(both) {
+        capture.transaction(&[change(source, Op::Create, 2)]).await;
+    }
+    let seen = drain(reader.as_mut(), 2).await;
+    assert_eq!((seen.of("s0"), seen.of("s1")), (vec!["c2".to_owned()], vec!["c2".to_owned()]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

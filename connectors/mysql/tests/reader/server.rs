@@ -82,7 +82,8 @@ impl Database {
             .filter(|(head, _)| head.contains('@'))
             .map_or(self.server.url.as_str(), |(head, _)| head);
         let comma = if extra.is_empty() { "" } else { "," };
-        let text = format!(r#"{{"url":"{base}/{}","heartbeat":"200ms"{comma}{extra}}}"#, self.name);
+        let heartbeat = if extra.contains("heartbeat") { "" } else { r#","heartbeat":"200ms""# };
+        let text = format!(r#"{{"url":"{base}/{}"{heartbeat}{comma}{extra}}}"#, self.name);
         serde_json::from_str(&text).unwrap()
     }
 

@@ -315,3 +315,22 @@ async fn a_table_without_a_key_is_read_exactly_while_it_changes() {
         Arc::into_inner(database).unwrap().drop().await;
     }
 }
+
+#[tokio::test]
+async fn the_last_chunk_comes_at_once_and_not_with_the_next_heartbeat() {
+    for server in servers() {
+        let database = Database::create(&server).await;
+        filled(&database, 2_000).await;
+        let options = r#""heartbeat":"30s","tables":["t"]"#;
+        let mut reader = database.open(None, options).await;
+        let rows = async {
+            let mut rows = 0;
+            while rows < 2_000 {
+                rows += next(&mut reader).await.events.len();
+            }
+        };
+        let all = tokio::time::timeout(std::time::Duration::from_secs(10), rows).await;
+        assert!(all.is_ok(), "the rows were read, and waited for the clock");
+        database.drop().await;
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::database::Database;
 use crate::rows::{I, Rows, T, at, int, put, table, text, write};
-use caudal_core::{Fault, TableSchema};
+use caudal_core::{Fault, LogOffset, LogPosition, Position, TableSchema, Writer};
 use std::sync::Arc;
 
 fn items() -> Arc<TableSchema> {
@@ -106,4 +106,60 @@ async fn offsets_that_somebody_moved_underneath_stop_the_writer() {
     write(w.as_mut(), Rows::new().create(&t, &[I(2), T("b")]).at(110)).await;
     assert_eq!(w.commit().await.unwrap_err().fault(), Fault::Fenced);
     assert_eq!(db.rows("SELECT id FROM items").await, ["1"]);
+}
+
+/// A position in one partition.
+fn in_partition(partition: i32, offset: i64) -> Position {
+    let (topic, topic_id) = ("shop.t".into(), uuid::Uuid::from_u128(7));
+    Position::Log(LogPosition {
+        offsets: vec![LogOffset { topic, topic_id, partition, offset, leader_epoch: 3 }],
+    })
+}
+
+/// A writer of a sink that instances share.
+async fn sharing(db: &Database) -> Box<dyn Writer> {
+    let config = db.config_with(serde_json::json!({"consistency": "key", "lock_timeout": "20s"}));
+    let mut writer = caudal_postgres::sink("test", config).unwrap().open().await.unwrap();
+    writer.resume().await.unwrap();
+    writer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_key_mode_instances_with_partitions_of_their_own_do_not_fence_each_other() {
+    let Some(db) = Database::new().await else { return };
+    let t = items();
+    let row = |id: i64, partition, offset| {
+        let mut batch = Rows::new().create(&t, &[I(id), T("x")]).at(offset);
+        batch.position = in_partition(partition, offset);
+        batch
+    };
+    let mut first = sharing(&db).await;
+    put(first.as_mut(), row(1, 0, 10)).await;
+    let mut second = sharing(&db).await;
+    put(second.as_mut(), row(2, 1, 10)).await;
+    put(first.as_mut(), row(3, 0, 20)).await;
+    put(second.as_mut(), row(4, 1, 20)).await;
+    assert_eq!(db.rows("SELECT id FROM items ORDER BY id").await, ["1", "2", "3", "4"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_key_mode_of_two_that_move_one_partition_only_the_first_to_commit_is_visible() {
+    let Some(db) = Database::new().await else { return };
+    let t = items();
+    let mut zombie = sharing(&db).await;
+    put(zombie.as_mut(), Rows::new().create(&t, &[I(1), T("old")]).at(100)).await;
+    write(zombie.as_mut(), Rows::new().create(&t, &[I(2), T("zombie")]).at(200)).await;
+    let mut owner = sharing(&db).await;
+    put(owner.as_mut(), Rows::new().create(&t, &[I(3), T("new")]).at(150)).await;
+    assert_eq!(zombie.commit().await.unwrap_err().fault(), Fault::Fenced);
+    // Of a new partition too.
+    let mut first = sharing(&db).await;
+    let mut batch = Rows::new().create(&t, &[I(4), T("zombie")]).at(7);
+    batch.position = in_partition(1, 7);
+    write(first.as_mut(), batch).await;
+    let mut batch = Rows::new().create(&t, &[I(5), T("new")]).at(5);
+    batch.position = in_partition(1, 5);
+    put(owner.as_mut(), batch).await;
+    assert_eq!(first.commit().await.unwrap_err().fault(), Fault::Fenced);
+    assert_eq!(db.rows("SELECT id FROM items ORDER BY id").await, ["1", "3", "5"]);
 }
