@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `Transient` | reopen from the stored position after an exponential, jittered delay |
 //! | `Config`, `Data` | park: shown with the hint; looked at again every minute, for the operator may have mended it |
-//! | `Fenced` | let go, wait, claim again; after [`FENCED_PER_HOUR`] in an hour stop for good: two daemons fight |
+//! | `Fenced` | let go, wait, claim again; after [`FENCED_PER_HOUR`] in an hour park for longer: two daemons fight, or the network does |
 //! | `Bug` | stop for good |
 
 use caudal_core::Fault;
@@ -13,12 +13,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Times that a pipeline may lose its claim within an hour before it stops for good.
+/// Times that a pipeline may lose its claim within an hour before it rests.
 pub const FENCED_PER_HOUR: usize = 10;
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 const PARKED: Duration = Duration::from_secs(60);
 const AFTER_FENCE: Duration = Duration::from_secs(5);
+const REST: Duration = Duration::from_secs(600);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// What to do next.
@@ -64,7 +65,7 @@ impl Policy {
         self.fenced.retain(|at| now.duration_since(*at) < HOUR);
         self.fenced.push_back(now);
         if self.fenced.len() > FENCED_PER_HOUR {
-            return Next::Stop;
+            return Next::Park(REST);
         }
         Next::Rejoin(AFTER_FENCE.mul_f64(rng.random_range(0.75..1.25)))
     }
@@ -106,12 +107,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pipeline_that_is_fenced_again_and_again_stops() {
+    fn a_pipeline_that_is_fenced_again_and_again_rests() {
         let (mut policy, mut rng, now) = (Policy::default(), SmallRng::seed_from_u64(1), Instant::now());
         for _ in 0..FENCED_PER_HOUR {
             assert!(matches!(policy.decide(Fault::Fenced, now, &mut rng), Next::Rejoin(_)));
         }
-        assert_eq!(policy.decide(Fault::Fenced, now, &mut rng), Next::Stop);
+        assert_eq!(policy.decide(Fault::Fenced, now, &mut rng), Next::Park(REST));
         assert!(matches!(policy.decide(Fault::Fenced, now + HOUR, &mut rng), Next::Rejoin(_)));
     }
 }

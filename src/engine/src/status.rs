@@ -21,7 +21,7 @@ pub enum State {
     Retrying,
     /// The operator must act; it looks again by itself every minute.
     Parked,
-    /// Stopped for good by a bug or a fight over ownership.
+    /// Stopped for good by a bug.
     Failed,
     /// Stopped on request.
     Stopped,
