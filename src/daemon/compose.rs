@@ -24,6 +24,10 @@ pub(crate) fn pipelines(resolved: &Resolved<Kafka>, log: &Log) -> Vec<Pipeline> 
     captures.chain(sinks).collect()
 }
 
+/// Bytes of the source that one transaction of the log holds. Encoded they are about twice as many, once as batches and once in the
+/// client's queue: this bounds most of a capture's memory. More makes it no faster.
+const CAPTURE_COMMIT_BYTES: usize = 4 << 20;
+
 fn capture(entry: &SourceEntry, log: &Log) -> Pipeline {
     let options = CaptureOptions { connector: entry.kind.to_owned(), ..CaptureOptions::default() };
     Pipeline {
@@ -33,7 +37,7 @@ fn capture(entry: &SourceEntry, log: &Log) -> Pipeline {
         sink: log.capture_sink(&entry.name, options),
         dead_letters: None,
         on_reject: Policy::Park,
-        limits: Limits::default(),
+        limits: Limits { commit_bytes: CAPTURE_COMMIT_BYTES, ..Limits::default() },
     }
 }
 

@@ -154,7 +154,7 @@ fn default_chunk_rows() -> u32 {
     50_000
 }
 fn default_chunk_bytes() -> SizeText {
-    SizeText::mib(2)
+    SizeText::mib(1)
 }
 fn default_chunk_time() -> DurationText {
     DurationText::secs(2)
