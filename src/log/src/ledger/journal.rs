@@ -212,6 +212,8 @@ impl Ledger {
             && let Err(cause) = self.begin_anew(&mut inner)
         {
             tracing::error!(%cause, "begin the journal anew");
+            // Who began to wait after the fsync had failed hears of it here.
+            self.durable.send_modify(|d| d.failures += 1);
         }
         inner
     }
