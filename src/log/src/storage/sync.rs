@@ -45,10 +45,11 @@ impl Partition {
         Durability { partition: self.clone(), end, cuts: log.cuts }
     }
 
-    /// Everything written so far.
+    /// Everything written so far; of a deleted partition nothing is waited for.
     pub(crate) fn all_written(self: &Arc<Self>) -> Durability {
         let log = self.log();
-        self.durability(&log, log.end)
+        let end = if log.state == LogState::Deleted { log.high } else { log.end };
+        self.durability(&log, end)
     }
 
     /// Asks for an fsync of what was written.
