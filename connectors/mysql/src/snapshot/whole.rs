@@ -6,8 +6,10 @@
 //! by then.
 //!
 //! How P is exact: MariaDB's consistent snapshot tells it. On MySQL a snapshot is taken between two readings of `gtid_executed` that are
-//! equal: all of the first is visible, and nothing is visible that is not in the second. Where that does not succeed, and without GTIDs, a
-//! read lock holds the table while the snapshot is taken.
+//! equal. All of the first is visible. The second alone would not do: a commit is visible shortly before it enters `gtid_executed`. Until
+//! then its thread owns its GTID, and passes it on in one step, so what is visible is in `gtid_owned` or in a `gtid_executed` read after that:
+//! the snapshot counts only if nothing was owned. Where that does not succeed, and without GTIDs, a read lock holds the table while
+//! the snapshot is taken: a transaction keeps its metadata lock until it is in `gtid_executed`.
 //!
 //! The piece's transaction is open as long as the piece is read, at the speed of the disk: changes of such a table's definition wait
 //! for that long. Rows are spooled, so that nothing downstream prolongs it.
@@ -27,7 +29,7 @@ use mysql_async::prelude::Queryable;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long equal readings of `gtid_executed` are tried for before the table is locked.
+/// How long equal readings of `gtid_executed`, with no commit under way, are tried for before the table is locked.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bound on reading one table.
 const LIMIT: Duration = Duration::from_secs(24 * 3600);
@@ -117,8 +119,10 @@ async fn between_equal_readings(client: &mut Client) -> Result<Option<GtidSet>> 
     while started.elapsed() < PATIENCE {
         let before = executed(client).await?;
         client.run("start a consistent snapshot", "START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
+        // In this order: what is owned no longer is in the reading that follows.
+        let owned = client.text("ask for the GTIDs of commits under way", "SELECT @@GLOBAL.gtid_owned").await?;
         let after = executed(client).await?;
-        if before == after {
+        if before == after && owned.is_none_or(|o| o.is_empty()) {
             return Ok(Some(before));
         }
         client.run("end the snapshot", "ROLLBACK").await?;
