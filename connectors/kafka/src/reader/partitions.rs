@@ -1,6 +1,7 @@
 //! The data partitions of one reader: their lanes, their shapes, and how far the batch in hand has taken them.
 
 use super::feed::{Feed, Fetched, Lane, Polled, Wanted};
+use super::join::{Join, Joined};
 use crate::decode::{Record, decode};
 use crate::schemas::{self, Schemas, Shapes};
 use crate::watermarks::{End, Watermark};
@@ -21,6 +22,7 @@ struct Partition {
     spread: u32,
     /// [`Schemas::changes`] when `shapes` was made.
     changes: u64,
+    join: Join,
 }
 
 /// The partitions being read, by lane; and what a sink has stored of others.
@@ -100,8 +102,9 @@ impl Partitions {
         self.names.insert((Arc::clone(&topic), partition), lane);
         let topic_id = self.ids.get(&topic).copied().unwrap_or_default();
         let shapes = Shapes::new();
+        let (spread, changes, join) = (1, 0, Join::default());
         self.lanes
-            .insert(lane, Partition { topic, partition, topic_id, next, shapes, spread: 1, changes: 0 });
+            .insert(lane, Partition { topic, partition, topic_id, next, shapes, spread, changes, join });
     }
 
     /// Checks an end against where the lane stands: a topic's end never goes back.
@@ -128,21 +131,34 @@ impl Partitions {
         let Some(partition) = self.lanes.get_mut(&lane) else {
             return Err(Error::bug("a lane without a partition was read"));
         };
-        let polled = feed.poll(lane, end, &mut |fetched| partition.take(fetched, schemas, batch))?;
-        if polled == Polled::Taken {
-            self.moved.insert(lane);
+        let mut taken = Ok(());
+        let polled = feed.poll(lane, end, &mut |fetched| taken = partition.take(fetched, schemas, batch))?;
+        taken?;
+        match polled {
+            Polled::Taken => drop(self.moved.insert(lane)),
+            Polled::Reached => partition.check_end()?,
+            Polled::Empty => {}
         }
         Ok(polled)
     }
 
     /// Moves a lane to an end that it has reached.
-    pub(super) fn reached(&mut self, lane: Lane, end: i64) {
-        if let Some(partition) = self.lanes.get_mut(&lane)
-            && partition.next < end
-        {
+    ///
+    /// # Errors
+    /// `Data` if a record that was written in parts lacks some of them there.
+    pub(super) fn reached(&mut self, lane: Lane, end: i64) -> Result<()> {
+        let Some(partition) = self.lanes.get_mut(&lane) else { return Ok(()) };
+        partition.check_end()?;
+        if partition.next < end {
             partition.next = end;
             self.moved.insert(lane);
         }
+        Ok(())
+    }
+
+    /// Whether a record of the lane is being joined.
+    pub(super) fn is_joining(&self, lane: Lane) -> bool {
+        self.lanes.get(&lane).is_some_and(|partition| partition.join.from().is_some())
     }
 
     /// The next offset of a lane.
@@ -182,22 +198,31 @@ impl Partitions {
 }
 
 impl Partition {
-    fn take(&mut self, fetched: Fetched<'_>, schemas: &Schemas, batch: &mut BatchBuilder) {
+    fn take(&mut self, fetched: Fetched<'_>, schemas: &Schemas, batch: &mut BatchBuilder) -> Result<()> {
         if self.changes != schemas.changes() {
             self.shapes = schemas.shapes(&self.topic, self.partition);
             self.spread = schemas.spread(&self.topic);
             self.changes = schemas.changes();
         }
-        let record = Record {
-            topic: &self.topic,
-            partition: self.partition,
-            offset: fetched.offset,
-            spread: self.spread,
-            key: fetched.key,
-            value: fetched.value,
-        };
-        decode(&record, schemas::at(&self.shapes, fetched.offset), batch);
-        self.next = fetched.offset + 1;
+        let joined = self.join.take(fetched).map_err(|e| e.context(format!("read {}", self.topic)))?;
+        match &joined {
+            Joined::Plain(Fetched { offset, key, value }) => self.decode(*offset, *key, *value, batch),
+            Joined::Whole(offset, key, value) => self.decode(*offset, key.as_deref(), Some(value), batch),
+            Joined::Piece => {}
+        }
+        self.next = self.join.from().unwrap_or(fetched.offset + 1);
+        Ok(())
+    }
+
+    fn decode(&self, offset: i64, key: Option<&[u8]>, value: Option<&[u8]>, batch: &mut BatchBuilder) {
+        let (topic, partition, spread) = (&self.topic, self.partition, self.spread);
+        let record = Record { topic, partition, offset, spread, key, value };
+        decode(&record, schemas::at(&self.shapes, offset), batch);
+    }
+
+    fn check_end(&mut self) -> Result<()> {
+        let place = format_args!("read topic {} partition {}", self.topic, self.partition).to_string();
+        self.join.check_end().map_err(|e| e.context(place))
     }
 
     fn offset(&self) -> LogOffset {

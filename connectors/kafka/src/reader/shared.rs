@@ -138,7 +138,9 @@ impl<F: Feed> Shared<F> {
     fn complete(&mut self) -> Result<Option<(usize, Watermark)>> {
         self.feed.locate()?;
         let (partitions, feed) = (&self.partitions, &self.feed);
-        let reached = |lane: Lane, end: i64| partitions.next(lane) >= end || feed.position(lane) >= end;
+        let reached = |lane: Lane, end: i64| {
+            partitions.next(lane) >= end || feed.position(lane) >= end && !partitions.is_joining(lane)
+        };
         self.base.retain(|(lane, end)| !reached(*lane, *end));
         for source in 0..self.sources.len() {
             self.follow(source)?;
@@ -148,7 +150,8 @@ impl<F: Feed> Shared<F> {
                 watermark.ends.iter().all(|((topic, partition), end)| {
                     let lane = partitions.lane(topic, *partition);
                     lane.is_none_or(|lane| {
-                        partitions.next(lane) >= end.offset || feed.position(lane) >= end.offset
+                        partitions.next(lane) >= end.offset
+                            || feed.position(lane) >= end.offset && !partitions.is_joining(lane)
                     })
                 })
             };

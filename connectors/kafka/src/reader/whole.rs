@@ -153,7 +153,7 @@ impl<F: Feed> Whole<F> {
             }
             match self.partitions.poll(&mut self.feed, (lane, end), &self.shapes.store, &mut self.batch)? {
                 Polled::Taken if self.partitions.next(lane) < end => continue,
-                Polled::Taken | Polled::Reached => self.partitions.reached(lane, end),
+                Polled::Taken | Polled::Reached => self.partitions.reached(lane, end)?,
                 Polled::Empty => waiting.push((lane, end)),
             }
             step.open.pop();
@@ -163,7 +163,7 @@ impl<F: Feed> Whole<F> {
         }
         for (lane, end) in waiting {
             if self.feed.position(lane) >= end {
-                self.partitions.reached(lane, end);
+                self.partitions.reached(lane, end)?;
             } else {
                 step.open.push((lane, end));
             }
