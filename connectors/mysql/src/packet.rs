@@ -178,7 +178,7 @@ impl Wire {
             let length = usize::from(self.incoming[0])
                 | usize::from(self.incoming[1]) << 8
                 | usize::from(self.incoming[2]) << 16;
-            if self.parts.len() + length > self.max_payload {
+            if self.dump.is_none() && self.parts.len() + length > self.max_payload {
                 return Err(self.too_long(self.parts.len() + length));
             }
             match self.expect(length)? {
@@ -258,10 +258,10 @@ impl Wire {
             return Ok(Expected::Unknown);
         };
         let total = u32::from_le_bytes([a, b, c, d]) as usize + 1;
+        same_length(length, total)?;
         if total > self.max_payload {
             return Err(self.too_long(total));
         }
-        same_length(length, total)?;
         dump.total = total;
         if !spooled::is_for_file(start[5], total) {
             return Ok(Expected::Collect);

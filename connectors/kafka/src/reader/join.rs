@@ -211,4 +211,77 @@ mod tests {
         assert_eq!(feed(&mut join, &[(&p0, Some(b"ab")), (&p1, None), (b"k", Some(b"{}"))]), ["plain k"]);
         join.check_end().unwrap();
     }
+
+    /// A record of a log: key and value.
+    type Record = (Vec<u8>, Option<Vec<u8>>);
+
+    /// Random versions of a few rows, some in parts; and what each row is at the end.
+    fn history(random: &mut u64, length: usize) -> (Vec<Record>, HashMap<String, Option<String>>) {
+        let (mut log, mut rows) = (Vec::new(), HashMap::new());
+        for version in 0..length {
+            let key = format!("{{\"id\":{}}}", next(random) % 3);
+            let parts: Vec<String> = (0..next(random) % 4).map(|p| format!("{key} v{version} p{p};")).collect();
+            let texts: Vec<&str> = parts.iter().map(String::as_str).collect();
+            if parts.is_empty() {
+                log.push((key.clone().into_bytes(), Some(format!("{{\"v\":{version}}}").into_bytes())));
+                rows.insert(key.clone(), Some(format!("{{\"v\":{version}}}")));
+            } else {
+                log.push((key.clone().into_bytes(), Some(head(&texts))));
+                for (i, text) in texts.iter().enumerate() {
+                    log.push((part(i as u32, &key), Some(text.as_bytes().to_vec())));
+                }
+                rows.insert(key.clone(), Some(parts.concat()));
+            }
+            if next(random) % 4 == 0 {
+                log.push((key.clone().into_bytes(), None));
+                log.extend((0..parts.len()).map(|i| (part(i as u32, &key), None)));
+                rows.insert(key, None);
+            }
+        }
+        (log, rows)
+    }
+
+    fn next(random: &mut u64) -> u64 {
+        *random ^= *random << 13;
+        *random ^= *random >> 7;
+        *random ^= *random << 17;
+        *random
+    }
+
+    /// A cleaner that has seen the first `upto` records keeps of them the newest under each key.
+    fn compacted(log: &[Record], upto: usize) -> Vec<Option<Record>> {
+        let newest: HashMap<&[u8], usize> = log[..upto].iter().enumerate().map(|(i, r)| (&r.0[..], i)).collect();
+        log.iter().enumerate().map(|(i, r)| (i >= upto || newest[&r.0[..]] == i).then(|| r.clone())).collect()
+    }
+
+    #[test]
+    fn whatever_a_cleaner_takes_meanwhile_each_row_ends_as_its_newest_version() {
+        let mut random = 0x9e37_79b9_7f4a_7c15;
+        let mut lost_parts = 0;
+        for _ in 0..3_000 {
+            let (log, rows) = history(&mut random, 12);
+            let upto = (next(&mut random) % (log.len() as u64 + 1)) as usize;
+            let clean = compacted(&log, upto);
+            // The reader has passed so much before the cleaner's segments took the place of the old ones.
+            let passed = (next(&mut random) % (log.len() as u64 + 1)) as usize;
+            let (mut join, mut seen) = (Join::default(), HashMap::new());
+            let read = log[..passed].iter().cloned().map(Some).chain(clean[passed..].iter().cloned());
+            for (offset, record) in read.enumerate() {
+                let Some((key, value)) = record else { continue };
+                let fetched = Fetched { offset: offset as i64, key: Some(&key), value: value.as_deref() };
+                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+                match join.take(fetched).unwrap() {
+                    Joined::Plain(r) => drop(seen.insert(text(&key), r.value.map(text))),
+                    Joined::Whole(_, k, v) => drop(seen.insert(text(&k.unwrap()), Some(text(&v)))),
+                    Joined::Piece => {}
+                }
+            }
+            lost_parts += usize::from(!join.owed.is_empty() || seen.len() < rows.len());
+            join.check_end().unwrap();
+            for (key, row) in &rows {
+                assert_eq!(seen.get(key).cloned().flatten(), *row, "{key}");
+            }
+        }
+        assert_eq!(lost_parts, 0);
+    }
 }

@@ -19,6 +19,8 @@ use std::sync::Arc;
 const NO_TABLE: u64 = 0xff_ffff;
 const NO_TABLE_WIDE: u64 = 0xffff_ffff_ffff;
 const STATEMENT_END: u16 = 1;
+/// No file is that long; sums of positions stay within 64 bits.
+const MOST_POSITION: u64 = 1 << 62;
 
 /// Where an event is, and its head.
 #[derive(Clone, Copy)]
@@ -167,6 +169,9 @@ impl Assembler {
             Ok(name) if !name.is_empty() => name.into(),
             _ => return damage("a rotation names no file"),
         };
+        if pos > MOST_POSITION {
+            return damage("a rotation leads to an impossible position");
+        }
         // The real one is followed by an artificial one that says the same.
         if *file == *self.file && pos == self.pos {
             return Ok(());
@@ -180,7 +185,7 @@ impl Assembler {
 
     fn heartbeat(&mut self, mut place: Place, file: &[u8], pos: u64) -> Read<()> {
         // The server passes over transactions that we have seen and tells how far it is.
-        if file == self.file.as_bytes() {
+        if file == self.file.as_bytes() && pos <= MOST_POSITION {
             self.pos = self.pos.max(pos);
         }
         (place.pos, place.end_pos) = (self.pos, self.pos);

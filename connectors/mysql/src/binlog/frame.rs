@@ -124,7 +124,7 @@ impl Head {
     /// Whether the server made it up; `pos` is the place behind the event before it. A position of 0 says so too, but where
     /// a real event ends at a multiple of 4 GiB.
     pub(crate) fn is_artificial(&self, pos: u64) -> bool {
-        let wraps = pos > u64::from(self.size) && (pos + u64::from(self.size)) as u32 == 0;
+        let wraps = pos > u64::from(self.size) && pos.wrapping_add(u64::from(self.size)) as u32 == 0;
         self.flags & FLAG_ARTIFICIAL != 0 || self.next_pos == 0 && !wraps
     }
 }

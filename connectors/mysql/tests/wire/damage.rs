@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Each kind of harm about three times; more with `CAUDAL_TEST_DAMAGES`.
+/// Each kind of harm twice, once in large transactions and once in small ones; more with `CAUDAL_TEST_DAMAGES`.
 fn rounds() -> u64 {
-    std::env::var("CAUDAL_TEST_DAMAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(24)
+    std::env::var("CAUDAL_TEST_DAMAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(16)
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -73,7 +73,7 @@ async fn workload(server: &mut Server) {
     for step in ["BEGIN", "INSERT INTO t SELECT id + 1000, n, v, d, RANDOM_BYTES(1024) FROM t"] {
         server.run(step).await;
     }
-    for n in 0..5 {
+    for n in 0..4 {
         server.run(&format!("INSERT INTO t SELECT id + {}, n, v, d, RANDOM_BYTES(1024) FROM t", 2000 << n)).await;
     }
     server.run("COMMIT").await;
@@ -100,7 +100,7 @@ async fn nothing_damaged_is_believed(variable: &str, compress: bool, name: &str)
         let event = tokio::time::timeout(PATIENCE, stream.next()).await.expect("events come");
         whole.take(event.unwrap_or_else(|e| panic!("{e}")));
     }
-    assert!(whole.rows.len() > 2000, "{}", whole.rows.len());
+    assert!(whole.rows.len() > 1000, "{}", whole.rows.len());
     let length = proxy.passed();
 
     let mut errors = 0;
@@ -132,7 +132,8 @@ async fn nothing_damaged_is_believed(variable: &str, compress: bool, name: &str)
                 }
             }
             harmed += 1;
-            if harmed == 2 {
+            // Silence takes its time.
+            if harmed == 2 || harm == Harm::Silence {
                 proxy.plan(None);
             }
         }
@@ -140,7 +141,7 @@ async fn nothing_damaged_is_believed(variable: &str, compress: bool, name: &str)
         assert!(got.rows == whole.rows, "round {round}: {harm:?} gave other rows");
     }
     println!("{errors} errors in {} rounds over {length} bytes", rounds());
-    assert!(u64::from(errors) >= rounds() / 2, "{errors} errors");
+    assert!(u64::from(errors) >= rounds() / 3, "{errors} errors");
 }
 
 #[tokio::test]

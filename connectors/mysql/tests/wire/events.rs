@@ -154,16 +154,16 @@ const GIB: u64 = 1 << 30;
 /// Positions in events have 32 bits: the rest is counted from the file's start, and what lies before the start is passed over.
 #[tokio::test]
 async fn a_start_beyond_four_gigabytes_is_found_again() {
+    let begin = query("BEGIN").len() as u64 + 19;
     let mut log = vec![];
-    // A transaction at each GiB; the places wrap at 4 and 8 GiB.
+    // A transaction of about a GiB behind each GiB; the places wrap at 4 and 8 GiB, where one event ends at zero.
     for n in 1..10u64 {
-        let begin = event(2, n * GIB, &query("BEGIN"));
-        log.push(begin);
-        log.push(event(16, n * GIB + 200, &[0; 8]));
+        log.push(event(2, n * GIB, &query("BEGIN")));
+        log.push(event(16, (n + 1) * GIB - begin, &[0; 8]));
     }
-    log.push(heartbeat_v2("binlog.000007", 9 * GIB + 4242));
+    log.push(heartbeat_v2("binlog.000007", 10 * GIB + 4242));
     let server = Simulated::start("binlog.000007", log).await;
-    let start = 5 * GIB + 200;
+    let start = 6 * GIB - begin;
     let mut stream =
         BinlogStream::open(&server.endpoint(), options(Start::File { name: "binlog.000007".into(), pos: start }))
             .await
@@ -174,17 +174,17 @@ async fn a_start_beyond_four_gigabytes_is_found_again() {
         match event.kind {
             EventKind::Begin(_) => seen.push(("begin", event.pos, event.end_pos)),
             EventKind::Commit => seen.push(("commit", event.pos, event.end_pos)),
-            EventKind::Heartbeat if event.end_pos > 9 * GIB + 200 => {
-                assert_eq!((&*event.file, event.end_pos), ("binlog.000007", 9 * GIB + 4242));
+            EventKind::Heartbeat if event.end_pos > 10 * GIB => {
+                assert_eq!((&*event.file, event.end_pos), ("binlog.000007", 10 * GIB + 4242));
                 break;
             }
             _ => {}
         }
     }
-    let begin = query("BEGIN").len() as u64 + 19;
     let wanted: Vec<_> = (6..10)
         .flat_map(|n| {
-            [("begin", n * GIB - begin, n * GIB), ("commit", n * GIB + 200 - 27, n * GIB + 200)]
+            let end = (n + 1) * GIB - begin;
+            [("begin", n * GIB - begin, n * GIB), ("commit", end - 27, end)]
         })
         .collect();
     assert_eq!(seen, wanted);
