@@ -5,8 +5,11 @@
 
 mod consistency;
 mod crash;
+mod damage;
 mod input;
 mod kit;
+mod large;
 mod log;
 mod ownership;
+mod partial;
 mod types;

@@ -72,6 +72,7 @@ struct Shared {
     /// Whether the newest stream was harmed.
     harmed: AtomicBool,
     passed: AtomicU64,
+    cut: tokio::sync::Notify,
 }
 
 /// A listening proxy; it ends with the runtime.
@@ -95,6 +96,7 @@ impl Proxy {
             done: Mutex::default(),
             harmed: AtomicBool::new(false),
             passed: AtomicU64::new(0),
+            cut: tokio::sync::Notify::new(),
         });
         let proxy = Self { port: listener.local_addr()?.port(), shared: Arc::clone(&shared) };
         tokio::spawn(async move {
@@ -128,6 +130,11 @@ impl Proxy {
         self.shared.harmed.load(Ordering::Acquire)
     }
 
+    /// Ends all connections that are open.
+    pub fn cut(&self) {
+        self.shared.cut.notify_waiters();
+    }
+
     /// Bytes of binlogs that went through.
     #[must_use]
     pub fn passed(&self) -> u64 {
@@ -146,7 +153,10 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) {
     let (from_server, to_server) = server.into_split();
     let dumps = Arc::new(AtomicBool::new(false));
     let up = tokio::spawn(requests(from_client, to_server, Arc::clone(&dumps)));
-    answers(from_server, to_client, &dumps, &shared).await;
+    tokio::select! {
+        () = answers(from_server, to_client, &dumps, &shared) => {}
+        () = shared.cut.notified() => {}
+    }
     up.abort();
 }
 
