@@ -131,10 +131,12 @@ impl Partitions {
         let Some(partition) = self.lanes.get_mut(&lane) else {
             return Err(Error::bug("a lane without a partition was read"));
         };
-        let mut taken = Ok(());
+        let (mut taken, before) = (Ok(()), partition.next);
         let polled = feed.poll(lane, end, &mut |fetched| taken = partition.take(fetched, schemas, batch))?;
         taken?;
         match polled {
+            // A piece of a record moves nothing.
+            Polled::Taken if partition.next == before => {}
             Polled::Taken => drop(self.moved.insert(lane)),
             Polled::Reached => partition.check_end()?,
             Polled::Empty => {}
