@@ -114,3 +114,41 @@ async fn what_mariadb_leaves_out_of_its_log_stays_what_it_was() {
 async fn what_mysql_leaves_out_of_its_log_stays_what_it_was() {
     nothing_becomes_null(Family::Mysql97, "partial_b").await;
 }
+
+/// A change that is logged as a statement cannot be captured: the table is named, and what comes after it arrives.
+async fn statements_are_named(family: Family, name: &str) {
+    let server = MysqlServer::shared(family);
+    let db = server.database(name).await.unwrap();
+    let sink = Postgres::shared().database(name).await.unwrap();
+    server.sql(&db, "CREATE TABLE rows_of (id INT PRIMARY KEY, v TEXT); CREATE TABLE told (id INT PRIMARY KEY)").await.unwrap();
+    let config = DaemonConfig::new(&format!("{name}{}", std::process::id()))
+        .source("src", &server.url(&db), &[])
+        .sink("pg", &sink, &["consistency: transaction"]);
+    let daemon = Daemon::start_healthy(&config).await.unwrap();
+    daemon.wait_log("all tables done", Duration::from_secs(60)).await.unwrap();
+    let mut conn = server.admin(&db).await.unwrap();
+    for sql in [
+        "SET SESSION binlog_format=STATEMENT, SESSION sql_mode='ANSI_QUOTES,NO_BACKSLASH_ESCAPES'",
+        "INSERT INTO told VALUES (1)",
+        "SET SESSION binlog_format=ROW",
+        "INSERT INTO rows_of VALUES (7, 'a row behind it')",
+    ] {
+        conn.query_drop(sql).await.unwrap_or_else(|e| panic!("{e}: {sql}"));
+    }
+    let pair = TablePair::by_default(&db, "rows_of");
+    let equal = wait_equal(&[pair], &server.url(&db), &sink.url, Duration::from_secs(60)).await;
+    equal.unwrap_or_else(|e| panic!("{e:#}\n{}", daemon.log_tail()));
+    let log = daemon.log();
+    let line = log.lines().find(|l| l.contains("logged as a statement")).expect("the operator is told");
+    assert!(line.contains(&format!("{db}.told")) && line.contains("cannot be captured"), "{line}");
+}
+
+#[tokio::test]
+async fn a_statement_in_mariadbs_log_is_named_and_the_stream_goes_on() {
+    statements_are_named(Family::MariaDb, "told_a").await;
+}
+
+#[tokio::test]
+async fn a_statement_in_mysqls_log_is_named_and_the_stream_goes_on() {
+    statements_are_named(Family::Mysql97, "told_b").await;
+}

@@ -395,6 +395,85 @@ mod tests {
         assert_eq!(closed.fault(), Fault::Transient);
     }
 
+    /// A payload of a dump: a marker, an event of this type and size, its checksum.
+    fn dumped(code: u8, size: usize) -> Vec<u8> {
+        let mut event = vec![0; 9 + 10];
+        event[4] = code;
+        event[9..13].copy_from_slice(&(size as u32).to_le_bytes());
+        event.extend((0..size - 19 - 4).map(|i| (i * 7) as u8));
+        let sum = crc32fast::hash(&event);
+        event.extend_from_slice(&sum.to_le_bytes());
+        [vec![0], event].concat()
+    }
+
+    /// The payload in its packets.
+    fn packets(payload: &[u8], sequence: &mut u8) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut rest = payload;
+        loop {
+            let part = &rest[..rest.len().min(FULL)];
+            out.extend(packet(*sequence, part));
+            *sequence = sequence.wrapping_add(1);
+            rest = &rest[part.len()..];
+            if part.len() < FULL {
+                return out;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_compressed_transaction_goes_to_a_file_byte_by_byte_as_it_was_sent() {
+        use std::io::Read;
+        let (mut wire, mut server) = pair(128 << 20).await;
+        wire.start_dump(std::env::temp_dir());
+        // Of one packet, of several, and of just full ones; one event of another kind between them stays in memory.
+        let sizes = [2 << 20, FULL - 1, 2 * FULL - 1, FULL + 5];
+        let payloads: Vec<Vec<u8>> =
+            sizes.iter().flat_map(|size| [dumped(40, *size), dumped(30, 2 << 20)]).collect();
+        let sent = payloads.clone();
+        let sender = tokio::spawn(async move {
+            let mut sequence = 0;
+            for payload in &sent {
+                server.write_all(&packets(payload, &mut sequence)).await.unwrap();
+            }
+            server
+        });
+        for payload in &payloads {
+            match wire.receive_event().await.unwrap() {
+                Incoming::Memory(bytes) => assert!(payload[5] == 30 && bytes == payload),
+                Incoming::File(mut event) => {
+                    let mut written = Vec::new();
+                    event.file.read_to_end(&mut written).unwrap();
+                    assert!(payload[5] == 40 && written == payload[1..] && event.fits);
+                    assert_eq!((event.size, &event.head[..]), (payload.len() - 1, &payload[1..20]));
+                }
+            }
+            assert!(wire.incoming.capacity() < 4 << 20, "{} bytes are held", wire.incoming.capacity());
+        }
+        drop(sender.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_length_is_an_error_at_once_and_not_waited_for() {
+        let event = dumped(30, 500);
+        let mut sequence = 0;
+        let whole = packets(&event, &mut sequence);
+        // Each bit of the packet's length, and of the event's.
+        for bit in (0..24).chain((4 + 1 + 9) * 8..(4 + 1 + 13) * 8) {
+            let (mut wire, mut server) = pair(64 << 20).await;
+            wire.start_dump(std::env::temp_dir());
+            let mut bad = whole.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            server.write_all(&bad).await.unwrap();
+            let error = match wire.receive_event().await {
+                Err(error) => error,
+                Ok(_) => panic!("bit {bit} is believed"),
+            };
+            assert_eq!(error.fault(), Fault::Transient, "bit {bit}");
+            assert!(!error.to_string().contains("silent"), "bit {bit} is waited for: {error}");
+        }
+    }
+
     #[tokio::test]
     async fn a_payload_over_the_limit_is_refused_by_its_length_alone() {
         let (mut wire, mut server) = pair(1000).await;
