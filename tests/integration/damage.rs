@@ -44,7 +44,10 @@ async fn survives(family: Family, name: &str) {
     Audit::of(daemon.brokers(), &prefix, &[&db]).await.unwrap().assert_clean();
     let log = daemon.log();
     println!("{:?}", proxy.done());
-    assert!(log[before..].contains("read the binlog") || log[before..].contains("closed the connection"), "errors are told");
+    assert!(
+        log[before..].contains("read the binlog") || log[before..].contains("closed the connection"),
+        "errors are told"
+    );
 }
 
 #[tokio::test]

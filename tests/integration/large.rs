@@ -13,7 +13,13 @@ fn transaction_mib() -> u64 {
 }
 
 /// Waits until the table has `rows` rows in the sink.
-async fn wait_rows(daemon: &Daemon, sink: &caudal_tests::PgDatabase, table: &str, rows: i64, limit: Duration) {
+async fn wait_rows(
+    daemon: &Daemon,
+    sink: &caudal_tests::PgDatabase,
+    table: &str,
+    rows: i64,
+    limit: Duration,
+) {
     let end = Instant::now() + limit;
     let client = sink.connect().await.unwrap();
     loop {
@@ -44,10 +50,13 @@ async fn a_transaction_of_any_size(family: Family, compress: bool, name: &str) {
     let rows = transaction_mib() * MIB / 8_192;
     let mut conn = server.admin(&db).await.unwrap();
     let mut run = async |sql: String| {
-        mysql_async::prelude::Queryable::query_drop(&mut conn, &sql).await.unwrap_or_else(|e| panic!("{e}: {sql}"));
+        mysql_async::prelude::Queryable::query_drop(&mut conn, &sql)
+            .await
+            .unwrap_or_else(|e| panic!("{e}: {sql}"));
     };
     if family == Family::Mysql97 {
-        run(format!("SET SESSION binlog_transaction_compression={}", if compress { "ON" } else { "OFF" })).await;
+        run(format!("SET SESSION binlog_transaction_compression={}", if compress { "ON" } else { "OFF" }))
+            .await;
     }
     // Half of each row compresses, so that a compressed transaction is not much smaller than what it must not take in memory.
     let noise = "RANDOM_BYTES(1024)";
@@ -57,7 +66,8 @@ async fn a_transaction_of_any_size(family: Family, compress: bool, name: &str) {
     let mut have = 1;
     while have < rows {
         let more = have.min(rows - have);
-        run(format!("INSERT INTO big SELECT id + {have}, {value} FROM big WHERE id >= 0 AND id < {more}")).await;
+        run(format!("INSERT INTO big SELECT id + {have}, {value} FROM big WHERE id >= 0 AND id < {more}"))
+            .await;
         have += more;
     }
     run("COMMIT".into()).await;
@@ -98,18 +108,32 @@ fn row_mib() -> u64 {
 /// Rows larger than the log's usual limit: with a raised limit as one record, else in parts, else the capture stops and says so.
 async fn large_rows(family: Family, split: bool, name: &str) {
     // A server of its own: its packets must be raised.
-    let server = MysqlServer::start(family, &["--max-allowed-packet=256M", "--innodb-log-file-size=512M"]).unwrap();
+    let server =
+        MysqlServer::start(family, &["--max-allowed-packet=256M", "--innodb-log-file-size=512M"]).unwrap();
     let db = server.database(name).await.unwrap();
     let sink = Postgres::shared().database(name).await.unwrap();
     server.sql(&db, "CREATE TABLE big (id INT PRIMARY KEY, v LONGBLOB)").await.unwrap();
-    let limit = if split { "    oversize: split".to_owned() } else { format!("    max_message_bytes: {}MiB", row_mib() * 3 + 4) };
+    let limit = if split {
+        "    oversize: split".to_owned()
+    } else {
+        format!("    max_message_bytes: {}MiB", row_mib() * 3 + 4)
+    };
     let config = DaemonConfig::new(&format!("{name}{}", std::process::id()))
         .source("src", &server.url(&db), &[])
         .sink("pg", &sink, &["consistency: transaction"])
         .extra(&format!("kafka:\n  topics:\n{limit}"));
     let daemon = Daemon::start_healthy(&config).await.unwrap();
     let bytes = row_mib() * MIB;
-    server.sql(&db, &format!("INSERT INTO big VALUES (1, 'small'), (2, REPEAT(x'00ff41', {})), (3, 'small')", bytes / 3)).await.unwrap();
+    server
+        .sql(
+            &db,
+            &format!(
+                "INSERT INTO big VALUES (1, 'small'), (2, REPEAT(x'00ff41', {})), (3, 'small')",
+                bytes / 3
+            ),
+        )
+        .await
+        .unwrap();
     wait_rows(&daemon, &sink, "big", 3, Duration::from_secs(600)).await;
     server.sql(&db, "UPDATE big SET v = CONCAT(v, 'end') WHERE id = 2").await.unwrap();
     let pairs = TablePair::all(&server.admin_url(&db), &db).await.unwrap();

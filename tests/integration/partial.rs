@@ -18,7 +18,8 @@ fn look_for_nulls(sink: &PgDatabase, over: Arc<AtomicBool>) -> tokio::task::Join
     tokio::spawn(async move {
         let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
-        let query = "SELECT COUNT(*) FROM public.p WHERE n IS NULL OR name IS NULL OR note IS NULL OR doc IS NULL";
+        let query =
+            "SELECT COUNT(*) FROM public.p WHERE n IS NULL OR name IS NULL OR note IS NULL OR doc IS NULL";
         let mut looks = 0;
         while !over.load(Ordering::Relaxed) {
             // The table is not there at first.
@@ -40,7 +41,9 @@ async fn changes(conn: &mut mysql_async::Conn, base: i32) {
         format!("UPDATE p SET maybe = 7 WHERE id = {base} + 1"),
         format!("UPDATE p SET maybe = NULL, n = 5 WHERE id = {base} + 1"),
         format!("UPDATE p SET note = CONCAT(note, '!') WHERE id = {base} + 2"),
-        format!("UPDATE p SET doc = JSON_SET(doc, '$.a', 'longer than it was before', '$.b[1]', NULL) WHERE id = {base} + 3"),
+        format!(
+            "UPDATE p SET doc = JSON_SET(doc, '$.a', 'longer than it was before', '$.b[1]', NULL) WHERE id = {base} + 3"
+        ),
         format!("UPDATE p SET doc = JSON_REMOVE(doc, '$.a') WHERE id = {base} + 3"),
         // Keys that change, one of two columns.
         format!("UPDATE p SET id = id + 500000 WHERE id = {base} + 4"),
@@ -65,7 +68,12 @@ async fn nothing_becomes_null(family: Family, name: &str) {
     let mut conn = server.admin(&db).await.unwrap();
     for part in 0..20 {
         let rows: Vec<String> = (0..200)
-            .map(|i| format!("({}, 'a', {i}, 'row', REPEAT('n', 300), '{{\"a\": {i}, \"b\": [1, 2, 3]}}', NULL)", part * 200 + i))
+            .map(|i| {
+                format!(
+                    "({}, 'a', {i}, 'row', REPEAT('n', 300), '{{\"a\": {i}, \"b\": [1, 2, 3]}}', NULL)",
+                    part * 200 + i
+                )
+            })
             .collect();
         conn.query_drop(format!("INSERT INTO p VALUES {}", rows.join(","))).await.unwrap();
     }
@@ -120,7 +128,10 @@ async fn statements_are_named(family: Family, name: &str) {
     let server = MysqlServer::shared(family);
     let db = server.database(name).await.unwrap();
     let sink = Postgres::shared().database(name).await.unwrap();
-    server.sql(&db, "CREATE TABLE rows_of (id INT PRIMARY KEY, v TEXT); CREATE TABLE told (id INT PRIMARY KEY)").await.unwrap();
+    server
+        .sql(&db, "CREATE TABLE rows_of (id INT PRIMARY KEY, v TEXT); CREATE TABLE told (id INT PRIMARY KEY)")
+        .await
+        .unwrap();
     let config = DaemonConfig::new(&format!("{name}{}", std::process::id()))
         .source("src", &server.url(&db), &[])
         .sink("pg", &sink, &["consistency: transaction"]);

@@ -82,8 +82,7 @@ impl Wire {
 
     /// From here on the payloads are events. Large compressed transactions go to files without names in `spool_dir`.
     pub(crate) fn start_dump(&mut self, spool_dir: PathBuf) {
-        self.dump =
-            Some(Dump { spool_dir, total: 0, spooling: None, packet_left: 0, done: None });
+        self.dump = Some(Dump { spool_dir, total: 0, spooling: None, packet_left: 0, done: None });
     }
 
     /// Swaps the transport below (plain to TLS). What was read ahead in plain text is refused: it would be taken for encrypted.

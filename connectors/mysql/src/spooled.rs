@@ -69,7 +69,10 @@ impl Writer {
             part = &part[1..];
             self.written = 1;
         }
-        self.file.write_all(part).fault(Fault::Config, "keep a compressed transaction in a file").map_err(full)?;
+        self.file
+            .write_all(part)
+            .fault(Fault::Config, "keep a compressed transaction in a file")
+            .map_err(full)?;
         let end = self.total - 1 - CHECKSUM_BYTES;
         while !part.is_empty() {
             let at = self.written - 1;

@@ -76,7 +76,8 @@ pub(super) fn split(encoded: &mut Encoded, first: usize, limit: usize) -> bool {
             continue;
         }
         let taken = record.len() - record.value.as_ref().map_or(0, ExactSizeIterator::len);
-        let Some(room) = limit.checked_sub(taken + PART_KEY + RECORD_OVERHEAD).filter(|r| *r >= limit / 2) else {
+        let Some(room) = limit.checked_sub(taken + PART_KEY + RECORD_OVERHEAD).filter(|r| *r >= limit / 2)
+        else {
             return false;
         };
         let Some(value) = record.value.clone() else { return false };
@@ -87,8 +88,10 @@ pub(super) fn split(encoded: &mut Encoded, first: usize, limit: usize) -> bool {
         at += count - 1;
         // The deletion's tombstone comes next: its parts end with it.
         if encoded.records.get(at).is_some_and(|next| next.value.is_none() && next.key == record.key) {
-            let gone: Vec<Record> =
-                encoded.records[at - count + 1..at].iter().map(|r| Record { value: None, ..r.clone() }).collect();
+            let gone: Vec<Record> = encoded.records[at - count + 1..at]
+                .iter()
+                .map(|r| Record { value: None, ..r.clone() })
+                .collect();
             at += 1 + gone.len();
             encoded.records.splice(at - gone.len()..at - gone.len(), gone);
         }
@@ -101,7 +104,12 @@ fn parts(value: &Range<usize>, room: usize) -> Vec<Range<usize>> {
 }
 
 /// The head, and the parts behind it.
-fn write(encoded: &mut Encoded, record: &Record, value: &Range<usize>, spans: &[Range<usize>]) -> Vec<Record> {
+fn write(
+    encoded: &mut Encoded,
+    record: &Record,
+    value: &Range<usize>,
+    spans: &[Range<usize>],
+) -> Vec<Record> {
     let head = Head {
         parts: spans.len() as u32,
         bytes: value.len() as u64,

@@ -139,7 +139,8 @@ mod tests {
     fn head(parts: &[&str]) -> Vec<u8> {
         let all = parts.concat();
         let crc = crc32fast::hash(all.as_bytes());
-        let text = format!(r#"{{"caudal.split":{{"parts":{},"bytes":{},"crc32":{crc}}}}}"#, parts.len(), all.len());
+        let text =
+            format!(r#"{{"caudal.split":{{"parts":{},"bytes":{},"crc32":{crc}}}}}"#, parts.len(), all.len());
         assert!(text.as_bytes().starts_with(HEAD));
         text.into_bytes()
     }
@@ -220,7 +221,8 @@ mod tests {
         let (mut log, mut rows) = (Vec::new(), HashMap::new());
         for version in 0..length {
             let key = format!("{{\"id\":{}}}", next(random) % 3);
-            let parts: Vec<String> = (0..next(random) % 4).map(|p| format!("{key} v{version} p{p};")).collect();
+            let parts: Vec<String> =
+                (0..next(random) % 4).map(|p| format!("{key} v{version} p{p};")).collect();
             let texts: Vec<&str> = parts.iter().map(String::as_str).collect();
             if parts.is_empty() {
                 log.push((key.clone().into_bytes(), Some(format!("{{\"v\":{version}}}").into_bytes())));
@@ -250,7 +252,8 @@ mod tests {
 
     /// A cleaner that has seen the first `upto` records keeps of them the newest under each key.
     fn compacted(log: &[Record], upto: usize) -> Vec<Option<Record>> {
-        let newest: HashMap<&[u8], usize> = log[..upto].iter().enumerate().map(|(i, r)| (&r.0[..], i)).collect();
+        let newest: HashMap<&[u8], usize> =
+            log[..upto].iter().enumerate().map(|(i, r)| (&r.0[..], i)).collect();
         log.iter().enumerate().map(|(i, r)| (i >= upto || newest[&r.0[..]] == i).then(|| r.clone())).collect()
     }
 
@@ -268,7 +271,8 @@ mod tests {
             let read = log[..passed].iter().cloned().map(Some).chain(clean[passed..].iter().cloned());
             for (offset, record) in read.enumerate() {
                 let Some((key, value)) = record else { continue };
-                let fetched = Fetched { offset: offset as i64, ts_ms: 0, key: Some(&key), value: value.as_deref() };
+                let fetched =
+                    Fetched { offset: offset as i64, ts_ms: 0, key: Some(&key), value: value.as_deref() };
                 let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
                 match join.take(fetched).unwrap() {
                     Joined::Plain(r) => drop(seen.insert(text(&key), r.value.map(text))),

@@ -245,7 +245,8 @@ impl Partitions {
                 ));
             }
             // Who comes to an empty table needs no sweep; a shape that nobody announced has no rows.
-            let Some(schema) = store.newest(topic).filter(|s| whole && (reason.is_some() || !s.key.is_empty()))
+            let Some(schema) =
+                store.newest(topic).filter(|s| whole && (reason.is_some() || !s.key.is_empty()))
             else {
                 continue;
             };
@@ -465,7 +466,12 @@ impl Partition {
         Ok(())
     }
 
-    fn decode(&mut self, offset: i64, (key, value): (Option<&[u8]>, Option<&[u8]>), batch: &mut BatchBuilder) {
+    fn decode(
+        &mut self,
+        offset: i64,
+        (key, value): (Option<&[u8]>, Option<&[u8]>),
+        batch: &mut BatchBuilder,
+    ) {
         let record =
             Record { topic: &self.topic, partition: self.partition, offset, spread: self.spread, key, value };
         let schema = schemas::at(&self.shapes, offset);

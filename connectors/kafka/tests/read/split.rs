@@ -13,7 +13,8 @@ const CHILD: &str = "CAUDAL_SPLIT_CHILD";
 fn log(prefix: Option<&str>) -> Option<TestLog> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
     let prefix = prefix.map_or_else(|| format!("s{now}x{}", std::process::id()), str::to_owned);
-    let topics = Topics { max_message_bytes: SizeText::mib(1), oversize: Oversize::Split, ..Topics::default() };
+    let topics =
+        Topics { max_message_bytes: SizeText::mib(1), oversize: Oversize::Split, ..Topics::default() };
     TestLog::of(&prefix, topics)
 }
 
@@ -60,8 +61,16 @@ async fn read(reader: &mut dyn Reader, count: usize) -> Vec<String> {
 async fn rows_over_the_limit_come_whole_in_their_place() {
     let Some(log) = log(None) else { return };
     let mut capture = Capture::open(&log, "src").await;
-    capture.transaction(&[change("a", Op::Create, 1), large(Op::Create, 2, 5 << 20), change("a", Op::Create, 3)]).await;
-    capture.transaction(&[large(Op::Update, 2, 3 << 20), large(Op::Create, 4, 1 << 20), large(Op::Delete, 2, 3 << 20)]).await;
+    capture
+        .transaction(&[change("a", Op::Create, 1), large(Op::Create, 2, 5 << 20), change("a", Op::Create, 3)])
+        .await;
+    capture
+        .transaction(&[
+            large(Op::Update, 2, 3 << 20),
+            large(Op::Create, 4, 1 << 20),
+            large(Op::Delete, 2, 3 << 20),
+        ])
+        .await;
     let big = |mib: usize| mib << 20;
     let wanted = [
         "c1 3".to_owned(),

@@ -1,10 +1,10 @@
 //! The replication client.
 
 use super::assembler::Assembler;
+use super::cursor::Damage;
 use super::dump;
 use super::event::{Event, EventKind};
 use crate::connection::{Connection, Endpoint, Family, ServerVersion};
-use super::cursor::Damage;
 use crate::gtid::GtidSet;
 use crate::packet::Incoming;
 use crate::refusal::error_packet;

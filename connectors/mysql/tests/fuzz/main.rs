@@ -60,7 +60,11 @@ fn no_damaged_log_makes_the_decoder_panic_hang_or_swell() {
     over.store(true, Ordering::Relaxed);
     watchdog.join().unwrap();
     let grown = peak().saturating_sub(before);
-    println!("{inputs} inputs in {:?}, slowest {slowest:?}, {} MiB more at the peak: {total:?}", began.elapsed(), grown >> 20);
+    println!(
+        "{inputs} inputs in {:?}, slowest {slowest:?}, {} MiB more at the peak: {total:?}",
+        began.elapsed(),
+        grown >> 20
+    );
     assert!(grown < MOST_MEMORY, "the peak of the process has grown by {} MiB", grown >> 20);
     assert!(total.largest < 16 * MOST_EVENT, "rows of one event made {} bytes", total.largest);
     // Else the inputs are too damaged to reach what lies behind the checks, or not damaged at all.
@@ -79,7 +83,10 @@ fn watch(done: Arc<AtomicU64>, over: Arc<AtomicBool>, seed: u64) -> std::thread:
                 last = (now, Instant::now());
             }
             if last.1.elapsed() > HANG {
-                eprintln!("input {now} of seed {seed} does not end (CAUDAL_FUZZ_SEED={})", seed.wrapping_add(now));
+                eprintln!(
+                    "input {now} of seed {seed} does not end (CAUDAL_FUZZ_SEED={})",
+                    seed.wrapping_add(now)
+                );
                 std::process::abort();
             }
         }
@@ -118,7 +125,8 @@ fn mutated(corpus: &[(u8, Vec<Vec<u8>>)], random: &mut SmallRng) -> Vec<u8> {
     // Half of the runs keep their maps, so that rows are reached.
     let (keep_maps, often) = (random.random(), random.random_range(1..4));
     for event in &log[start..end] {
-        let kept = event[4] == FORMAT || keep_maps && event[4] == TABLE_MAP || random.random_range(0..4) >= often;
+        let kept =
+            event[4] == FORMAT || keep_maps && event[4] == TABLE_MAP || random.random_range(0..4) >= often;
         if kept {
             input.extend_from_slice(event);
             continue;

@@ -1,8 +1,12 @@
 //! What the fuzzers run: any bytes as a log, read and decoded as the stream does.
 
 use bytes::Bytes;
-use caudal_core::{Batch, BatchBuilder, Cell, Column, ColumnType, KeyKind, Position, SourcePosition, TableId, TableSchema};
-use caudal_mysql::binlog::{EventKind, MapColumn, RowDecoder, Recording, Rows, TableMap, WireType, file_events};
+use caudal_core::{
+    Batch, BatchBuilder, Cell, Column, ColumnType, KeyKind, Position, SourcePosition, TableId, TableSchema,
+};
+use caudal_mysql::binlog::{
+    EventKind, MapColumn, Recording, RowDecoder, Rows, TableMap, WireType, file_events,
+};
 use caudal_mysql::charset::Charset;
 use caudal_mysql::connection::Family;
 use std::collections::HashMap;

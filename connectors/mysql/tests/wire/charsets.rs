@@ -29,7 +29,9 @@ fn sequences(charset: &str) -> Vec<Vec<u8>> {
 fn unicode(charset: &str) -> Vec<Vec<u8>> {
     let beyond = !matches!(charset, "ucs2" | "utf8mb3" | "utf8");
     let points = (0..0x3000).chain((0x3000..0x1_0000).step_by(7)).chain([0xd7ff, 0xe000, 0xfffd]);
-    let points = points.chain((0x1_0000..0x11_0000).step_by(997).filter(|_| beyond)).chain(beyond.then_some(0x10_ffff));
+    let points = points
+        .chain((0x1_0000..0x11_0000).step_by(997).filter(|_| beyond))
+        .chain(beyond.then_some(0x10_ffff));
     let bytes = |c: char| -> Vec<u8> {
         let mut units = [0; 2];
         let units = c.encode_utf16(&mut units).iter();

@@ -59,7 +59,9 @@ async fn open(endpoint: &Endpoint, start: GtidSet) -> caudal_core::Result<Binlog
 
 /// Rows whose bytes decode to something, whatever they are, beside large ones.
 async fn workload(server: &mut Server) {
-    server.run("CREATE TABLE t (id INT PRIMARY KEY, n TINYINT, v VARCHAR(60), d DECIMAL(10,2), b LONGBLOB)").await;
+    server
+        .run("CREATE TABLE t (id INT PRIMARY KEY, n TINYINT, v VARCHAR(60), d DECIMAL(10,2), b LONGBLOB)")
+        .await;
     for id in 0..60 {
         server.run(&format!("INSERT INTO t VALUES ({id}, {id}, REPEAT('x', {id}), {id}.5, NULL)")).await;
         match id % 5 {
@@ -74,7 +76,9 @@ async fn workload(server: &mut Server) {
         server.run(step).await;
     }
     for n in 0..4 {
-        server.run(&format!("INSERT INTO t SELECT id + {}, n, v, d, RANDOM_BYTES(1024) FROM t", 2000 << n)).await;
+        server
+            .run(&format!("INSERT INTO t SELECT id + {}, n, v, d, RANDOM_BYTES(1024) FROM t", 2000 << n))
+            .await;
     }
     server.run("COMMIT").await;
     server.run("INSERT INTO t VALUES (-1, 1, 'last', 0, NULL)").await;
@@ -88,7 +92,13 @@ async fn nothing_damaged_is_believed(variable: &str, compress: bool, name: &str)
     let start = server.gtids().await;
     workload(&mut server).await;
     let schema = server.shape("t").await;
-    let reading = || Reading { schema: Arc::clone(&schema), done: start.clone(), rows: vec![], open: vec![], gtid: None };
+    let reading = || Reading {
+        schema: Arc::clone(&schema),
+        done: start.clone(),
+        rows: vec![],
+        open: vec![],
+        gtid: None,
+    };
     let last = |reading: &Reading| reading.rows.last().is_some_and(|row| row.contains("\"last\""));
 
     let mut whole = reading();

@@ -35,7 +35,11 @@ async fn statements_in_the_log_are_told_and_the_rows_behind_them_come() {
         ];
         server.run("SET @x = 'caf\u{e9}'").await;
         for mode in ["''", "'ANSI_QUOTES,NO_BACKSLASH_ESCAPES,STRICT_ALL_TABLES'", "'TRADITIONAL'"] {
-            server.run(&format!("SET SESSION sql_mode={mode}, SESSION time_zone='+05:30', SESSION lc_time_names='de_DE'")).await;
+            server
+                .run(&format!(
+                    "SET SESSION sql_mode={mode}, SESSION time_zone='+05:30', SESSION lc_time_names='de_DE'"
+                ))
+                .await;
             for statement in logged {
                 server.run(statement).await;
             }
@@ -83,7 +87,8 @@ async fn a_loaded_file_comes_as_rows_or_as_its_statement() {
 async fn engines_without_transactions_end_each_statement() {
     for variable in [MARIADB, MYSQL] {
         let Some(mut server) = Server::open(variable, "wire_engines").await else { continue };
-        let aria = if server.family() == Family::MariaDb { "ENGINE=Aria TRANSACTIONAL=0" } else { "ENGINE=MEMORY" };
+        let aria =
+            if server.family() == Family::MariaDb { "ENGINE=Aria TRANSACTIONAL=0" } else { "ENGINE=MEMORY" };
         server.run("CREATE TABLE m (id INT PRIMARY KEY) ENGINE=MyISAM").await;
         server.run(&format!("CREATE TABLE a (id INT PRIMARY KEY) {aria}")).await;
         server.run("CREATE TABLE i (id INT PRIMARY KEY) ENGINE=InnoDB").await;
@@ -134,7 +139,8 @@ async fn events_of_every_length_are_read() {
             server.run(&format!("INSERT INTO t VALUES ({id}, REPEAT('z', {length}))")).await;
         }
         let rows = decode(&server.events(start).await, &schema);
-        let got: Vec<usize> = rows.iter().map(|r| r.after.as_ref().unwrap()[1].as_ref().unwrap().len()).collect();
+        let got: Vec<usize> =
+            rows.iter().map(|r| r.after.as_ref().unwrap()[1].as_ref().unwrap().len()).collect();
         assert_eq!(got, lengths);
     }
 }
@@ -164,10 +170,12 @@ async fn a_start_beyond_four_gigabytes_is_found_again() {
     log.push(heartbeat_v2("binlog.000007", 10 * GIB + 4242));
     let server = Simulated::start("binlog.000007", log).await;
     let start = 6 * GIB - begin;
-    let mut stream =
-        BinlogStream::open(&server.endpoint(), options(Start::File { name: "binlog.000007".into(), pos: start }))
-            .await
-            .unwrap();
+    let mut stream = BinlogStream::open(
+        &server.endpoint(),
+        options(Start::File { name: "binlog.000007".into(), pos: start }),
+    )
+    .await
+    .unwrap();
     let mut seen = Vec::new();
     loop {
         let event = next(&mut stream).await.unwrap();
@@ -188,7 +196,11 @@ async fn a_start_beyond_four_gigabytes_is_found_again() {
         })
         .collect();
     assert_eq!(seen, wanted);
-    assert_eq!(server.asked(), ("binlog.000007".to_owned(), 4), "32 bits hold no such position: from the start");
+    assert_eq!(
+        server.asked(),
+        ("binlog.000007".to_owned(), 4),
+        "32 bits hold no such position: from the start"
+    );
 }
 
 #[tokio::test]
