@@ -120,8 +120,8 @@ pub struct SnapshotConfig {
     /// How long the query of one chunk should take at most: chunks grow and shrink to stay below it.
     #[serde(default = "default_chunk_time")]
     pub chunk_time: DurationText,
-    /// Where rows of large tables without a key are kept while the table is read. The system's place for temporary files
-    /// when left out.
+    /// Where rows of large tables without a key are kept while the table is read, and compressed transactions while they are
+    /// decoded. The system's place for temporary files when left out.
     #[serde(default)]
     pub spool_dir: Option<PathBuf>,
 }

@@ -28,6 +28,7 @@ mod schema;
 pub mod selection;
 mod snapshot;
 mod source;
+mod spooled;
 pub mod tls;
 mod value;
 

@@ -147,6 +147,9 @@ async fn stream_options(config: &Resolved, sql: &mut Client, token: &Token) -> R
     };
     let mut options = StreamOptions::new(server_id(config, sql).await?, start);
     options.heartbeat = config.heartbeat.clamp(Duration::from_millis(500), Duration::from_secs(20));
+    if let Some(dir) = &config.snapshot.spool_dir {
+        options.spool_dir.clone_from(dir);
+    }
     Ok(options)
 }
 
