@@ -13,6 +13,7 @@ mod frame;
 mod json;
 mod plan;
 mod query;
+mod recorded;
 mod rows;
 mod stream;
 mod table_map;
@@ -21,6 +22,7 @@ mod transaction;
 mod value;
 
 pub use event::{AlterPhase, Begin, Event, EventKind, Query, Rows, RowsOp, Xid};
+pub use recorded::RecordedLog;
 pub use rows::{NO_IMAGE, RowDecoder, RowImages, decode_rows};
 pub use stream::{BinlogStream, Start, StreamOptions};
 pub use table_map::{MapColumn, TableMap, WireType};
