@@ -33,7 +33,7 @@ pub(crate) struct Debezium {
     child: Option<Child>,
 }
 
-/// What it captures, and where to.
+/// What it captures, and where to. It uses the account that may lock tables, which its snapshot wants.
 pub(crate) struct Capture<'a> {
     pub(crate) server: &'a MysqlServer,
     pub(crate) database: &'a str,
@@ -56,8 +56,8 @@ impl Debezium {
             ),
         };
         let mut text = format!(
-            "name=source\nconnector.class={class}\n{tls}{TUNED}tasks.max=1\ndatabase.hostname=127.0.0.1\ndatabase.port={}\ndatabase.user=cdc\n\
-             database.password=cdc-secret\ndatabase.server.id={}\ntopic.prefix={}\ndatabase.include.list={}\ntable.include.list={}.sbtest\n\
+            "name=source\nconnector.class={class}\n{tls}{TUNED}tasks.max=1\ndatabase.hostname=127.0.0.1\ndatabase.port={}\ndatabase.user=admin\n\
+             database.password=admin-secret\ndatabase.server.id={}\ntopic.prefix={}\ndatabase.include.list={}\ntable.include.list={}.sbtest\n\
              include.schema.changes=false\nsnapshot.mode=initial\n",
             capture.server.port(),
             50_000 + capture.server.port(),

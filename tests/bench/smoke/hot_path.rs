@@ -14,7 +14,7 @@ use caudal_core::{
     SourcePosition, TableId, TableSchema, Transaction,
 };
 use caudal_kafka::{CaptureOptions, Config, Log};
-use caudal_mysql::binlog::{EventKind, RecordedLog, RowDecoder, Rows, RowsOp};
+use caudal_mysql::binlog::{EventKind, Recording, RowDecoder, Rows, RowsOp, file_events};
 use caudal_mysql::connection::Family;
 
 static RECORDED: &[u8] = include_bytes!("recorded.binlog");
@@ -37,23 +37,28 @@ fn main() -> Result<()> {
 
 /// Reads the whole file once; gives the number of its events.
 fn round(encoder: &dyn Prepare, schema: &Arc<TableSchema>) -> Result<usize> {
-    let mut log = RecordedLog::open(Family::MariaDb, &Bytes::from_static(RECORDED))?;
+    let mut recording = Recording::new(Family::MariaDb, true, 1 << 20);
     let mut decoder = RowDecoder::default();
     let (mut builder, mut transaction, mut events) = (BatchBuilder::default(), 0, 0);
-    while let Some(event) = log.next_event()? {
-        match event.kind {
-            EventKind::Begin(_) => {
-                let file = Some(builder.copy(event.file.as_bytes()));
-                transaction = builder.transaction(Transaction { gtid: None, file, server_id: 10, thread: 7 });
+    for event in file_events(&Bytes::from_static(RECORDED)) {
+        recording.push(&event)?;
+        while let Some(event) = recording.pop()? {
+            match event.kind {
+                EventKind::Begin(_) => transaction = begin(&event.file, &mut builder),
+                EventKind::Rows(rows) if rows.table.table == schema.id.table => {
+                    take(&rows, schema, (transaction, event.pos), &mut decoder, &mut builder)?;
+                }
+                EventKind::Commit if builder.size() >= BATCH => events += encode(encoder, &mut builder)?,
+                _ => {}
             }
-            EventKind::Rows(rows) if rows.table.table == schema.id.table => {
-                take(&rows, schema, (transaction, event.pos), &mut decoder, &mut builder)?;
-            }
-            EventKind::Commit if builder.size() >= BATCH => events += encode(encoder, &mut builder)?,
-            _ => {}
         }
     }
     Ok(events + encode(encoder, &mut builder)?)
+}
+
+fn begin(file: &str, builder: &mut BatchBuilder) -> u32 {
+    let file = Some(builder.copy(file.as_bytes()));
+    builder.transaction(Transaction { gtid: None, file, server_id: 10, thread: 7 })
 }
 
 fn take(

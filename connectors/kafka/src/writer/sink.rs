@@ -35,10 +35,12 @@ impl Log {
 }
 
 fn encode_options(log: &Log, options: &CaptureOptions) -> EncodeOptions {
+    let topics = &log.clients.resolved().config.topics;
     EncodeOptions {
         prefix: log.names.prefix().to_owned(),
         connector: options.connector.clone(),
-        max_record: log.clients.resolved().config.topics.max_message_bytes.bytes() as usize,
+        max_record: topics.max_message_bytes.bytes() as usize,
+        oversize: topics.oversize,
         clock: options.clock,
     }
 }
