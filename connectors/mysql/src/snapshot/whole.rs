@@ -120,7 +120,8 @@ async fn between_equal_readings(client: &mut Client) -> Result<Option<GtidSet>> 
         let before = executed(client).await?;
         client.run("start a consistent snapshot", "START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
         // In this order: what is owned no longer is in the reading that follows.
-        let owned = client.text("ask for the GTIDs of commits under way", "SELECT @@GLOBAL.gtid_owned").await?;
+        let owned =
+            client.text("ask for the GTIDs of commits under way", "SELECT @@GLOBAL.gtid_owned").await?;
         let after = executed(client).await?;
         if before == after && owned.is_none_or(|o| o.is_empty()) {
             return Ok(Some(before));
@@ -151,7 +152,7 @@ async fn locked(client: &mut Client, config: &Arc<Resolved>, plan: &Plan, gtids:
 }
 
 async fn spool(client: &mut Client, config: &Resolved, plan: &Plan) -> Result<Spool> {
-    let dir = config.snapshot.spool_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let dir = config.spool_dir();
     let mut writer = Writer::new(&dir, config.snapshot.chunk_bytes.bytes() as usize);
     let failed = |e| classify(e).context(format!("read {}", plan.id()));
     let mut result = client.conn().exec_iter(plan.whole(), ()).await.map_err(failed)?;
