@@ -1,7 +1,7 @@
 //! Where a pipeline stands, for `/health`, `/status` and `caudal status`.
 
 use crate::metrics::Metrics;
-use caudal_core::{Error, Position};
+use caudal_core::{Error, Position, Progress, Source};
 use serde::Serialize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,6 +65,8 @@ pub struct PipelineStatus {
     pub position: Option<String>,
     /// The last error; stays after recovery.
     pub last_error: Option<LastError>,
+    /// What the source reads beside its stream, and did lately.
+    pub reading: Vec<Progress>,
 }
 
 #[derive(Debug)]
