@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::Config;
+use crate::encode::value::How;
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
     BatchBuilder, Boundary, Cell, Column, ColumnType, EventHead, KeyKind, Op, Position, SnapshotMark,
@@ -41,6 +42,9 @@ fn schema(columns: &[(&str, ColumnType)], key: &[u32]) -> Arc<TableSchema> {
 struct Fixture {
     builder: BatchBuilder,
     table: u32,
+    profile: Profile,
+    format: Format,
+    transactions: bool,
 }
 
 impl Fixture {
@@ -50,7 +54,7 @@ impl Fixture {
         let gtid = Some(builder.copy(b"0-1-42"));
         builder.transaction(Transaction { gtid, file, server_id: 5, thread: 9 });
         let table = builder.table(schema);
-        Self { builder, table }
+        Self { builder, table, profile: Profile::Safe, format: Format::Json, transactions: false }
     }
 
     fn text(&mut self, text: &str) -> Cell {
@@ -89,6 +93,9 @@ impl Fixture {
             connector: "mysql".into(),
             max_record: 4096,
             clock: || 1_700_000_001_000_001,
+            profile: self.profile,
+            format: self.format,
+            transactions: self.transactions.then_some(None),
         };
         let position = SourcePosition::default();
         let boundary = boundary.map(|events| Boundary { events, position: position.clone(), ts_us: TS });
@@ -167,7 +174,7 @@ fn a_change_of_key_is_a_delete_a_tombstone_and_a_create_that_point_at_each_other
     assert!(
         value.starts_with(r#"{"before":{"a":1,"k":"x","v":5},"after":null,"#) && value.ends_with(&tail("d"))
     );
-    assert_eq!(shown(&encoded, 1), (from.into(), "-".into(), "-".into()));
+    assert_eq!(shown(&encoded, 1), (from.into(), "-".into(), format!("__debezium.newkey={to}")));
     let (key, value, header) = shown(&encoded, 2);
     assert_eq!((key.as_str(), header), (to, format!("__debezium.oldkey={from}")));
     assert!(value.starts_with(r#"{"before":null,"after":{"k":"y","v":6},"#) && value.ends_with(&tail("c")));
@@ -299,7 +306,7 @@ fn every_type_has_its_json() {
     let batch = f.builder.build(Position::Source(SourcePosition::default()), None);
     for (ty, cell, json) in cases {
         let mut out = Vec::new();
-        value::cell(&mut out, &batch, &ty, cell).unwrap_or_else(|_| panic!("{ty:?} refuses {cell:?}"));
+        value::cell(&mut out, &batch, &ty, How::default(), cell).unwrap_or_else(|_| panic!("{ty:?} refuses {cell:?}"));
         assert_eq!(String::from_utf8(out).unwrap(), json, "{ty:?}");
     }
 }
