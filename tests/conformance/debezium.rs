@@ -8,7 +8,7 @@ use caudal_tests::{Family, Kafka, MysqlServer};
 use tempfile::TempDir;
 
 /// A running Connect with one connector; ends when it is dropped.
-pub struct Debezium {
+pub(crate) struct Debezium {
     _properties: TempDir,
     service: Service,
 }
@@ -16,7 +16,7 @@ pub struct Debezium {
 impl Debezium {
     /// Captures a database of the server into topics of `prefix`, with Debezium's and Connect's own defaults but for what is
     /// announced: truncates, transactions, heartbeats.
-    pub fn start(server: &MysqlServer, database: &str, prefix: &str, kafka: &Kafka) -> Result<Self> {
+    pub(crate) fn start(server: &MysqlServer, database: &str, prefix: &str, kafka: &Kafka) -> Result<Self> {
         let (name, class) = match server.family() {
             Family::MariaDb => ("mariadb", "io.debezium.connector.mariadb.MariaDbConnector"),
             _ => ("mysql", "io.debezium.connector.mysql.MySqlConnector"),
@@ -47,7 +47,7 @@ impl Debezium {
     }
 
     /// The lines of its log that tell of errors.
-    pub fn errors(&self) -> String {
+    pub(crate) fn errors(&self) -> String {
         let log = fs::read_to_string(self.service.dir().join("log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().filter(|l| l.contains(" ERROR ") || l.contains("Caused by")).collect();
         lines[..lines.len().min(20)].join("\n")

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 /// A value with the text that it was read from.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Json {
+pub(crate) enum Json {
     /// A number, a string, true, false or null, as it stands in the text.
     Plain(String),
     /// Elements.
@@ -15,7 +15,7 @@ pub enum Json {
 
 impl Json {
     /// Reads a whole text.
-    pub fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut reader = Reader { text: text.as_bytes(), at: 0 };
         let value = reader.value()?;
         if reader.at != text.len() {
@@ -25,14 +25,14 @@ impl Json {
     }
 
     /// The member at a path of names; none where there is none.
-    pub fn at(&self, path: &[&str]) -> Option<&Json> {
+    pub(crate) fn at(&self, path: &[&str]) -> Option<&Json> {
         let Some((first, rest)) = path.split_first() else { return Some(self) };
         let Self::Object(members) = self else { return None };
         members.iter().find(|(name, _)| name == first).and_then(|(_, value)| value.at(rest))
     }
 
     /// The text of a plain value; strings without quotes.
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         match self {
             Self::Plain(text) => text.trim_matches('"'),
             _ => "",
@@ -40,7 +40,7 @@ impl Json {
     }
 
     /// As text again.
-    pub fn show(&self) -> String {
+    pub(crate) fn show(&self) -> String {
         match self {
             Self::Plain(text) => text.clone(),
             Self::Array(all) => format!("[{}]", all.iter().map(Self::show).collect::<Vec<_>>().join(",")),

@@ -88,8 +88,8 @@ async fn are_the_same(family: Family) {
     }
     let ended = async |brokers: &str| {
         let log = read(brokers, &prefix).await?;
-        let announced = log.get(&format!("{prefix}.transaction")).map_or(0, Vec::len);
-        Ok(announced > 0 && log[&format!("{prefix}.transaction")].last().is_some_and(|r| r.value().contains("END")))
+        let last = log.get(&format!("{prefix}.transaction")).and_then(|announced| announced.last());
+        anyhow::Ok(last.is_some_and(|record| record.value().contains("END")))
     };
     let both = async || Ok(ended(&theirs).await? && ended(&ours).await?);
     until("the end of the last transaction", PATIENCE, pause, both).await.unwrap();

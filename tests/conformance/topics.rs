@@ -11,7 +11,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 /// A record as a consumer gets it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Record {
+pub(crate) struct Record {
     pub partition: i32,
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
@@ -21,23 +21,23 @@ pub struct Record {
 
 impl Record {
     /// The key as text; `NULL` for none.
-    pub fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         self.key.as_ref().map_or_else(|| "NULL".into(), |k| String::from_utf8_lossy(k).into_owned())
     }
 
     /// The value as text; `NULL` for none.
-    pub fn value(&self) -> String {
+    pub(crate) fn value(&self) -> String {
         self.value.as_ref().map_or_else(|| "NULL".into(), |v| String::from_utf8_lossy(v).into_owned())
     }
 
     /// Whether a snapshot read it.
-    pub fn is_read(&self) -> bool {
+    pub(crate) fn is_read(&self) -> bool {
         self.value().contains("\"op\":\"r\"")
     }
 }
 
 /// Records by topic, each partition's in their order.
-pub type Topics = BTreeMap<String, Vec<Record>>;
+pub(crate) type Topics = BTreeMap<String, Vec<Record>>;
 
 /// Whether a topic is Debezium's for this prefix; the side topics of Caudal are not.
 fn belongs(topic: &str, prefix: &str) -> bool {
@@ -45,7 +45,7 @@ fn belongs(topic: &str, prefix: &str) -> bool {
 }
 
 /// Reads all topics of a prefix from their beginning to the end that they have now, committed records only.
-pub async fn read(brokers: &str, prefix: &str) -> Result<Topics> {
+pub(crate) async fn read(brokers: &str, prefix: &str) -> Result<Topics> {
     let (brokers, prefix) = (brokers.to_owned(), prefix.to_owned());
     tokio::task::spawn_blocking(move || read_all(&brokers, &prefix)).await?
 }

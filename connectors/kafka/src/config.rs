@@ -302,6 +302,13 @@ impl Config {
             }
             None => {}
         }
+        if self.format.is_registered() && self.profile != Profile::Safe {
+            return wrong(
+                "profile",
+                &format!("is not offered with the format `{}`", self.format.as_str()),
+                "leave it out: values then are as the source has them",
+            );
+        }
         let unenveloped = matches!(self.format, Format::Flat | Format::Maxwell);
         if self.transactions && unenveloped {
             return wrong(

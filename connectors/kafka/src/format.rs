@@ -29,7 +29,7 @@ pub enum Format {
     Flat,
     /// Maxwell's `{database, table, type, ts, xid, commit, data, old}`. No sink of Caudal can read it.
     Maxwell,
-    /// CloudEvents 1.0, structured JSON; `data` is the envelope.
+    /// CloudEvents 1.0, structured JSON, with Debezium's attributes. No sink of Caudal can read it.
     #[serde(rename = "cloudevents")]
     CloudEvents,
     /// The envelope in Avro, framed for a schema registry.
@@ -57,7 +57,7 @@ impl Format {
 
     /// Whether a record holds all that a sink needs: both images, and its place in the source.
     pub(crate) fn is_readable(self) -> bool {
-        !matches!(self, Self::Flat | Self::Maxwell)
+        !matches!(self, Self::Flat | Self::Maxwell | Self::CloudEvents)
     }
 
     /// Whether records name a schema of a registry.

@@ -12,6 +12,7 @@ use caudal_core::{Error, Result};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use serde_json::{Value, json};
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
@@ -76,7 +77,16 @@ pub(crate) struct Client {
     authorization: Option<String>,
 }
 
+// Debug shows no password.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
 impl Client {
+    /// From the configuration. Connects to nothing yet.
+    ///
     /// # Errors
     /// `Config` for a URL or a file of authorities that cannot be used.
     pub(crate) fn new(registry: &Registry) -> Result<Self> {
@@ -271,5 +281,32 @@ mod tests {
         let error = client.register("s", Language::Avro, "{}").unwrap_err();
         assert_eq!(error.fault(), caudal_core::Fault::Transient);
         assert!(!format!("{error:?} {error} {:?}", registry("x")).contains("hunter2"));
+    }
+}
+
+/// A registry for tests of others.
+#[cfg(test)]
+pub(crate) mod fake {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// One that knows every schema under the same number.
+    pub(crate) fn always(id: u32) -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut asked = Vec::new();
+                let mut buffer = [0; 65_536];
+                while let Ok(n @ 1..) = stream.read(&mut buffer) {
+                    asked.extend_from_slice(&buffer[..n]);
+                    if asked.ends_with(b"}") {
+                        break;
+                    }
+                }
+                let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\n\r\n{{\"id\":{id}}}").as_bytes());
+            }
+        });
+        Client::new(&Registry { url, username: None, password: None, ca: None }).unwrap()
     }
 }

@@ -1,10 +1,11 @@
 //! The form of a table's records: which code writes keys and values, with what is the same for all of them.
 
 use crate::encode::change::Change;
-use crate::encode::{cloudevents, connect, flat, json, maxwell};
+use crate::encode::{avro, cloudevents, connect, flat, json, maxwell};
 use crate::encode::value::How;
 use crate::format::Format;
-use caudal_core::{Cell, Result, TableSchema};
+use crate::registry::{Client, Language};
+use caudal_core::{Cell, Error, Result, TableSchema};
 
 /// How keys and values of one shape are written.
 #[derive(Debug)]
@@ -15,10 +16,38 @@ pub(crate) enum Form {
     Flat,
     Maxwell,
     CloudEvents,
+    /// The numbers of the schemas of keys and of values.
+    Avro { key: u32, value: u32 },
 }
 
 impl Form {
-    pub(crate) fn new(format: Format, schema: &TableSchema, hows: &[How], names: (&str, &str)) -> Self {
+    /// The form of a table whose topic and connector are `names`. Registers the schemas of a form that has such: waits for the registry.
+    pub(crate) fn new(
+        (format, registry): (Format, Option<&Client>),
+        schema: &TableSchema,
+        hows: &[How],
+        names: (&str, &str),
+    ) -> Result<Self> {
+        let (topic, connector) = names;
+        Ok(match (format, registry) {
+            (Format::Avro, Some(registry)) => {
+                let key = avro::key_schema(schema, hows, topic);
+                let value = avro::value_schema(schema, hows, topic, connector);
+                let keyed = !schema.key.is_empty();
+                let register = |part: &str, text: &str| {
+                    registry.register(&format!("{topic}-{part}"), Language::Avro, text)
+                };
+                Self::Avro {
+                    key: if keyed { register("key", &key)? } else { 0 },
+                    value: register("value", &value)?,
+                }
+            }
+            (Format::Avro, None) => return Err(Error::bug("the format `avro` without a registry")),
+            (format, _) => Self::unregistered(format, schema, hows, names),
+        })
+    }
+
+    fn unregistered(format: Format, schema: &TableSchema, hows: &[How], names: (&str, &str)) -> Self {
         let (topic, connector) = names;
         match format {
             Format::JsonSchema => Self::JsonSchema {
@@ -43,6 +72,10 @@ impl Form {
                 Ok(())
             }
             Self::Maxwell => maxwell::key(out, change, cells),
+            Self::Avro { key, .. } => {
+                avro::frame(out, *key);
+                avro::key(out, change, cells)
+            }
         }
     }
 
@@ -59,6 +92,10 @@ impl Form {
             Self::Flat => flat::value(out, change),
             Self::Maxwell => maxwell::value(out, change),
             Self::CloudEvents => cloudevents::value(out, change),
+            Self::Avro { value, .. } => {
+                avro::frame(out, *value);
+                avro::envelope(out, change)
+            }
         }
     }
 

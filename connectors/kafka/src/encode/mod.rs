@@ -9,6 +9,7 @@
 #[cfg(test)]
 mod golden;
 
+mod avro;
 mod change;
 mod cloudevents;
 mod connect;
@@ -23,9 +24,10 @@ mod maxwell;
 pub(crate) mod orders;
 pub(crate) mod plan;
 pub(crate) mod text;
-mod value;
+pub(crate) mod value;
 
 use crate::format::{Format, Profile};
+use crate::registry::Client;
 use crate::topics::Layout;
 use caudal_core::{Batch, Error, Prepare, Result, TableSchema};
 use caudal_proto::side::OpenTransaction;
@@ -66,6 +68,8 @@ pub(crate) struct EncodeOptions {
     pub(crate) profile: Profile,
     /// The form of keys and values.
     pub(crate) format: Format,
+    /// For the forms that have schemas there.
+    pub(crate) registry: Option<Client>,
     /// Whether transactions are announced; the one that was under way when the last position was stored.
     pub(crate) transactions: Option<Option<OpenTransaction>>,
 }
@@ -147,7 +151,7 @@ impl Encoder {
     /// # Errors
     /// `Data` for a record larger than the limit, `Bug` for a cell that its column's type does not allow.
     pub(crate) fn encode(&self, batch: &Batch) -> Result<Encoded> {
-        let tables: Vec<_> = batch.tables.iter().map(|schema| self.plan(schema)).collect();
+        let tables = batch.tables.iter().map(|schema| self.plan(schema)).collect::<Result<Vec<_>>>()?;
         let mut encoded = Encoded {
             arena: Vec::with_capacity(batch.size() * 2 + batch.events.len() * 448),
             records: Vec::with_capacity(batch.events.len() + batch.events.len() / 8),
@@ -196,23 +200,24 @@ impl Encoder {
         Ok(())
     }
 
-    fn plan(&self, schema: &Arc<TableSchema>) -> Arc<TablePlan> {
+    fn plan(&self, schema: &Arc<TableSchema>) -> Result<Arc<TablePlan>> {
         let address = Arc::as_ptr(schema) as usize;
         if let Some(plan) = self.plans.read().ok().and_then(|plans| plans.get(&address).cloned()) {
-            return plan;
+            return Ok(plan);
         }
         let (topic, partitions) = self.layout.of(schema);
         let names = (self.options.prefix.as_str(), self.options.connector.as_str());
         let style = (self.options.profile, self.options.format);
-        let plan =
-            Arc::new(TablePlan::new(Arc::clone(schema), topic, partitions, names, style));
+        let registry = self.options.registry.as_ref();
+        let plan = TablePlan::new(Arc::clone(schema), topic, partitions, names, style, registry)?;
+        let plan = Arc::new(plan);
         if let Ok(mut plans) = self.plans.write() {
             if plans.len() >= MAX_PLANS {
                 plans.clear();
             }
             plans.insert(address, Arc::clone(&plan));
         }
-        plan
+        Ok(plan)
     }
 
     fn check_sizes(&self, encoded: &Encoded, first: usize) -> Result<()> {

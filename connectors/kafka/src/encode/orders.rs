@@ -134,7 +134,9 @@ pub(crate) fn end(orders: Option<&mut Orders>, encoded: &mut Encoded) -> Result<
 }
 
 fn announce(encoded: &mut Encoded, open: &OpenTransaction, status: &str, counted: bool) -> Result<()> {
-    let collections = open.tables.iter().map(|(name, events)| Collection { data_collection: name, event_count: *events });
+    let mut tables = open.tables.clone();
+    tables.sort();
+    let collections = tables.iter().map(|(name, events)| Collection { data_collection: name, event_count: *events });
     let record = Status {
         status,
         id: &open.id,

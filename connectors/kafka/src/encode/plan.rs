@@ -4,7 +4,8 @@ use crate::encode::form::Form;
 use crate::encode::text;
 use crate::encode::value::How;
 use crate::format::{Format, Profile};
-use caudal_core::{Op, TableSchema};
+use crate::registry::Client;
+use caudal_core::{Op, Result, TableSchema};
 use std::sync::Arc;
 
 /// How rows of one shape are written.
@@ -40,13 +41,14 @@ impl TablePlan {
         partitions: u32,
         (prefix, connector): (&str, &str),
         (profile, format): (Profile, Format),
-    ) -> Self {
+        registry: Option<&Client>,
+    ) -> Result<Self> {
         let hows: Vec<How> = schema.columns.iter().map(|column| How::of(profile, format, column)).collect();
         let names = schema.columns.iter().map(|c| joined(&["", ":"], &[&c.name])).collect();
         let version = env!("CARGO_PKG_VERSION");
-        Self {
+        Ok(Self {
             names,
-            form: Form::new(format, &schema, &hows, (&topic, connector)),
+            form: Form::new((format, registry), &schema, &hows, (&topic, connector))?,
             hows,
             prefix: prefix.to_owned(),
             connector: connector.to_owned(),
@@ -60,7 +62,7 @@ impl TablePlan {
             topic,
             partitions,
             schema,
-        }
+        })
     }
 
     /// Whether records carry a key, and the topic is compacted.

@@ -68,7 +68,7 @@ pub(crate) fn cell(out: &mut Vec<u8>, batch: &Batch, ty: &ColumnType, how: How, 
     Ok(())
 }
 
-fn is_moment(ty: &ColumnType) -> bool {
+pub(crate) fn is_moment(ty: &ColumnType) -> bool {
     matches!(ty, ColumnType::Date | ColumnType::DateTime { .. } | ColumnType::Timestamp { .. })
 }
 
@@ -182,7 +182,7 @@ fn unscaled(out: &mut Vec<u8>, digits: &[u8]) -> Written {
 
 /// ISO 8601 in UTC with exactly `precision` fraction digits, as Debezium formats a zoned timestamp whose width is declared;
 /// `short`: without the zeros at the fraction's end.
-fn timestamp(out: &mut Vec<u8>, us: i64, precision: u8, short: bool) {
+pub(crate) fn timestamp(out: &mut Vec<u8>, us: i64, precision: u8, short: bool) {
     let (days, of_day) = (us.div_euclid(MICROS_PER_DAY), us.rem_euclid(MICROS_PER_DAY));
     let (year, month, day) = civil_from_days(days);
     let seconds = of_day / 1_000_000;

@@ -3,6 +3,7 @@
 use crate::client::blocking;
 use crate::encode::{EncodeOptions, Encoded, Encoder, ddl};
 use crate::format::Profile;
+use crate::registry::Client;
 use crate::log::{CaptureOptions, Log};
 use crate::topics::{Layout, TopicSpec, Topics};
 use crate::writer::session::{Identity, Session};
@@ -68,6 +69,7 @@ impl Sink for CaptureSink {
             clock: self.options.clock,
             profile: config.profile,
             format: config.format,
+            registry: config.registry.as_ref().map(Client::new).transpose()?,
             transactions: config.transactions.then(|| session.transaction.clone()),
         };
         if config.profile == Profile::Debezium35 {
