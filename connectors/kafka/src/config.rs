@@ -29,7 +29,7 @@ pub struct Config {
     pub profile: Profile,
     /// The form of keys and values in data topics.
     pub format: Format,
-    /// The schema registry: for the formats `avro` and `protobuf`.
+    /// The schema registry: for the format `avro`.
     pub registry: Option<Registry>,
     /// Announces the source's transactions in `<prefix>.transaction`, and says in each event which is its transaction.
     pub transactions: bool,
@@ -292,7 +292,7 @@ impl Config {
                 return wrong(
                     "registry",
                     &format!("is not used by the format `{}`", self.format.as_str()),
-                    "leave it out, or take the format `avro` or `protobuf`",
+                    "leave it out, or take the format `avro`",
                 );
             }
             Some(registry) => {

@@ -34,8 +34,6 @@ pub enum Format {
     CloudEvents,
     /// The envelope in Avro, framed for a schema registry.
     Avro,
-    /// The envelope in Protobuf, framed for a schema registry.
-    Protobuf,
     /// Caudal's own envelope in Protobuf, which needs no registry.
     Caudal,
 }
@@ -50,7 +48,6 @@ impl Format {
             Self::Maxwell => "maxwell",
             Self::CloudEvents => "cloudevents",
             Self::Avro => "avro",
-            Self::Protobuf => "protobuf",
             Self::Caudal => "caudal",
         }
     }
@@ -62,7 +59,7 @@ impl Format {
 
     /// Whether records name a schema of a registry.
     pub(crate) fn is_registered(self) -> bool {
-        matches!(self, Self::Avro | Self::Protobuf)
+        matches!(self, Self::Avro)
     }
 }
 

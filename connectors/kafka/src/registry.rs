@@ -66,7 +66,6 @@ impl Address {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Language {
     Avro,
-    Protobuf,
 }
 
 /// Asks a registry.
@@ -114,7 +113,6 @@ impl Client {
     pub(crate) fn register(&self, subject: &str, language: Language, schema: &str) -> Result<u32> {
         let body = match language {
             Language::Avro => json!({ "schema": schema }),
-            Language::Protobuf => json!({ "schema": schema, "schemaType": "PROTOBUF" }),
         };
         let path = format!("{}/subjects/{}/versions", self.address.path, escaped(subject));
         let (code, answer) = self.post(&path, &body.to_string()).map_err(|e| {
@@ -255,10 +253,10 @@ mod tests {
     #[test]
     fn a_schema_gets_its_number_under_its_subject() {
         let (client, server) = answering("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{\"id\":7}");
-        assert_eq!(client.register("p.db.t x-value", Language::Protobuf, "message T {}").unwrap(), 7);
+        assert_eq!(client.register("p.db.t x-value", Language::Avro, "{}").unwrap(), 7);
         let asked = server.join().unwrap();
         assert!(asked.starts_with("POST /api/subjects/p.db.t%20x-value/versions HTTP/1.0\r\n"), "{asked}");
-        assert!(asked.contains("\"schemaType\":\"PROTOBUF\"") && asked.contains("Authorization: Basic "));
+        assert!(asked.contains("Authorization: Basic "));
     }
 
     #[test]

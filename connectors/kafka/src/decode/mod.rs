@@ -9,6 +9,7 @@ mod avro;
 mod envelope;
 mod instant;
 mod number;
+mod own;
 mod scan;
 mod value;
 
@@ -68,9 +69,10 @@ fn event(
     batch: &mut BatchBuilder,
 ) -> Result<(), Malformed> {
     let cells = batch.cells.len();
-    // Records of a registered schema begin with 0, which JSON never does.
+    // JSON begins with neither.
     let decoded = match value.first() {
         Some(0) => avro::event(value, base, schema, batch),
+        Some(&own::FIRST_BYTE) => own::event(value, base, schema, batch),
         _ => match std::str::from_utf8(value) {
             Ok(text) => envelope::event(text, base, schema, batch),
             Err(_) => Err(Malformed::new("UTF-8 expected")),

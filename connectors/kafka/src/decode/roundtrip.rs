@@ -303,7 +303,7 @@ proptest! {
         }
         builder.events.extend([event(Op::Create, NO_ROW, 0), event(Op::Delete, 0, NO_ROW), event(Op::Truncate, NO_ROW, NO_ROW)]);
         let batch = builder.build(Position::Source(SourcePosition::default()), None);
-        let forms = [(Profile::Debezium35, Format::Json), (Profile::Safe, Format::JsonSchema), (Profile::Safe, Format::Avro)];
+        let forms = [(Profile::Debezium35, Format::Json), (Profile::Safe, Format::JsonSchema), (Profile::Safe, Format::Avro), (Profile::Safe, Format::Caudal)];
         for (profile, format) in forms {
             let back = by(&encoder(profile, format), &batch, &schema);
             prop_assert!(back.undecodable.is_empty(), "{format:?}: {}", back.undecodable[0].cause);

@@ -1,7 +1,7 @@
 //! The form of a table's records: which code writes keys and values, with what is the same for all of them.
 
 use crate::encode::change::Change;
-use crate::encode::{avro, cloudevents, connect, flat, json, maxwell};
+use crate::encode::{avro, cloudevents, connect, flat, json, maxwell, own};
 use crate::encode::value::How;
 use crate::format::Format;
 use crate::registry::{Client, Language};
@@ -18,6 +18,8 @@ pub(crate) enum Form {
     CloudEvents,
     /// The numbers of the schemas of keys and of values.
     Avro { key: u32, value: u32 },
+    /// Caudal's own; keys are those of `Json`.
+    Own,
 }
 
 impl Form {
@@ -57,6 +59,7 @@ impl Form {
             Format::Flat => Self::Flat,
             Format::Maxwell => Self::Maxwell,
             Format::CloudEvents => Self::CloudEvents,
+            Format::Caudal => Self::Own,
             _ => Self::Json,
         }
     }
@@ -64,7 +67,7 @@ impl Form {
     /// Appends the key, of the cells of the key in its order.
     pub(crate) fn key(&self, out: &mut Vec<u8>, change: &Change<'_>, cells: &[Cell]) -> Result<()> {
         match self {
-            Self::Json | Self::Flat | Self::CloudEvents => json::key(out, change, cells),
+            Self::Json | Self::Flat | Self::CloudEvents | Self::Own => json::key(out, change, cells),
             Self::JsonSchema { key, .. } => {
                 out.extend_from_slice(key);
                 json::key(out, change, cells)?;
@@ -92,6 +95,7 @@ impl Form {
             Self::Flat => flat::value(out, change),
             Self::Maxwell => maxwell::value(out, change),
             Self::CloudEvents => cloudevents::value(out, change),
+            Self::Own => own::envelope(out, change),
             Self::Avro { value, .. } => {
                 avro::frame(out, *value);
                 avro::envelope(out, change)

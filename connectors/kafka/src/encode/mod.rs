@@ -22,6 +22,7 @@ mod java;
 mod json;
 mod maxwell;
 pub(crate) mod orders;
+mod own;
 pub(crate) mod plan;
 pub(crate) mod text;
 pub(crate) mod value;
