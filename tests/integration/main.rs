@@ -3,10 +3,14 @@
 // A test that can't go on says so by panicking.
 #![allow(clippy::unwrap_used)]
 
+mod catchup;
 mod consistency;
 mod crash;
+mod damage;
 mod input;
 mod kit;
+mod large;
 mod log;
 mod ownership;
+mod partial;
 mod types;

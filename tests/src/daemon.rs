@@ -27,6 +27,10 @@ pub struct DaemonConfig {
     pub sources: Vec<(String, String, String, Vec<String>)>,
     /// Name, URL, further lines of YAML (`consistency: key`).
     pub sinks: Vec<(String, String, Vec<String>)>,
+    /// Name of a source, and a further line of YAML of it.
+    pub source_lines: Vec<(String, String)>,
+    /// Further lines of YAML under `kafka:`.
+    pub kafka: Vec<String>,
     /// Further lines of YAML at the top level.
     pub extra: Vec<String>,
 }
@@ -59,11 +63,25 @@ impl DaemonConfig {
         self
     }
 
+    /// Adds a line of YAML to a source (`tls: {mode: disabled}`).
+    #[must_use]
+    pub fn source_line(mut self, name: &str, line: &str) -> Self {
+        self.source_lines.push((name.to_owned(), line.to_owned()));
+        self
+    }
+
     /// Adds a Postgres sink that takes all sources; `lines` are further settings of it.
     #[must_use]
     pub fn sink(mut self, name: &str, database: &PgDatabase, lines: &[&str]) -> Self {
         let lines = lines.iter().map(ToString::to_string).collect();
         self.sinks.push((name.to_owned(), database.url.clone(), lines));
+        self
+    }
+
+    /// Adds lines of YAML under `kafka:`, indented by two; for a config with brokers.
+    #[must_use]
+    pub fn kafka(mut self, lines: &str) -> Self {
+        self.kafka.push(lines.to_owned());
         self
     }
 
@@ -81,12 +99,18 @@ impl DaemonConfig {
             Some(b) => drop(writeln!(y, "kafka:\n  brokers: [\"{b}\"]")),
             None => drop(writeln!(y, "log:\n  listen: 127.0.0.1:{log_port}")),
         }
+        for lines in &self.kafka {
+            let _ = writeln!(y, "{lines}");
+        }
         y.push_str("sources:\n");
         for (name, connector, url, tables) in &self.sources {
             let _ = writeln!(y, "  {name}:\n    type: {connector}\n    url: \"{url}\"");
             if !tables.is_empty() {
                 let quoted: Vec<String> = tables.iter().map(|t| format!("\"{t}\"")).collect();
                 let _ = writeln!(y, "    tables: [{}]", quoted.join(", "));
+            }
+            for (_, line) in self.source_lines.iter().filter(|(of, _)| of == name) {
+                let _ = writeln!(y, "    {line}");
             }
         }
         if !self.sinks.is_empty() {

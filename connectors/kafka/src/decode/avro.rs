@@ -6,7 +6,7 @@ use super::number;
 use super::scan::Malformed;
 use crate::encode::value::How;
 use crate::format::{Format, Profile};
-use caudal_core::{BatchBuilder, Cell, ColumnType, EventHead, Op, Slice, TableSchema};
+use caudal_core::{BatchBuilder, Cell, Column, ColumnType, EventHead, Op, Slice, TableSchema};
 use std::sync::Arc;
 
 /// What comes before a record: 0 and the schema's number.
@@ -44,6 +44,22 @@ pub(super) fn event(
     Envelope { before, after, source: Some(source), op }.head(schema, batch)
 }
 
+/// Decodes a key: gives the index of the first cell of a row that has the key's columns alone.
+pub(super) fn key(
+    key: &[u8],
+    base: usize,
+    schema: &TableSchema,
+    batch: &mut BatchBuilder,
+) -> Result<u32, Malformed> {
+    let mut reader = Reader { bytes: key, at: FRAME, base };
+    let start = batch.cells.len();
+    batch.cells.resize(start + schema.width(), Cell::Unchanged);
+    for &i in &schema.key {
+        batch.cells[start + i as usize] = column(&mut reader, &schema.columns[i as usize], batch)?;
+    }
+    if reader.at == key.len() { Ok(start as u32) } else { Err(reader.wrong("the end")) }
+}
+
 /// A position in one record.
 struct Reader<'a> {
     bytes: &'a [u8],
@@ -75,7 +91,7 @@ impl Reader<'_> {
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let taken = self.bytes[self.at..].first_chunk::<N>().ok_or_else(|| self.wrong("more bytes"))?;
+        let taken = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<N>()).ok_or_else(|| self.wrong("more bytes"))?;
         self.at += N;
         Ok(*taken)
     }
@@ -83,7 +99,7 @@ impl Reader<'_> {
     /// Bytes or text, as a slice of the record in the batch.
     fn bytes(&mut self) -> Result<Slice, Malformed> {
         let length = usize::try_from(self.long()?).map_err(|_| self.wrong("a length"))?;
-        if length > self.bytes.len() - self.at {
+        if length > self.bytes.len().saturating_sub(self.at) {
             return Err(self.wrong("more bytes"));
         }
         let slice = Slice { buffer: 0, offset: (self.base + self.at) as u32, len: length as u32 };
@@ -115,16 +131,19 @@ fn row(
         return Ok(None);
     }
     let start = batch.cells.len();
-    for column in &schema.columns {
-        let how = How::of(Profile::Safe, Format::Avro, column);
-        let cell = if column.nullable && reader.long()? == 0 {
-            Cell::Null
-        } else {
-            cell(reader, &column.ty, how, batch).map_err(|e| e.of(&column.name))?
-        };
+    for described in &schema.columns {
+        let cell = column(reader, described, batch)?;
         batch.cells.push(cell);
     }
     Ok(Some(start as u32))
+}
+
+fn column(reader: &mut Reader<'_>, column: &Column, batch: &mut BatchBuilder) -> Result<Cell, Malformed> {
+    if column.nullable && reader.long()? == 0 {
+        return Ok(Cell::Null);
+    }
+    let how = How::of(Profile::Safe, Format::Avro, column);
+    cell(reader, &column.ty, how, batch).map_err(|e| e.of(&column.name))
 }
 
 fn source(reader: &mut Reader<'_>) -> Result<SourceBlock, Malformed> {

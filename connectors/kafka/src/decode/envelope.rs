@@ -1,6 +1,7 @@
 //! The envelope: `{"before","after","source","transaction","op","ts_ms",…}`, members in any order; bare, or as `payload` beside its
 //! `schema`.
 
+use super::avro;
 use super::scan::{Malformed, Quoted, Scanner, unescape};
 use super::value::{Text, cell};
 use caudal_core::batch::NO_ROW;
@@ -42,6 +43,59 @@ fn members(
         }
     }
     Ok(())
+}
+
+/// The deletion that a tombstone's key means. The key lies at `base` of the batch's arena.
+pub(super) fn deletion(
+    key: &[u8],
+    base: usize,
+    schema: &Arc<TableSchema>,
+    batch: &mut BatchBuilder,
+) -> Result<EventHead, Malformed> {
+    let before = match key.first() {
+        Some(0) => avro::key(key, base, schema, batch)?,
+        _ => json_key(key, base, schema, batch)?,
+    };
+    let of_key = |column: &u32| !matches!(batch.cells[(before + column) as usize], Cell::Unchanged);
+    if !schema.key.iter().all(of_key) {
+        return Err(Malformed::new("a column of the key is missing"));
+    }
+    let transaction = shared(Transaction::default(), batch);
+    Ok(EventHead {
+        table: batch.table(schema),
+        transaction,
+        before,
+        after: NO_ROW,
+        row: 0,
+        op: Op::Delete,
+        snapshot: SnapshotMark::False,
+        pos: 0,
+        ts_us: 0,
+    })
+}
+
+/// How a key begins that stands beside its schema.
+const WITH_SCHEMA: &str = r#"{"schema":{"type":"struct","#;
+
+/// A key as JSON, bare or beside its schema: gives the index of the row's first cell.
+fn json_key(key: &[u8], base: usize, schema: &TableSchema, batch: &mut BatchBuilder) -> Result<u32, Malformed> {
+    let key = std::str::from_utf8(key).map_err(|_| Malformed::new("UTF-8 expected"))?;
+    let mut text = Text { scanner: Scanner::new(key), base };
+    let before = if key.starts_with(WITH_SCHEMA) {
+        text.scanner.expect(b'{')?;
+        let (mut first, mut found) = (true, None);
+        while let Some(name) = text.scanner.member(&mut first)? {
+            match name.raw {
+                "payload" => found = row(&mut text, schema, batch)?,
+                _ => text.scanner.skip()?,
+            }
+        }
+        found
+    } else {
+        row(&mut text, schema, batch)?
+    };
+    text.scanner.end()?;
+    before.ok_or_else(|| Malformed::new("an object expected"))
 }
 
 /// What an envelope holds: of rows the index of the first cell.

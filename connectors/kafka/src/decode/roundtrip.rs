@@ -203,6 +203,7 @@ fn encoder(profile: Profile, format: Format) -> Encoder {
         prefix: "p".into(),
         connector: "mysql".into(),
         max_record: 1 << 30,
+        oversize: crate::config::Oversize::Park,
         clock: || 1,
         profile,
         format,
@@ -316,6 +317,37 @@ proptest! {
                 prop_assert_eq!(values(&batch, batch.after(was)), values(&back, back.after(is)), "{:?}", format);
                 prop_assert_eq!(values(&batch, batch.before(was)), values(&back, back.before(is)), "{:?}", format);
             }
+        }
+    }
+
+    #[test]
+    fn a_tombstones_key_is_its_deletion_in_every_readable_form(id in any::<i64>(), name in any::<String>()) {
+        let mut schema = Arc::unwrap_or_clone(schema());
+        let of = |ty: &ColumnType| schema.columns.iter().position(|c| c.ty == *ty).unwrap() as u32;
+        let (number, text) = (of(&ColumnType::Int { bits: 64 }), of(&ColumnType::Text { max_chars: None }));
+        (schema.key, schema.key_kind) = (vec![text, number], KeyKind::Primary);
+        let schema = Arc::new(schema);
+        let forms = [Format::Json, Format::JsonSchema, Format::Avro, Format::Caudal];
+        for format in forms {
+            let mut builder = BatchBuilder::default();
+            builder.table(&schema);
+            builder.transaction(Transaction::default());
+            builder.cells.resize(schema.width(), Cell::Null);
+            builder.cells[number as usize] = Cell::I64(id);
+            builder.cells[text as usize] = Value::Text(name.clone()).put(&mut builder);
+            builder.events.push(event(Op::Delete, 0, NO_ROW));
+            let batch = builder.build(Position::Source(SourcePosition::default()), None);
+            let encoded = encoder(Profile::Safe, format).encode(&batch).unwrap();
+            let key = &encoded.arena[encoded.records[1].key.clone().unwrap()];
+            let topic: Arc<str> = "t".into();
+            let mut decoded = BatchBuilder::default();
+            let record = Record { topic: &topic, partition: 0, offset: 0, spread: 1, key: Some(key), value: None };
+            super::tombstone(&record, Some(&schema), &mut decoded);
+            let back = decoded.build(Position::Source(SourcePosition::default()), None);
+            prop_assert_eq!(back.events.len(), 1, "{:?}", format);
+            let row = back.before(&back.events[0]).unwrap();
+            prop_assert_eq!(Value::of(&back, row[number as usize]), Value::Plain(Cell::I64(id)));
+            prop_assert_eq!(Value::of(&back, row[text as usize]), Value::Text(name.clone()));
         }
     }
 

@@ -93,6 +93,7 @@ impl Fixture {
             prefix: "shop".into(),
             connector: "mysql".into(),
             max_record: 4096,
+            oversize: crate::config::Oversize::Park,
             clock: || 1_700_000_001_000_001,
             profile: self.profile,
             format: self.format,

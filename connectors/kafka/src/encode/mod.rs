@@ -24,9 +24,11 @@ mod maxwell;
 pub(crate) mod orders;
 mod own;
 pub(crate) mod plan;
+pub(crate) mod split;
 pub(crate) mod text;
 pub(crate) mod value;
 
+use crate::config::Oversize;
 use crate::format::{Format, Profile};
 use crate::registry::Client;
 use crate::topics::Layout;
@@ -63,6 +65,8 @@ pub(crate) struct EncodeOptions {
     pub(crate) connector: String,
     /// Largest record, bytes.
     pub(crate) max_record: usize,
+    /// What becomes of larger ones.
+    pub(crate) oversize: Oversize,
     /// Microseconds since the epoch: the envelope's processing time.
     pub(crate) clock: fn() -> i64,
     /// Whose conventions values follow.
@@ -221,8 +225,11 @@ impl Encoder {
         Ok(plan)
     }
 
-    fn check_sizes(&self, encoded: &Encoded, first: usize) -> Result<()> {
+    fn check_sizes(&self, encoded: &mut Encoded, first: usize) -> Result<()> {
         let limit = self.options.max_record;
+        if self.options.oversize == Oversize::Split && split::split(encoded, first, limit) {
+            return Ok(());
+        }
         for record in &encoded.records[first..] {
             let size = record.len() + RECORD_OVERHEAD;
             if size > limit {
@@ -231,7 +238,7 @@ impl Encoder {
                 return Err(Error::data(format!(
                     "a row of {table} (key hash {key:08x}) takes {size} bytes in the log, over the limit of {limit}"
                 ))
-                .hint("raise kafka.topics.max_message_bytes and max.message.bytes of the topic, or leave out the large column"));
+                .hint("raise kafka.topics.max_message_bytes and max.message.bytes of the topic, set kafka.topics.oversize to split, or leave out the large column"));
             }
         }
         Ok(())

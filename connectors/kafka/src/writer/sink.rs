@@ -5,6 +5,7 @@ use crate::encode::{EncodeOptions, Encoded, Encoder, ddl};
 use crate::format::Profile;
 use crate::registry::Client;
 use crate::log::{CaptureOptions, Log};
+use crate::tasks::Ownership;
 use crate::topics::{Layout, TopicSpec, Topics};
 use crate::writer::session::{Identity, Session};
 use crate::writer::transaction::{self, Accepted};
@@ -66,6 +67,7 @@ impl Sink for CaptureSink {
             prefix: self.log.names.prefix().to_owned(),
             connector: self.options.connector.clone(),
             max_record: config.topics.max_message_bytes.bytes() as usize,
+            oversize: config.topics.oversize,
             clock: self.options.clock,
             profile: config.profile,
             format: config.format,
@@ -83,6 +85,8 @@ impl Sink for CaptureSink {
             topics,
             ready: HashSet::new(),
             accepted: Vec::new(),
+            source: self.source.clone(),
+            ownership: self.log.membership.ownership(number),
         }))
     }
 }
@@ -108,9 +112,15 @@ struct CaptureWriter {
     ready: HashSet<String>,
     accepted: Vec<Accepted>,
     last: Option<SourcePosition>,
+    source: String,
+    ownership: Option<Ownership>,
 }
 
 impl CaptureWriter {
+    fn check_ownership(&self) -> Result<()> {
+        self.ownership.as_ref().map_or(Ok(()), |ownership| ownership.check(&self.source))
+    }
+
     fn session(&mut self) -> Result<&mut Session> {
         self.session
             .as_deref_mut()
@@ -180,6 +190,7 @@ impl Writer for CaptureWriter {
     }
 
     async fn write(&mut self, batch: &mut Batch) -> Result<Outcome> {
+        self.check_ownership()?;
         let Position::Source(position) = batch.position.clone() else {
             return Err(Error::bug("a capture was given a position of the log"));
         };
@@ -194,6 +205,7 @@ impl Writer for CaptureWriter {
     }
 
     async fn commit(&mut self) -> Result<Position> {
+        self.check_ownership()?;
         if !self.accepted.is_empty() {
             let accepted = std::mem::take(&mut self.accepted);
             let reached = accepted.last().map(|a| a.position.clone());
