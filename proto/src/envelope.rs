@@ -9,7 +9,7 @@ pub const VERSION: u64 = 1;
 pub const LONGEST: usize = (1 << 28) - 1;
 
 /// Fields of `Envelope`.
-pub mod envelope {
+pub mod change {
     #![allow(missing_docs)]
     pub const VERSION: u32 = 1;
     pub const BEFORE: u32 = 2;
@@ -252,20 +252,53 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_the_file() {
-        use super::{envelope as e, row as r, source as s, transaction as t};
-        let all = |pairs: &[(&str, u32)]| -> Vec<(String, u32)> { pairs.iter().map(|(n, i)| ((*n).to_owned(), *i)).collect() };
-        let envelope = [("VERSION", e::VERSION), ("BEFORE", e::BEFORE), ("AFTER", e::AFTER), ("SOURCE", e::SOURCE),
-            ("TRANSACTION", e::TRANSACTION), ("OP", e::OP), ("TS_US", e::TS_US)];
+        use super::{change as e, row as r, source as s, transaction as t};
+        let all = |pairs: &[(&str, u32)]| -> Vec<(String, u32)> {
+            pairs.iter().map(|(n, i)| ((*n).to_owned(), *i)).collect()
+        };
+        let envelope = [
+            ("VERSION", e::VERSION),
+            ("BEFORE", e::BEFORE),
+            ("AFTER", e::AFTER),
+            ("SOURCE", e::SOURCE),
+            ("TRANSACTION", e::TRANSACTION),
+            ("OP", e::OP),
+            ("TS_US", e::TS_US),
+        ];
         assert_eq!(told("message Envelope"), all(&envelope));
         assert_eq!(told("message Row"), all(&[("FIELDS", r::FIELDS)]));
-        let field = [("NAME", r::NAME), ("KIND", r::KIND), ("SIGNED", r::SIGNED), ("UNSIGNED", r::UNSIGNED), ("SINGLE", r::SINGLE),
-            ("DOUBLE", r::DOUBLE), ("TEXT", r::TEXT), ("BYTES", r::BYTES)];
+        let field = [
+            ("NAME", r::NAME),
+            ("KIND", r::KIND),
+            ("SIGNED", r::SIGNED),
+            ("UNSIGNED", r::UNSIGNED),
+            ("SINGLE", r::SINGLE),
+            ("DOUBLE", r::DOUBLE),
+            ("TEXT", r::TEXT),
+            ("BYTES", r::BYTES),
+        ];
         assert_eq!(told("message Field"), all(&field));
-        let source = [("VERSION", s::VERSION), ("CONNECTOR", s::CONNECTOR), ("NAME", s::NAME), ("TS_US", s::TS_US),
-            ("SNAPSHOT", s::SNAPSHOT), ("DB", s::DB), ("TABLE", s::TABLE), ("SERVER_ID", s::SERVER_ID), ("GTID", s::GTID),
-            ("FILE", s::FILE), ("POS", s::POS), ("ROW", s::ROW), ("THREAD", s::THREAD)];
+        let source = [
+            ("VERSION", s::VERSION),
+            ("CONNECTOR", s::CONNECTOR),
+            ("NAME", s::NAME),
+            ("TS_US", s::TS_US),
+            ("SNAPSHOT", s::SNAPSHOT),
+            ("DB", s::DB),
+            ("TABLE", s::TABLE),
+            ("SERVER_ID", s::SERVER_ID),
+            ("GTID", s::GTID),
+            ("FILE", s::FILE),
+            ("POS", s::POS),
+            ("ROW", s::ROW),
+            ("THREAD", s::THREAD),
+        ];
         assert_eq!(told("message Source"), all(&source));
-        let order = [("ID", t::ID), ("TOTAL_ORDER", t::TOTAL_ORDER), ("DATA_COLLECTION_ORDER", t::DATA_COLLECTION_ORDER)];
+        let order = [
+            ("ID", t::ID),
+            ("TOTAL_ORDER", t::TOTAL_ORDER),
+            ("DATA_COLLECTION_ORDER", t::DATA_COLLECTION_ORDER),
+        ];
         assert_eq!(told("message Transaction"), all(&order));
         let kinds = told("enum Kind");
         assert_eq!(kinds[1], ("BOOL".to_owned(), Kind::Bool as u32));

@@ -136,7 +136,8 @@ fn row_text(record: &Record) -> String {
 }
 
 fn streams<'a>(theirs: &'a [Record], ours: &'a [Record], without_key: bool) -> Vec<Group<'a>> {
-    let stream = |records: &'a [Record]| -> Vec<&'a Record> { records.iter().filter(|r| !r.is_read()).collect() };
+    let stream =
+        |records: &'a [Record]| -> Vec<&'a Record> { records.iter().filter(|r| !r.is_read()).collect() };
     let (theirs, ours) = (stream(theirs), stream(ours));
     if without_key {
         let sorted = |mut records: Vec<&'a Record>| {
@@ -153,7 +154,9 @@ fn streams<'a>(theirs: &'a [Record], ours: &'a [Record], without_key: bool) -> V
 
 fn pairs(report: &mut Report, (topic, _): (&str, &str), theirs: usize, ours: usize) {
     if theirs != ours {
-        report.differ(format!("{topic}: {theirs} records by Debezium, {ours} by Caudal, in one partition or snapshot"));
+        report.differ(format!(
+            "{topic}: {theirs} records by Debezium, {ours} by Caudal, in one partition or snapshot"
+        ));
     }
 }
 
@@ -273,7 +276,8 @@ fn transactions(report: &mut Report, topic: &str, theirs: &[Record], ours: &[Rec
 
 /// Those of the stream: what a snapshot finds, Caudal does not tell.
 fn schema_changes(report: &mut Report, topic: &str, theirs: &[Record], ours: &[Record]) {
-    let streamed: Vec<&Record> = theirs.iter().filter(|r| !r.value().contains("\"snapshot\":\"true\"")).collect();
+    let streamed: Vec<&Record> =
+        theirs.iter().filter(|r| !r.value().contains("\"snapshot\":\"true\"")).collect();
     if streamed.len() < theirs.len() {
         report.deviate("schema-snapshot");
     }

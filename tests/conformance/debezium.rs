@@ -49,7 +49,8 @@ impl Debezium {
     /// The lines of its log that tell of errors.
     pub(crate) fn errors(&self) -> String {
         let log = fs::read_to_string(self.service.dir().join("log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().filter(|l| l.contains(" ERROR ") || l.contains("Caused by")).collect();
+        let lines: Vec<&str> =
+            log.lines().filter(|l| l.contains(" ERROR ") || l.contains("Caused by")).collect();
         lines[..lines.len().min(20)].join("\n")
     }
 }

@@ -23,15 +23,27 @@ pub(crate) const ALL: &[(&str, &str)] = &[
     ("json-text", "JSON of the binlog: as the server writes it in queries"),
     ("enum-comma", "labels with a comma: Debezium escapes them in the stream"),
     ("uuid", "MariaDB's UUID in the stream: Debezium shifts its digits"),
-    ("float-text", "floats: the shortest digits of the value; Debezium's snapshot rounds, its Java writes more"),
+    (
+        "float-text",
+        "floats: the shortest digits of the value; Debezium's snapshot rounds, its Java writes more",
+    ),
     ("keyless-partition", "records without a key: any partition"),
     ("truncate", "TRUNCATE: one record in each partition, with a key where the topic is compacted"),
     ("schema-snapshot", "schema changes: none for what a snapshot finds"),
     ("schema-text", "schema changes: the statement as it was logged; row 0; sizes as the server tells them"),
-    ("schema-shape", "schema changes: the shape after the statement, where it is known when the statement is logged"),
-    ("row-compressed", "rows of a compressed transaction are counted on over its events, which share one position"),
+    (
+        "schema-shape",
+        "schema changes: the shape after the statement, where it is known when the statement is logged",
+    ),
+    (
+        "row-compressed",
+        "rows of a compressed transaction are counted on over its events, which share one position",
+    ),
     ("transaction-tables", "the tables of a transaction in the order of their names"),
-    ("transaction-time", "MariaDB: a transaction begins at its own time; Debezium tells that of the one before"),
+    (
+        "transaction-time",
+        "MariaDB: a transaction begins at its own time; Debezium tells that of the one before",
+    ),
     ("transaction-empty", "transactions without a captured row are not announced"),
     ("heartbeat-count", "heartbeats: their number and times"),
 ];
@@ -55,13 +67,21 @@ pub(crate) fn of(place: Place<'_>, theirs: &Json, ours: &Json) -> Option<&'stati
             _ => None,
         };
     }
-    if place.is_truncate && matches!(place.path, "source.ts_us" | "source.ts_ns" | "source.thread" | "transaction") {
+    if place.is_truncate
+        && matches!(place.path, "source.ts_us" | "source.ts_ns" | "source.thread" | "transaction")
+    {
         return Some("truncate");
     }
     if place.path == "source.row" && !place.is_read {
         return Some("row-compressed");
     }
-    if place.is_read && in_source && matches!(leaf, "ts_ms" | "ts_us" | "ts_ns" | "snapshot" | "file" | "pos" | "gtid" | "thread" | "server_id") {
+    if place.is_read
+        && in_source
+        && matches!(
+            leaf,
+            "ts_ms" | "ts_us" | "ts_ns" | "snapshot" | "file" | "pos" | "gtid" | "thread" | "server_id"
+        )
+    {
         return Some("snapshot-place");
     }
     if !in_row {
@@ -88,7 +108,9 @@ pub(crate) fn of(place: Place<'_>, theirs: &Json, ours: &Json) -> Option<&'stati
 
 /// Equal but for blanks and the fraction of a time.
 fn same_json(a: &str, b: &str) -> bool {
-    let bare = |text: &str| text.replace(' ', "").replace("01.500000", "01.5").replace("100000000000000000000", "1e20");
+    let bare = |text: &str| {
+        text.replace(' ', "").replace("01.500000", "01.5").replace("100000000000000000000", "1e20")
+    };
     bare(a) == bare(b)
 }
 

@@ -45,7 +45,8 @@ impl Json {
             Self::Plain(text) => text.clone(),
             Self::Array(all) => format!("[{}]", all.iter().map(Self::show).collect::<Vec<_>>().join(",")),
             Self::Object(members) => {
-                let members: Vec<String> = members.iter().map(|(k, v)| format!("\"{k}\":{}", v.show())).collect();
+                let members: Vec<String> =
+                    members.iter().map(|(k, v)| format!("\"{k}\":{}", v.show())).collect();
                 format!("{{{}}}", members.join(","))
             }
         }

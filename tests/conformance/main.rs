@@ -94,7 +94,8 @@ async fn are_the_same(family: Family) {
     let both = async || Ok(ended(&theirs).await? && ended(&ours).await?);
     until("the end of the last transaction", PATIENCE, pause, both).await.unwrap();
 
-    let report = compare(&prefix, &read(&theirs, &prefix).await.unwrap(), &read(&ours, &prefix).await.unwrap());
+    let report =
+        compare(&prefix, &read(&theirs, &prefix).await.unwrap(), &read(&ours, &prefix).await.unwrap());
     println!("\nDebezium 3.5 and Caudal (profile debezium-3.5), {family:?}\n{report}");
     assert!(report.compared() > 100, "{report}");
     assert_eq!(report.unlisted, 0, "{report}");

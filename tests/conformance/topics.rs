@@ -41,7 +41,9 @@ pub(crate) type Topics = BTreeMap<String, Vec<Record>>;
 
 /// Whether a topic is Debezium's for this prefix; the side topics of Caudal are not.
 fn belongs(topic: &str, prefix: &str) -> bool {
-    topic == prefix || topic.starts_with(&format!("{prefix}.")) || topic == format!("__debezium-heartbeat.{prefix}")
+    topic == prefix
+        || topic.starts_with(&format!("{prefix}."))
+        || topic == format!("__debezium-heartbeat.{prefix}")
 }
 
 /// Reads all topics of a prefix from their beginning to the end that they have now, committed records only.
@@ -86,7 +88,8 @@ fn read_all(brokers: &str, prefix: &str) -> Result<Topics> {
 
 fn record(message: &BorrowedMessage<'_>) -> Record {
     let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
-    let headers = message.headers().map(|headers| headers.iter().map(|h| (h.key.to_owned(), text(h.value))).collect());
+    let headers =
+        message.headers().map(|headers| headers.iter().map(|h| (h.key.to_owned(), text(h.value))).collect());
     Record {
         partition: message.partition(),
         key: message.key().map(<[u8]>::to_vec),

@@ -89,7 +89,9 @@ impl Client {
     /// # Errors
     /// `Config` for a URL or a file of authorities that cannot be used.
     pub(crate) fn new(registry: &Registry) -> Result<Self> {
-        let wrong = |field: &str, cause: &str| Error::config(cause.to_owned()).field(format!("kafka.registry.{field}"));
+        let wrong = |field: &str, cause: &str| {
+            Error::config(cause.to_owned()).field(format!("kafka.registry.{field}"))
+        };
         let address = Address::parse(&registry.url).map_err(|cause| wrong("url", cause))?;
         let trust = Tls { ca: registry.ca.clone(), ..Tls::default() };
         let tls = if address.tls {
@@ -189,7 +191,8 @@ fn parse_answer(answer: &[u8]) -> Option<(u16, Vec<u8>)> {
 
 /// The registry's own words, with what to do.
 fn refusal(subject: &str, code: u16, answer: &Value) -> Error {
-    let words = answer["message"].as_str().unwrap_or("no reason given").chars().take(2_000).collect::<String>();
+    let words =
+        answer["message"].as_str().unwrap_or("no reason given").chars().take(2_000).collect::<String>();
     match code {
         409 => Error::config(format!(
             "the schema registry refuses the new schema of subject {subject} as incompatible: {words}"

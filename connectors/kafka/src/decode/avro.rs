@@ -91,7 +91,11 @@ impl Reader<'_> {
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let taken = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<N>()).ok_or_else(|| self.wrong("more bytes"))?;
+        let taken = self
+            .bytes
+            .get(self.at..)
+            .and_then(|rest| rest.first_chunk::<N>())
+            .ok_or_else(|| self.wrong("more bytes"))?;
         self.at += N;
         Ok(*taken)
     }
@@ -176,7 +180,12 @@ fn source(reader: &mut Reader<'_>) -> Result<SourceBlock, Malformed> {
     Ok(found)
 }
 
-fn cell(reader: &mut Reader<'_>, ty: &ColumnType, how: How, batch: &mut BatchBuilder) -> Result<Cell, Malformed> {
+fn cell(
+    reader: &mut Reader<'_>,
+    ty: &ColumnType,
+    how: How,
+    batch: &mut BatchBuilder,
+) -> Result<Cell, Malformed> {
     use ColumnType as T;
     Ok(match ty {
         T::Bool => Cell::I64((reader.byte()? != 0).into()),
@@ -194,12 +203,15 @@ fn cell(reader: &mut Reader<'_>, ty: &ColumnType, how: How, batch: &mut BatchBui
             let micros = reader.long()?.checked_mul(1_000);
             Cell::I64(micros.ok_or_else(|| reader.wrong("a moment within range"))?)
         }
-        T::Int { .. } | T::UInt { .. } | T::Date | T::Time { .. } | T::DateTime { .. } | T::Year => Cell::I64(reader.long()?),
+        T::Int { .. } | T::UInt { .. } | T::Date | T::Time { .. } | T::DateTime { .. } | T::Year => {
+            Cell::I64(reader.long()?)
+        }
         T::Float32 => Cell::F32(f32::from_le_bytes(reader.take()?)),
         T::Float64 => Cell::F64(f64::from_le_bytes(reader.take()?)),
         T::Decimal { scale, .. } => {
             let bytes = reader.bytes()?;
-            let plain = number::plain(reader.of(bytes), *scale).ok_or_else(|| reader.wrong("a decimal number"))?;
+            let plain =
+                number::plain(reader.of(bytes), *scale).ok_or_else(|| reader.wrong("a decimal number"))?;
             Cell::Decimal(batch.copy(plain.as_bytes()))
         }
         T::Timestamp { .. } => {
@@ -208,7 +220,9 @@ fn cell(reader: &mut Reader<'_>, ty: &ColumnType, how: How, batch: &mut BatchBui
             Cell::I64(micros.ok_or_else(|| reader.wrong("an instant"))?)
         }
         T::Json => Cell::Json(reader.text()?),
-        T::Text { .. } | T::Enum { .. } | T::Set { .. } | T::Uuid | T::Inet4 | T::Inet6 => Cell::Text(reader.text()?),
+        T::Text { .. } | T::Enum { .. } | T::Set { .. } | T::Uuid | T::Inet4 | T::Inet6 => {
+            Cell::Text(reader.text()?)
+        }
         T::Bytes { .. } => Cell::Bytes(reader.bytes()?),
         T::Geometry => geometry(reader, how, batch)?,
         T::Vector { .. } => vector(reader, batch)?,

@@ -78,7 +78,12 @@ pub(super) fn deletion(
 const WITH_SCHEMA: &str = r#"{"schema":{"type":"struct","#;
 
 /// A key as JSON, bare or beside its schema: gives the index of the row's first cell.
-fn json_key(key: &[u8], base: usize, schema: &TableSchema, batch: &mut BatchBuilder) -> Result<u32, Malformed> {
+fn json_key(
+    key: &[u8],
+    base: usize,
+    schema: &TableSchema,
+    batch: &mut BatchBuilder,
+) -> Result<u32, Malformed> {
     let key = std::str::from_utf8(key).map_err(|_| Malformed::new("UTF-8 expected"))?;
     let mut text = Text { scanner: Scanner::new(key), base };
     let before = if key.starts_with(WITH_SCHEMA) {
@@ -108,7 +113,11 @@ pub(super) struct Envelope {
 }
 
 impl Envelope {
-    pub(super) fn head(self, schema: &Arc<TableSchema>, batch: &mut BatchBuilder) -> Result<EventHead, Malformed> {
+    pub(super) fn head(
+        self,
+        schema: &Arc<TableSchema>,
+        batch: &mut BatchBuilder,
+    ) -> Result<EventHead, Malformed> {
         let op = self.op.ok_or_else(|| Malformed::new("op is missing"))?;
         let source = self.source.ok_or_else(|| Malformed::new("source is missing"))?;
         match op {

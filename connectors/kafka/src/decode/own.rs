@@ -35,19 +35,21 @@ pub(super) fn event(
     let mut found = Envelope::default();
     for field in Fields::of(value) {
         match field.map_err(|_| damaged())? {
-            (proto::envelope::VERSION, Value::Number(version)) if version != proto::VERSION => {
-                return Err(Malformed::new(format!("the envelope is of format {version}: a newer release wrote it")));
+            (proto::change::VERSION, Value::Number(version)) if version != proto::VERSION => {
+                return Err(Malformed::new(format!(
+                    "the envelope is of format {version}: a newer release wrote it"
+                )));
             }
-            (proto::envelope::BEFORE, Value::Bytes(row)) => {
+            (proto::change::BEFORE, Value::Bytes(row)) => {
                 found.before = Some(row_of(row, schema, batch, place).map_err(|e| e.of("before"))?);
             }
-            (proto::envelope::AFTER, Value::Bytes(row)) => {
+            (proto::change::AFTER, Value::Bytes(row)) => {
                 found.after = Some(row_of(row, schema, batch, place).map_err(|e| e.of("after"))?);
             }
-            (proto::envelope::SOURCE, Value::Bytes(block)) => {
+            (proto::change::SOURCE, Value::Bytes(block)) => {
                 found.source = Some(source(block, place).map_err(|e| e.of("source"))?);
             }
-            (proto::envelope::OP, Value::Bytes([letter])) => found.op = Op::from_letter(*letter),
+            (proto::change::OP, Value::Bytes([letter])) => found.op = Op::from_letter(*letter),
             _ => {}
         }
     }
@@ -63,7 +65,12 @@ fn text(bytes: &[u8]) -> Result<&str, Malformed> {
 }
 
 /// A row image: gives the index of its first cell. A column that is absent is `Unchanged`.
-fn row_of(row: &[u8], schema: &TableSchema, batch: &mut BatchBuilder, place: Place<'_>) -> Result<u32, Malformed> {
+fn row_of(
+    row: &[u8],
+    schema: &TableSchema,
+    batch: &mut BatchBuilder,
+    place: Place<'_>,
+) -> Result<u32, Malformed> {
     let start = batch.cells.len();
     batch.cells.resize(start + schema.width(), Cell::Unchanged);
     let mut expected = 0;
@@ -109,7 +116,14 @@ fn cell((number, value): (u32, Value<'_>), ty: &ColumnType, place: Place<'_>) ->
         (
             field::SIGNED,
             Value::Number(n),
-            T::Bool | T::Int { .. } | T::UInt { .. } | T::Date | T::Time { .. } | T::DateTime { .. } | T::Timestamp { .. } | T::Year,
+            T::Bool
+            | T::Int { .. }
+            | T::UInt { .. }
+            | T::Date
+            | T::Time { .. }
+            | T::DateTime { .. }
+            | T::Timestamp { .. }
+            | T::Year,
         ) => Cell::I64(unzigzag(n)),
         (field::UNSIGNED, Value::Number(n), T::UInt { .. } | T::Bit { .. }) => Cell::U64(n),
         (field::SINGLE, Value::Fixed32(f), T::Float32) => Cell::F32(f32::from_le_bytes(f)),
@@ -144,7 +158,8 @@ fn source(block: &[u8], place: Place<'_>) -> Result<SourceBlock, Malformed> {
                 found.transaction.gtid = Some(place.slice(text(gtid)?.as_bytes()));
             }
             (field::FILE, Value::Bytes(file)) => {
-                found.transaction.file = Some(place.slice(text(file)?.as_bytes())).filter(|file| file.len > 0);
+                found.transaction.file =
+                    Some(place.slice(text(file)?.as_bytes())).filter(|file| file.len > 0);
             }
             (field::POS, Value::Number(n)) => found.pos = n,
             (field::ROW, Value::Number(n)) => found.row = n as u32,

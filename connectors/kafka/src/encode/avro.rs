@@ -12,7 +12,9 @@ use caudal_core::{Cell, ColumnType, Error, Result, TableSchema};
 
 /// Avro's names are letters, digits and `_`, and do not begin with a digit.
 pub(crate) fn name(text: &str) -> String {
-    let legal = |(i, c): (usize, char)| if c == '_' || c.is_ascii_alphabetic() || i > 0 && c.is_ascii_digit() { c } else { '_' };
+    let legal = |(i, c): (usize, char)| {
+        if c == '_' || c.is_ascii_alphabetic() || i > 0 && c.is_ascii_digit() { c } else { '_' }
+    };
     text.chars().enumerate().map(legal).collect()
 }
 
@@ -57,7 +59,14 @@ pub(crate) fn value_schema(schema: &TableSchema, hows: &[How], topic: &str, conn
         ("type", quoted("record")),
         ("name", quoted("block")),
         ("namespace", quoted("event")),
-        ("fields", array(&[plain("id", &quoted("string"), false), long("total_order"), long("data_collection_order")])),
+        (
+            "fields",
+            array(&[
+                plain("id", &quoted("string"), false),
+                long("total_order"),
+                long("data_collection_order"),
+            ]),
+        ),
         ("connect.version", "1".into()),
         ("connect.name", quoted("event.block")),
     ]);
@@ -270,18 +279,28 @@ fn column(out: &mut Vec<u8>, change: &Change<'_>, i: usize, cell: Cell) -> Resul
     match (is_null, column.nullable) {
         (true, true) => Ok(()),
         // A column that was made NOT NULL later: its old rows may hold NULL in a before image.
-        (true, false) => Err(Error::data(format!("{}.{} is NULL and may not be", change.plan.schema.id, column.name))),
+        (true, false) => {
+            Err(Error::data(format!("{}.{} is NULL and may not be", change.plan.schema.id, column.name)))
+        }
         _ => written(out, change, &column.ty, how, cell).map_err(change.misfit(i, cell)),
     }
 }
 
-fn written(out: &mut Vec<u8>, change: &Change<'_>, ty: &ColumnType, how: How, cell: Cell) -> std::result::Result<(), Mismatch> {
+fn written(
+    out: &mut Vec<u8>,
+    change: &Change<'_>,
+    ty: &ColumnType,
+    how: How,
+    cell: Cell,
+) -> std::result::Result<(), Mismatch> {
     use ColumnType as T;
     let batch = change.batch;
     match (ty, cell) {
         (T::Bool, Cell::I64(n)) => out.push((n != 0).into()),
         (T::Bit { bits: 1 }, Cell::U64(n)) => out.push((n != 0).into()),
-        (T::Bit { bits }, Cell::U64(n)) => bytes(out, &n.to_le_bytes()[..usize::from(bits.div_ceil(8)).min(8)]),
+        (T::Bit { bits }, Cell::U64(n)) => {
+            bytes(out, &n.to_le_bytes()[..usize::from(bits.div_ceil(8)).min(8)])
+        }
         (T::UInt { .. }, Cell::U64(n)) => unscaled(out, n.to_string().as_bytes())?,
         (T::DateTime { precision: ..=3 }, Cell::I64(n)) => long(out, n.div_euclid(1_000)),
         (T::Date | T::DateTime { .. }, Cell::Text(_)) => long(out, 0),
@@ -291,7 +310,10 @@ fn written(out: &mut Vec<u8>, change: &Change<'_>, ty: &ColumnType, how: How, ce
             value::timestamp(&mut text, n, *precision, false);
             bytes(out, &text[1..text.len() - 1]);
         }
-        (T::Int { .. } | T::UInt { .. } | T::Date | T::Time { .. } | T::DateTime { .. } | T::Year, Cell::I64(n)) => long(out, n),
+        (
+            T::Int { .. } | T::UInt { .. } | T::Date | T::Time { .. } | T::DateTime { .. } | T::Year,
+            Cell::I64(n),
+        ) => long(out, n),
         (T::Float32, Cell::F32(f)) => out.extend_from_slice(&f.to_le_bytes()),
         (T::Float64, Cell::F64(f)) => out.extend_from_slice(&f.to_le_bytes()),
         (T::Decimal { .. }, Cell::Decimal(s)) => unscaled(out, batch.bytes(s))?,

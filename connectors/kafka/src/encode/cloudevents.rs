@@ -3,8 +3,8 @@
 
 use crate::encode::change::Change;
 use crate::encode::{json, text, value};
-use caudal_core::temporal::{MICROS_PER_DAY, civil_from_days};
 use caudal_core::Result;
+use caudal_core::temporal::{MICROS_PER_DAY, civil_from_days};
 
 pub(crate) fn value(out: &mut Vec<u8>, change: &Change<'_>) -> Result<()> {
     let (event, plan, transaction) = (change.event, change.plan, change.transaction());

@@ -190,7 +190,9 @@ fn default(column: &Column, kind: Kind) -> Option<Value> {
         (_, Kind::Boolean) => Some((text == "1" || text == "b'1'").into()),
         (_, Kind::Int16 | Kind::Int32 | Kind::Int64) => text.parse::<i64>().ok().map(Value::from),
         (_, Kind::Float32 | Kind::Float64) => text.parse::<f64>().ok().map(Value::from),
-        (ColumnType::Text { .. } | ColumnType::Enum { .. } | ColumnType::Set { .. }, Kind::String) => Some(text.into()),
+        (ColumnType::Text { .. } | ColumnType::Enum { .. } | ColumnType::Set { .. }, Kind::String) => {
+            Some(text.into())
+        }
         _ => None,
     }
 }
@@ -266,7 +268,8 @@ pub(crate) const SOURCE: [(&str, &str, bool); 17] = [
 ];
 
 /// What `source.snapshot` may say.
-pub(crate) const SNAPSHOT: &str = "true,first,first_in_data_collection,last_in_data_collection,last,false,incremental";
+pub(crate) const SNAPSHOT: &str =
+    "true,first,first_in_data_collection,last_in_data_collection,last,false,incremental";
 
 fn source_fields() -> Vec<String> {
     let field = |(name, kind, optional): (&str, &str, bool)| match name {
@@ -284,7 +287,13 @@ fn source_fields() -> Vec<String> {
     SOURCE.into_iter().map(field).collect()
 }
 
-fn structure(fields: &[String], optional: bool, name: &str, version: Option<u32>, field: Option<&str>) -> String {
+fn structure(
+    fields: &[String],
+    optional: bool,
+    name: &str,
+    version: Option<u32>,
+    field: Option<&str>,
+) -> String {
     let mut all = vec![
         ("type", quoted("struct")),
         ("fields", array(fields)),

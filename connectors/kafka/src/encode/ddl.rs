@@ -174,10 +174,8 @@ fn column<'a>(position: usize, column: &'a Column, charset: Option<&str>) -> Col
         (ColumnType::Set { .. }, Some(members)) => (Some(set_length(members)), None),
         _ => (native.length, native.scale),
     };
-    let is_text = matches!(
-        column.ty,
-        ColumnType::Text { .. } | ColumnType::Enum { .. } | ColumnType::Set { .. }
-    );
+    let is_text =
+        matches!(column.ty, ColumnType::Text { .. } | ColumnType::Enum { .. } | ColumnType::Set { .. });
     ColumnShape {
         name: &column.name,
         jdbc_type: native.jdbc_type(),

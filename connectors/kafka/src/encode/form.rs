@@ -1,8 +1,8 @@
 //! The form of a table's records: which code writes keys and values, with what is the same for all of them.
 
 use crate::encode::change::Change;
-use crate::encode::{avro, cloudevents, connect, flat, json, maxwell, own};
 use crate::encode::value::How;
+use crate::encode::{avro, cloudevents, connect, flat, json, maxwell, own};
 use crate::format::Format;
 use crate::registry::{Client, Language};
 use caudal_core::{Cell, Error, Result, TableSchema};
@@ -12,12 +12,18 @@ use caudal_core::{Cell, Error, Result, TableSchema};
 pub(crate) enum Form {
     Json,
     /// `{"schema":…,"payload":` of keys and of values.
-    JsonSchema { key: Vec<u8>, value: Vec<u8> },
+    JsonSchema {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
     Flat,
     Maxwell,
     CloudEvents,
     /// The numbers of the schemas of keys and of values.
-    Avro { key: u32, value: u32 },
+    Avro {
+        key: u32,
+        value: u32,
+    },
     /// Caudal's own; keys are those of `Json`.
     Own,
 }

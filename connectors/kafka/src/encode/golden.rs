@@ -316,7 +316,8 @@ fn every_type_has_its_json() {
     let batch = f.builder.build(Position::Source(SourcePosition::default()), None);
     for (ty, cell, json) in cases {
         let mut out = Vec::new();
-        value::cell(&mut out, &batch, &ty, How::default(), cell).unwrap_or_else(|_| panic!("{ty:?} refuses {cell:?}"));
+        value::cell(&mut out, &batch, &ty, How::default(), cell)
+            .unwrap_or_else(|_| panic!("{ty:?} refuses {cell:?}"));
         assert_eq!(String::from_utf8(out).unwrap(), json, "{ty:?}");
     }
 }
@@ -397,7 +398,8 @@ fn transactions_are_announced_and_counted_over_batches() {
         let start = value.find("\"transaction\":").unwrap();
         value[start..value.find(",\"op\":").unwrap()].to_owned()
     };
-    let order = |n: u32| format!(r#""transaction":{{"id":"0-1-42","total_order":{n},"data_collection_order":{n}}}"#);
+    let order =
+        |n: u32| format!(r#""transaction":{{"id":"0-1-42","total_order":{n},"data_collection_order":{n}}}"#);
     assert_eq!(block(&first, 0), order(1));
     // A change of key is a delete and a create, and counts twice.
     assert_eq!((block(&first, 1), block(&first, 3)), (order(2), order(3)));
@@ -425,19 +427,29 @@ fn transactions_are_announced_and_counted_over_batches() {
 
 #[test]
 fn other_forms_are_what_their_readers_know() {
-    let schema = schema_of(&[("id", int(), "int", false), ("d", ColumnType::Decimal { precision: 5, scale: 1 }, "decimal(5,1)", true)]);
+    let schema = schema_of(&[
+        ("id", int(), "int", false),
+        ("d", ColumnType::Decimal { precision: 5, scale: 1 }, "decimal(5,1)", true),
+    ]);
     let in_form = |format: Format| {
         let mut fixture = Fixture::new(&schema);
         fixture.format = format;
         let (a, b) = (fixture.builder.copy(b"1.5"), fixture.builder.copy(b"2.5"));
-        fixture.event(Op::Update, Some(&[Cell::I64(1), Cell::Decimal(a)]), Some(&[Cell::I64(1), Cell::Decimal(b)]));
+        fixture.event(
+            Op::Update,
+            Some(&[Cell::I64(1), Cell::Decimal(a)]),
+            Some(&[Cell::I64(1), Cell::Decimal(b)]),
+        );
         let encoded = fixture.encode(1, Some(1)).unwrap();
         let (key, value, _) = shown(&encoded, 0);
         (key, value)
     };
     let flat = in_form(Format::Flat);
     assert_eq!(flat.0, r#"{"id":1}"#);
-    assert_eq!(flat.1, r#"{"id":1,"d":"GQ==","__deleted":"false","__op":"u","__source_ts_ms":1700000000123}"#);
+    assert_eq!(
+        flat.1,
+        r#"{"id":1,"d":"GQ==","__deleted":"false","__op":"u","__source_ts_ms":1700000000123}"#
+    );
     let maxwell = in_form(Format::Maxwell);
     assert_eq!(maxwell.0, r#"{"database":"db","table":"t","pk.id":1}"#);
     assert_eq!(
@@ -452,7 +464,10 @@ fn other_forms_are_what_their_readers_know() {
         r#"{"id":"name:shop;file:bin.000003;pos:1234;row:2","source":"/debezium/mysql/shop","specversion":"1.0","#,
         r#""type":"io.debezium.connector.mysql.DataChangeEvent","time":"2023-11-14T22:13:20.123Z","datacontenttype":"application/json","#
     )));
-    assert!(event.ends_with(r#","data":{"before":{"id":1,"d":"Dw=="},"after":{"id":1,"d":"GQ=="}}}"#), "{event}");
+    assert!(
+        event.ends_with(r#","data":{"before":{"id":1,"d":"Dw=="},"after":{"id":1,"d":"GQ=="}}}"#),
+        "{event}"
+    );
     let (key, value) = in_form(Format::JsonSchema);
     assert_eq!(
         key,
@@ -465,6 +480,11 @@ fn other_forms_are_what_their_readers_know() {
         r#"{"type":"bytes","optional":true,"name":"org.apache.kafka.connect.data.Decimal","version":1,"#,
         r#""parameters":{"scale":"1","connect.decimal.precision":"5"},"field":"d"}"#
     )));
-    assert!(value.contains(r#""optional":false,"name":"shop.db.t.Envelope","version":2},"payload":{"before":{"id":1"#), "{value}");
+    assert!(
+        value.contains(
+            r#""optional":false,"name":"shop.db.t.Envelope","version":2},"payload":{"before":{"id":1"#
+        ),
+        "{value}"
+    );
     serde_json::from_str::<serde_json::Value>(&value).unwrap();
 }

@@ -106,7 +106,9 @@ mod tests {
 
     #[test]
     fn floats_are_those_of_javas_to_string() {
-        for (f, text) in [(0.1_f32, "0.1"), (16_777_216.0, "1.6777216E7"), (-1.5e30, "-1.5E30"), (1e-10, "1.0E-10")] {
+        for (f, text) in
+            [(0.1_f32, "0.1"), (16_777_216.0, "1.6777216E7"), (-1.5e30, "-1.5E30"), (1e-10, "1.0E-10")]
+        {
             let mut out = Vec::new();
             float(&mut out, f);
             assert_eq!(String::from_utf8(out).unwrap(), text);

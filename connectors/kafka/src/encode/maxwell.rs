@@ -4,8 +4,8 @@
 //! GTID (the storage engine's own is not kept); `commit` is on a transaction's last row, `xoffset` on the others. Geometries are WKB in base64.
 
 use crate::encode::change::Change;
-use crate::encode::value::{self, Mismatch};
 use crate::encode::text;
+use crate::encode::value::{self, Mismatch};
 use caudal_core::temporal::{MICROS_PER_DAY, civil_from_days};
 use caudal_core::{Cell, ColumnType, Op, Result};
 
@@ -78,7 +78,12 @@ fn same(change: &Change<'_>, a: Cell, b: Cell) -> bool {
     }
 }
 
-fn object(out: &mut Vec<u8>, change: &Change<'_>, row: &[Cell], wanted: impl Fn(usize) -> bool) -> Result<()> {
+fn object(
+    out: &mut Vec<u8>,
+    change: &Change<'_>,
+    row: &[Cell],
+    wanted: impl Fn(usize) -> bool,
+) -> Result<()> {
     out.push(b'{');
     for (i, &cell) in row.iter().enumerate().filter(|(i, c)| **c != Cell::Unchanged && wanted(*i)) {
         if !out.ends_with(b"{") {
@@ -120,7 +125,9 @@ fn written(
             let (days, of_day) = (us.div_euclid(MICROS_PER_DAY), us.rem_euclid(MICROS_PER_DAY));
             quoted(out, &format!("{} {}", date(days), time(of_day, *precision)));
         }
-        (ColumnType::Geometry, Cell::Bytes(s)) => value::base64(out, batch.bytes(s).get(4..).ok_or(Mismatch)?),
+        (ColumnType::Geometry, Cell::Bytes(s)) => {
+            value::base64(out, batch.bytes(s).get(4..).ok_or(Mismatch)?)
+        }
         _ => return value::cell(out, batch, ty, change.how(column), cell),
     }
     Ok(())

@@ -136,7 +136,8 @@ pub(crate) fn end(orders: Option<&mut Orders>, encoded: &mut Encoded) -> Result<
 fn announce(encoded: &mut Encoded, open: &OpenTransaction, status: &str, counted: bool) -> Result<()> {
     let mut tables = open.tables.clone();
     tables.sort();
-    let collections = tables.iter().map(|(name, events)| Collection { data_collection: name, event_count: *events });
+    let collections =
+        tables.iter().map(|(name, events)| Collection { data_collection: name, event_count: *events });
     let record = Status {
         status,
         id: &open.id,
@@ -145,7 +146,8 @@ fn announce(encoded: &mut Encoded, open: &OpenTransaction, status: &str, counted
         ts_ms: open.ts_us.div_euclid(1_000),
     };
     let start = encoded.arena.len();
-    serde_json::to_writer(&mut encoded.arena, &Key { id: &open.id }).fault(Fault::Bug, "announce a transaction")?;
+    serde_json::to_writer(&mut encoded.arena, &Key { id: &open.id })
+        .fault(Fault::Bug, "announce a transaction")?;
     let middle = encoded.arena.len();
     serde_json::to_writer(&mut encoded.arena, &record).fault(Fault::Bug, "announce a transaction")?;
     encoded.transactions.push((start..middle, middle..encoded.arena.len()));

@@ -6,7 +6,7 @@ use caudal_core::{Cell, ColumnType, Error, Result};
 use caudal_proto::envelope::{self as proto, Kind, begin, bytes, end, fixed32, fixed64, number, zigzag};
 
 pub(crate) fn envelope(out: &mut Vec<u8>, change: &Change<'_>) -> Result<()> {
-    use proto::envelope as field;
+    use proto::change as field;
     number(out, field::VERSION, proto::VERSION);
     for (number, row) in [(field::BEFORE, change.before), (field::AFTER, change.after)] {
         if let Some(cells) = row {

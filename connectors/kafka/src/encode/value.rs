@@ -106,7 +106,9 @@ fn signed(out: &mut Vec<u8>, ty: &ColumnType, how: How, n: i64) -> Written {
 fn unsigned(out: &mut Vec<u8>, ty: &ColumnType, how: How, n: u64) -> Written {
     match ty {
         ColumnType::UInt { .. } if how.debezium => integer(out, n as i64),
-        ColumnType::UInt { .. } if how.fits => return unscaled(out, itoa::Buffer::new().format(n).as_bytes()),
+        ColumnType::UInt { .. } if how.fits => {
+            return unscaled(out, itoa::Buffer::new().format(n).as_bytes());
+        }
         ColumnType::UInt { .. } => integer(out, n),
         ColumnType::Bit { bits: 1 } => boolean(out, n != 0),
         ColumnType::Bit { bits } => {
@@ -146,7 +148,11 @@ pub(crate) fn holds_text(ty: &ColumnType) -> bool {
 fn utf8(out: &mut Vec<u8>, how: How, batch: &Batch, slice: Slice) -> Written {
     let bytes = batch.bytes(slice);
     std::str::from_utf8(bytes).map_err(|_| Mismatch)?;
-    if how.debezium { java::string(out, bytes) } else { text::string(out, bytes) }
+    if how.debezium {
+        java::string(out, bytes)
+    } else {
+        text::string(out, bytes)
+    }
     Ok(())
 }
 

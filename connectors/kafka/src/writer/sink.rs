@@ -3,8 +3,8 @@
 use crate::client::blocking;
 use crate::encode::{EncodeOptions, Encoded, Encoder, ddl};
 use crate::format::Profile;
-use crate::registry::Client;
 use crate::log::{CaptureOptions, Log};
+use crate::registry::Client;
 use crate::tasks::Ownership;
 use crate::topics::{Layout, TopicSpec, Topics};
 use crate::writer::session::{Identity, Session};

@@ -3,8 +3,8 @@
 //! In one step ([`Steps::One`]) all is sent at once with predicted offsets, and the delivery reports are compared before the
 //! commit. In many ([`Steps::Many`]) the sending stops wherever an offset is needed until all before is delivered.
 
-use crate::encode::{Encoded, system_clock};
 use crate::encode::plan::TablePlan;
+use crate::encode::{Encoded, system_clock};
 use crate::replay::Partition;
 use crate::writer::deliveries::{Delivered, NO_SLOT};
 use crate::writer::ledger::Slots;
