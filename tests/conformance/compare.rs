@@ -13,6 +13,7 @@ const SHOWN: usize = 40;
 /// What the comparison found.
 #[derive(Default)]
 pub(crate) struct Report {
+    is_mysql: bool,
     topics: BTreeMap<String, Count>,
     deviations: BTreeMap<&'static str, u64>,
     /// What is on no list.
@@ -71,7 +72,7 @@ impl fmt::Display for Report {
 
 /// Compares what Debezium wrote with what Caudal wrote.
 pub(crate) fn compare(prefix: &str, theirs: &Topics, ours: &Topics) -> Report {
-    let mut report = Report::default();
+    let mut report = Report { is_mysql: prefix.contains("mysql"), ..Report::default() };
     let names = |topics: &Topics| topics.keys().cloned().collect::<BTreeSet<_>>();
     for topic in names(theirs).symmetric_difference(&names(ours)) {
         report.differ(format!("topic {topic} is only in one of the two logs"));
@@ -192,7 +193,12 @@ fn one_value(report: &mut Report, (topic, short): (&str, &str), (a, b): (&str, &
         match (Json::parse(&a), Json::parse(&b)) {
             (Ok(a), Ok(b)) => {
                 let is_truncate = a.at(&["op"]).is_some_and(|op| op.text() == "t");
-                walk(report, Place { topic: short, path: "", is_read, is_truncate }, &a, &b);
+                walk(
+                    report,
+                    Place { topic: short, path: "", is_read, is_truncate, is_mysql: report.is_mysql },
+                    &a,
+                    &b,
+                );
             }
             _ => report.differ(format!("{topic}: {a} | {b}")),
         }
@@ -248,7 +254,8 @@ fn transactions(report: &mut Report, topic: &str, theirs: &[Record], ours: &[Rec
         let counted = |r: &Record| r.value().contains("\"END\"") && !r.value().contains("\"event_count\":0,");
         !records.iter().any(counted)
     };
-    let is_single = |records: &[Record]| records.iter().any(|r| r.value().contains("\"event_count\":1,"));
+    let is_single =
+        |records: &[Record]| records.iter().any(|r| r.value().contains(".emptied\",\"event_count\":1}"));
     for (id, theirs) in &theirs {
         let ours = ours.get(id).map(Vec::as_slice).unwrap_or_default();
         if ours.is_empty() && is_empty(theirs) {

@@ -14,6 +14,8 @@ pub(crate) struct Place<'a> {
     pub is_read: bool,
     /// Whether the table was emptied.
     pub is_truncate: bool,
+    /// Whether the server is a MySQL, whose transactions are compressed.
+    pub is_mysql: bool,
 }
 
 /// Names of the deviations, and what users are told.
@@ -62,7 +64,7 @@ pub(crate) fn of(place: Place<'_>, theirs: &Json, ours: &Json) -> Option<&'stati
     }
     if place.topic == ".transaction" {
         return match place.path {
-            "ts_ms" => Some("transaction-time"),
+            "ts_ms" if !place.is_mysql => Some("transaction-time"),
             path if path.starts_with("data_collections.") => Some("transaction-tables"),
             _ => None,
         };
@@ -72,7 +74,7 @@ pub(crate) fn of(place: Place<'_>, theirs: &Json, ours: &Json) -> Option<&'stati
     {
         return Some("truncate");
     }
-    if place.path == "source.row" && !place.is_read {
+    if place.path == "source.row" && !place.is_read && place.is_mysql {
         return Some("row-compressed");
     }
     if place.is_read
@@ -88,7 +90,8 @@ pub(crate) fn of(place: Place<'_>, theirs: &Json, ours: &Json) -> Option<&'stati
         return None;
     }
     let (theirs, ours) = (theirs.text(), ours.text());
-    if ours == "null" && matches!(leaf, "v" | "e" | "qty" | "changed_at") {
+    let has_default = |table: &str, columns: &[&str]| place.topic.ends_with(table) && columns.contains(&leaf);
+    if ours == "null" && (has_default(".texts", &["v", "e"]) || has_default(".order_lines", &["qty"])) {
         return Some("null-default");
     }
     if leaf == "j" && same_json(theirs, ours) {
@@ -100,7 +103,7 @@ pub(crate) fn of(place: Place<'_>, theirs: &Json, ours: &Json) -> Option<&'stati
     if place.topic.ends_with(".own") && leaf == "u" && !place.is_read {
         return Some("uuid");
     }
-    if leaf == "f" && near(theirs, ours) {
+    if leaf == "f" && if place.is_read { near(theirs, ours) } else { is_one_float(theirs, ours) } {
         return Some("float-text");
     }
     None
@@ -118,4 +121,9 @@ fn same_json(a: &str, b: &str) -> bool {
 fn near(a: &str, b: &str) -> bool {
     let (Ok(a), Ok(b)) = (a.parse::<f64>(), b.parse::<f64>()) else { return false };
     (a - b).abs() <= a.abs().max(b.abs()) * 1e-5
+}
+
+/// Two texts of one 32-bit number.
+fn is_one_float(a: &str, b: &str) -> bool {
+    a.parse::<f32>().is_ok_and(|a| b.parse() == Ok(a))
 }
