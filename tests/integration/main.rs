@@ -7,6 +7,7 @@ mod catchup;
 mod consistency;
 mod crash;
 mod damage;
+mod formats;
 mod input;
 mod kit;
 mod large;
