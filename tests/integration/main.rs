@@ -13,4 +13,5 @@ mod large;
 mod log;
 mod ownership;
 mod partial;
+mod reread;
 mod types;
