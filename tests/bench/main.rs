@@ -6,6 +6,7 @@
 
 mod load;
 mod measure;
+mod readers;
 
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ struct Plan {
     events: u64,
     rate: u32,
     seconds: u64,
+    /// Not the four phases, but the snapshot by so many readers each, beside a dump.
+    readers: Vec<u32>,
 }
 
 /// Which log the daemon uses.
@@ -35,6 +38,11 @@ fn main() -> Result<()> {
     let plan = Plan::from_arguments(std::env::args().skip(1))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        if !plan.readers.is_empty() {
+            let lines = readers::measure(plan.family, plan.rows, &plan.readers).await?;
+            measure::print(plan.family, &lines);
+            return Ok(());
+        }
         let mut lines = Vec::new();
         for log in &plan.logs {
             lines.extend(one_log(&plan, *log).await?);
@@ -54,6 +62,7 @@ impl Plan {
             events: 1_000_000,
             rate: 200,
             seconds: 20,
+            readers: Vec::new(),
         };
         while let Some(name) = arguments.next() {
             // `cargo bench` adds this one.
@@ -71,8 +80,11 @@ impl Plan {
                 ("--events", n) => plan.events = n.parse()?,
                 ("--rate", n) => plan.rate = n.parse()?,
                 ("--seconds", n) => plan.seconds = n.parse()?,
+                ("--readers", list) => {
+                    plan.readers = list.split(',').map(str::parse).collect::<Result<_, _>>()?;
+                }
                 _ => bail!(
-                    "unknown: {name} {value}; known: --source mariadb|mysql, --log embedded|kafka|both, --rows, --events, --rate, --seconds"
+                    "unknown: {name} {value}; known: --source mariadb|mysql, --log embedded|kafka|both, --rows, --events, --rate, --seconds, --readers 1,2,4"
                 ),
             }
         }

@@ -151,6 +151,18 @@ impl Line {
         }
     }
 
+    /// Work that is not the daemon's.
+    pub(crate) fn plain(log: &str, phase: &str, count: u64, time: Duration) -> Self {
+        let seconds = time.as_secs_f64();
+        Self {
+            log: log.to_owned(),
+            phase: phase.to_owned(),
+            result: format!("{:.0}/s ({count} in {seconds:.1} s)", count as f64 / seconds),
+            cpu: "-".to_owned(),
+            peak: 0,
+        }
+    }
+
     pub(crate) fn latency(log: &str, phase: &str, l: &Latency) -> Self {
         let at = |share: f64| {
             let index = ((l.sorted.len() as f64 * share) as usize).min(l.sorted.len().saturating_sub(1));
