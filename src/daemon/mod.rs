@@ -9,6 +9,7 @@ mod exit;
 mod init;
 mod instance;
 mod logging;
+mod memory;
 mod output;
 mod registry;
 mod run;
@@ -26,6 +27,9 @@ use std::process::ExitCode;
 /// Parses, runs the verb, and turns its end into an exit code: 0 done, 1 found something wrong, 2 used wrongly.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Run) {
+        memory::settle();
+    }
     logging::start(cli.log_format, matches!(cli.command, Command::Run));
     // Fails only if a provider is there already: the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
