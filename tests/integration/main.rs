@@ -14,4 +14,5 @@ mod large;
 mod log;
 mod ownership;
 mod partial;
+mod reread;
 mod types;
