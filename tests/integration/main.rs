@@ -5,6 +5,7 @@
 
 mod catchup;
 mod consistency;
+mod cost;
 mod crash;
 mod damage;
 mod formats;
