@@ -3,7 +3,7 @@
 mod choose;
 mod history;
 
-use crate::binlog::{BinlogStream, Start, StreamOptions};
+use crate::binlog::{Start, StreamOptions};
 use crate::check;
 use crate::client::{self, Client, row_text};
 use crate::config::{Config, Resolved, SnapshotMode};
