@@ -38,6 +38,8 @@ struct Stored {
     resend: Option<Resend>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     server: Option<String>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    mark: u64,
 }
 
 fn is_zero(n: &u64) -> bool {
@@ -110,6 +112,8 @@ pub(crate) struct Token {
     pub(crate) resend: Option<Resend>,
     /// The server whose file and position these are, as it names itself; not known of places that were stored by early versions.
     pub(crate) server: Option<String>,
+    /// How many re-reads had begun in the session that wrote it: of no meaning in another.
+    pub(crate) mark: u64,
 }
 
 impl Token {
@@ -128,6 +132,7 @@ impl Token {
             ts: self.ts_us,
             resend: self.resend.clone(),
             server: self.server.clone(),
+            mark: self.mark,
         };
         serde_json::to_string(&stored).unwrap_or_default()
     }
@@ -166,6 +171,7 @@ impl Token {
             ts_us: stored.ts,
             resend: stored.resend,
             server: stored.server,
+            mark: stored.mark,
         })
     }
 
@@ -206,6 +212,7 @@ mod tests {
             ts_us: 1,
             resend: None,
             server: None,
+            mark: 0,
         }
     }
 

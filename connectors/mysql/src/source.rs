@@ -14,12 +14,16 @@ use crate::position::{Place, Token, Within};
 use crate::reader::{self, MySqlReader, clock, retention};
 use crate::schema::Timeline;
 use crate::snapshot::Snapshot;
+use crate::snapshot::access::Server;
+use crate::snapshot::board::Board;
+use crate::snapshot::commands::Inbox;
 use crate::tls;
 use async_trait::async_trait;
-use caudal_core::{Check, Error, Position, Reader, Result, Source, TableId, TableSchema};
-use choose::{Chosen, choose};
+use caudal_core::{
+    Check, Error, Position, Progress, Reader, Result, Signal, Source, TableId, TableSchema, Written,
+};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// A MySQL or MariaDB source.
@@ -27,11 +31,23 @@ use std::time::Duration;
 /// # Errors
 /// `Config`, naming the field, for settings that cannot be.
 pub fn source(name: &str, config: Config) -> Result<Arc<dyn Source>> {
-    Ok(Arc::new(MySqlSource { config: Arc::new(config.resolve(name)?) }))
+    Ok(Arc::new(MySqlSource {
+        config: Arc::new(config.resolve(name)?),
+        beside: Beside { board: Arc::default(), inbox: Arc::default(), written: Arc::default() },
+    }))
 }
 
 struct MySqlSource {
     config: Arc<Resolved>,
+    beside: Beside,
+}
+
+/// What outlives a reader.
+#[derive(Clone)]
+struct Beside {
+    board: Arc<Board>,
+    inbox: Arc<Inbox>,
+    written: Arc<OnceLock<Arc<dyn Written>>>,
 }
 
 #[async_trait]
@@ -41,24 +57,37 @@ impl Source for MySqlSource {
     }
 
     async fn discover(&self) -> Result<Vec<TableSchema>> {
-        let mut client = Client::connect(&self.config).await?;
+        let mut client = choose::any(&self.config).await?;
         let tables = discover::tables(&mut client, &self.config.selection, None).await?;
         Ok(tables.into_values().map(|t| t.schema).collect())
     }
 
     async fn estimates(&self) -> Result<Vec<(TableId, u64)>> {
-        let mut client = Client::connect(&self.config).await?;
+        let mut client = choose::any(&self.config).await?;
         let tables = discover::tables(&mut client, &self.config.selection, None).await?;
         Ok(tables.into_iter().map(|(id, table)| (id, table.estimated_rows)).collect())
     }
 
+    fn bind(&self, written: Arc<dyn Written>) {
+        // Only the first one counts.
+        let _ = self.beside.written.set(written);
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.beside.inbox.add(signal);
+    }
+
+    fn progress(&self) -> Vec<Progress> {
+        self.beside.board.all()
+    }
+
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
-        let reader = open(&self.config, from).await;
+        let reader = open(&self.config, &self.beside, from).await;
         Ok(Box::new(reader.map_err(|e| e.context(format!("open source {}", self.config.name)))?))
     }
 }
 
-async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlReader> {
+async fn open(config: &Arc<Resolved>, beside: &Beside, from: Option<Position>) -> Result<MySqlReader> {
     let Chosen { config, mut sql, token, notes, stream, first } = choose(config, from.as_ref()).await?;
     let log_end = clock::log_end(&mut sql).await?;
     let retention = retention::of(&mut sql).await?;
@@ -74,9 +103,13 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlRea
         "streaming from the binlog"
     );
     let timeline = Timeline::new(config.selection.clone(), tables, notes.schemas.clone());
+    let (written, board) = (beside.written.get().cloned(), Arc::clone(&beside.board));
     let snapshot = match config.snapshot.mode {
-        SnapshotMode::Initial => Snapshot::new(Arc::clone(&config), &timeline, &notes)?,
-        SnapshotMode::Never => Snapshot::none(Arc::clone(&config)),
+        SnapshotMode::Initial => Snapshot::new(Arc::clone(&config), &timeline, &notes, written, board)?,
+        SnapshotMode::Never => {
+            let server = Arc::new(Server(Arc::clone(&config)));
+            Snapshot::none(Arc::clone(&config), server, &notes, written, board)
+        }
     };
     if !snapshot.is_done() {
         tracing::info!(
@@ -94,6 +127,8 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlRea
         timeline,
         snapshot,
         token,
+        inbox: Arc::clone(&beside.inbox),
+        signal: notes.signal,
         notes: BTreeMap::new(),
         log_end,
     }))
@@ -109,6 +144,7 @@ async fn first_token(sql: &mut Client) -> Result<Token> {
         ts_us: reading.ts_us,
         resend: None,
         server: Some(sql.identity.clone()),
+        mark: 0,
     })
 }
 

@@ -10,6 +10,7 @@ mod conformance;
 mod ddl;
 mod failover;
 mod own;
+mod reread;
 mod resume;
 mod server;
 mod snapshot;
