@@ -11,12 +11,17 @@ use crate::position::{Place, Token, Within, source_position};
 use crate::reader::{self, MySqlReader, clock};
 use crate::schema::Timeline;
 use crate::snapshot::Snapshot;
+use crate::snapshot::access::Server;
+use crate::snapshot::board::Board;
+use crate::snapshot::commands::Inbox;
 use crate::snapshot::progress::Notes;
 use crate::tls::{self, TlsOptions};
 use async_trait::async_trait;
-use caudal_core::{Check, Error, Position, Reader, Result, Source, TableId, TableSchema};
+use caudal_core::{
+    Check, Error, Position, Progress, Reader, Result, Signal, Source, TableId, TableSchema, Written,
+};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// A MySQL or MariaDB source.
@@ -24,11 +29,23 @@ use std::time::Duration;
 /// # Errors
 /// `Config`, naming the field, for settings that cannot be.
 pub fn source(name: &str, config: Config) -> Result<Arc<dyn Source>> {
-    Ok(Arc::new(MySqlSource { config: Arc::new(config.resolve(name)?) }))
+    Ok(Arc::new(MySqlSource {
+        config: Arc::new(config.resolve(name)?),
+        beside: Beside { board: Arc::default(), inbox: Arc::default(), written: Arc::default() },
+    }))
 }
 
 struct MySqlSource {
     config: Arc<Resolved>,
+    beside: Beside,
+}
+
+/// What outlives a reader.
+#[derive(Clone)]
+struct Beside {
+    board: Arc<Board>,
+    inbox: Arc<Inbox>,
+    written: Arc<OnceLock<Arc<dyn Written>>>,
 }
 
 #[async_trait]
@@ -49,13 +66,26 @@ impl Source for MySqlSource {
         Ok(tables.into_iter().map(|(id, table)| (id, table.estimated_rows)).collect())
     }
 
+    fn bind(&self, written: Arc<dyn Written>) {
+        // Only the first one counts.
+        let _ = self.beside.written.set(written);
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.beside.inbox.add(signal);
+    }
+
+    fn progress(&self) -> Vec<Progress> {
+        self.beside.board.all()
+    }
+
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
-        let reader = open(&self.config, from).await;
+        let reader = open(&self.config, &self.beside, from).await;
         Ok(Box::new(reader.map_err(|e| e.context(format!("open source {}", self.config.name)))?))
     }
 }
 
-async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlReader> {
+async fn open(config: &Arc<Resolved>, beside: &Beside, from: Option<Position>) -> Result<MySqlReader> {
     let mut sql = Client::connect(config).await?;
     check::require(&mut sql, config).await?;
     let family = sql.version.family;
@@ -84,9 +114,13 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlRea
         "streaming from the binlog"
     );
     let timeline = Timeline::new(config.selection.clone(), tables, notes.schemas.clone());
+    let (written, board) = (beside.written.get().cloned(), Arc::clone(&beside.board));
     let snapshot = match config.snapshot.mode {
-        SnapshotMode::Initial => Snapshot::new(Arc::clone(config), &timeline, &notes)?,
-        SnapshotMode::Never => Snapshot::none(Arc::clone(config)),
+        SnapshotMode::Initial => Snapshot::new(Arc::clone(config), &timeline, &notes, written, board)?,
+        SnapshotMode::Never => {
+            let server = Arc::new(Server(Arc::clone(config)));
+            Snapshot::none(Arc::clone(config), server, &notes, written, board)
+        }
     };
     if !snapshot.is_done() {
         tracing::info!(
@@ -102,6 +136,8 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlRea
         timeline,
         snapshot,
         token,
+        inbox: Arc::clone(&beside.inbox),
+        signal: notes.signal,
         notes: BTreeMap::new(),
         log_end,
     }))
@@ -116,6 +152,7 @@ async fn first_token(sql: &mut Client) -> Result<Token> {
         within: Within::default(),
         ts_us: reading.ts_us,
         resend: None,
+        mark: 0,
     })
 }
 
