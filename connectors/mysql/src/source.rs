@@ -22,6 +22,7 @@ use async_trait::async_trait;
 use caudal_core::{
     Check, Error, Position, Progress, Reader, Result, Signal, Source, TableId, TableSchema, Written,
 };
+use choose::{Chosen, choose};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
