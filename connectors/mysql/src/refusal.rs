@@ -50,9 +50,7 @@ impl DumpRefusal {
                 "the source never had transactions that were read before (error 1236, unknown GTID)"
             }
             Self::WrongPosition => "the source has no event at this position (error 1236, wrong position)",
-            Self::ServerIdTaken => {
-                "another replica of the source uses the same server_id (error 1236, server_id)"
-            }
+            Self::ServerIdTaken => "another replica of the source uses the same server_id",
             Self::TooLarge => "an event is larger than the source may send (error 1236, max_allowed_packet)",
             Self::Other => "the source ended the dump (error 1236)",
         }
@@ -77,6 +75,9 @@ impl DumpRefusal {
         }
     }
 }
+
+/// MariaDB's code for what MySQL tells as a kind of 1236.
+const SAME_SERVER_ID: u16 = 4052;
 
 /// What we do when a server's error is about the account itself.
 pub(crate) const CONNECT: &str = "connect";
@@ -117,7 +118,7 @@ impl Refusal {
     /// What it means for connecting and replicating; `doing` is what we did: "connect".
     pub(crate) fn of(&self, doing: &str) -> Error {
         let Self { code, state, message } = self;
-        if *code == 1236 {
+        if matches!(*code, 1236 | SAME_SERVER_ID) {
             let kind = DumpRefusal::of(message);
             return Error::config(format!("{doing}: {}: {message}", kind.what())).hint(kind.hint());
         }

@@ -108,14 +108,9 @@ async fn a_failover_of_mariadb_is_followed_without_gap_or_repetition() {
 }
 
 async fn follow(kind: &'static str, other_id: &str) {
-    let (a, b) = tokio::join!(
-        tokio::task::spawn_blocking(move || Own::start(kind, &[])),
-        tokio::task::spawn_blocking({
-            let id = other_id.to_owned();
-            move || Own::start(kind, &[&id])
-        })
-    );
-    let (a, b) = (a.unwrap(), b.unwrap());
+    let own = other_id.to_owned();
+    let start = move || (Own::start(kind, &[]), Own::start(kind, &[&own]));
+    let (a, b) = tokio::task::spawn_blocking(start).await.unwrap();
     // The promoted server's files must have other numbers than the first one's, lower ones here.
     a.run(&["FLUSH BINARY LOGS", "FLUSH BINARY LOGS", "FLUSH BINARY LOGS"]).await;
     a.run(&["CREATE DATABASE shop", "CREATE TABLE shop.t (id INT PRIMARY KEY, pad VARCHAR(3000))"]).await;

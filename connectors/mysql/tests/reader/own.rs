@@ -94,8 +94,8 @@ impl Own {
     /// The first value, as text.
     pub(crate) async fn ask(&self, query: &str) -> String {
         let mut conn = self.connect().await;
-        let value: Option<Option<String>> = conn.query_first(query).await.unwrap();
-        value.flatten().unwrap_or_default()
+        let row: Option<mysql_async::Row> = conn.query_first(query).await.unwrap();
+        row.and_then(|r| r.get::<Option<String>, _>(0).flatten()).unwrap_or_default()
     }
 
     /// Makes it a replica of the other.

@@ -291,7 +291,9 @@ async fn the_older_client_with_our_server_id_is_told_so() {
             }
         });
         let e = end.await.expect("it ends");
-        assert!(e.to_string().contains("server_id") || e.fault() == Fault::Transient, "{e}");
+        assert_eq!(e.fault(), Fault::Config, "{e}");
+        assert!(e.to_string().contains("another replica of the source uses the same server_id"), "{e}");
+        assert!(e.hint_text().is_some_and(|h| h.contains("server_id")), "{e}");
         drop(newer);
     }
 }
