@@ -5,8 +5,10 @@
 
 mod catchup;
 mod consistency;
+mod cost;
 mod crash;
 mod damage;
+mod formats;
 mod input;
 mod kit;
 mod large;
