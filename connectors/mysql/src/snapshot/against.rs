@@ -21,7 +21,7 @@
 //!
 //! A re-read does not survive a restart in part: it begins again, and leaves out what it delivered the first time.
 //!
-//! Memory: the index's (1 MB and 1 bit a key for 10 million), one chunk, and 64 candidates or 1 MiB of their rows.
+//! Memory: the index's (1 MB and 1 bit a key for 10 million), one chunk, and 250 candidates or 1 MiB of their rows.
 
 use crate::canonical;
 use crate::snapshot::bounds::{self, Stored};
@@ -35,11 +35,12 @@ use caudal_core::{
     WrittenRows,
 };
 use caudal_index::{Builder, Index, KeyHash, Marks, content_hash, key_hash};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Candidates that are asked for at once.
-const CANDIDATES: usize = 64;
+const CANDIDATES: usize = 250;
 /// Bytes of their rows.
 const CANDIDATE_BYTES: usize = 1 << 20;
 
@@ -52,7 +53,7 @@ pub(crate) struct Against {
 /// Which of the topic's rows a request concerns.
 struct Concerned {
     columns: Vec<usize>,
-    values: Vec<Vec<Stored>>,
+    values: HashSet<Vec<Stored>>,
 }
 
 impl Concerned {
@@ -60,7 +61,7 @@ impl Concerned {
         let Rows::Matching { columns, values } = rows else { return None };
         let at = |name: &String| schema.columns.iter().position(|c| c.name == *name);
         let columns = columns.iter().map(at).collect::<Option<_>>()?;
-        Some(Self { columns, values: values.clone() })
+        Some(Self { columns, values: values.iter().cloned().collect() })
     }
 
     fn holds(&self, schema: &TableSchema, row: &[Cell], batch: &Batch) -> bool {
@@ -84,6 +85,7 @@ pub(crate) async fn build(
     let mut builder = Builder::new(&path, None)?;
     let mut topic = written.open(plan.id()).await?;
     let mut aligned = Aligned::default();
+    let mut concerned = None;
     let mut lost = 0;
     while let Some(batch) = topic.next().await? {
         lost += batch.undecodable.len();
@@ -93,11 +95,13 @@ pub(crate) async fn build(
                 continue;
             }
             let schema = batch.table(event);
-            aligned.to(schema, &plan.schema);
+            if aligned.to(schema, &plan.schema) {
+                concerned = Concerned::new(&rows, schema);
+            }
             let Some(image) = batch.after(event).or_else(|| batch.before(event)) else { continue };
             let Some(hashes) = aligned.hashes(image, &plan.schema, |s| batch.bytes(s)) else { continue };
-            let concerned = Concerned::new(&rows, schema);
-            if event.op == Op::Delete || concerned.is_some_and(|c| !c.holds(schema, image, &batch)) {
+            let left_out = concerned.as_ref().is_some_and(|c| !c.holds(schema, image, &batch));
+            if event.op == Op::Delete || left_out {
                 builder.remove(hashes.0)?;
             } else {
                 builder.put(hashes.0, hashes.1)?;
@@ -127,13 +131,15 @@ struct Aligned {
 }
 
 impl Aligned {
-    fn to(&mut self, from: &Arc<TableSchema>, to: &TableSchema) {
+    /// Rows of the shape `from` follow; true if others came before.
+    fn to(&mut self, from: &Arc<TableSchema>, to: &TableSchema) -> bool {
         if self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, from)) {
-            return;
+            return false;
         }
         let at = |c: &caudal_core::Column| from.columns.iter().position(|f| f.name == c.name && f.ty == c.ty);
         self.columns = to.columns.iter().map(at).collect();
         self.of = Some(Arc::clone(from));
+        true
     }
 
     /// The cell of a column; a column that the row's shape lacks is not known.

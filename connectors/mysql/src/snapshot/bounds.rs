@@ -138,7 +138,7 @@ pub(crate) fn one_of(parts: &[Part], count: usize) -> String {
 }
 
 /// A boundary value as a progress note stores it: exactly, whatever its type.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Stored {
     /// Signed.

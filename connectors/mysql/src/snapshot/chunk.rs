@@ -164,7 +164,9 @@ pub(crate) async fn cut(
     }
     let parameters = from.map(behind_parameters).unwrap_or_default();
     let failed = |failure: Failure| match failure.code() {
-        Some(3024 | 1969 | 1317 | 1054 | 1146 | 1412 | 1205 | 1176) => Ok(Cut::Unknown),
+        Some(3024 | 1969 | 1317 | 1054 | 1146 | 1412 | 1205 | 1176 | 1812 | 1814 | 1194 | 1195 | 1356) => {
+            Ok(Cut::Unknown)
+        }
         _ => Err(failure.into_error().context(format!("look where to cut {}", plan.id()))),
     };
     let mut rows = match client.stream(&sql, &parameters).await {
@@ -188,8 +190,10 @@ pub(crate) fn refused(failure: Failure, job: &Job) -> Result<Read> {
     match failure.code() {
         // Stopped at the limit (MySQL, MariaDB), or by somebody.
         Some(3024 | 1969 | 1317) => Ok(Read::TooSlow),
-        // Unknown column, no such table, definition changed, lock wait, no such key.
-        Some(1054 | 1146 | 1412 | 1205 | 1176) => Ok(Read::Changed(failure.into_error().to_string())),
+        // Unknown column, no such table, definition changed, lock wait, no such key; no tablespace, a crashed table, a broken view.
+        Some(1054 | 1146 | 1412 | 1205 | 1176 | 1812 | 1814 | 1194 | 1195 | 1356) => {
+            Ok(Read::Changed(failure.into_error().to_string()))
+        }
         _ => Err(failure.into_error().context(format!("read a chunk of {}", job.plan.id()))),
     }
 }

@@ -89,7 +89,11 @@ impl Snapshot {
                     .find(|(of, _)| of == pattern || *of == table.to_string() || *of == table.table)
                     .map(|(_, condition)| condition.clone());
                 for (table, rows) in cluster(table, condition, timeline) {
-                    self.request(Request::new(table, rows, Reason::Asked).asked_by(id));
+                    let request = match rows {
+                        Rows::All => Request::table(table, Reason::Asked),
+                        rows => Request::new(table, rows, Reason::Asked),
+                    };
+                    self.request(request.asked_by(id));
                 }
             }
         }
