@@ -107,16 +107,22 @@ impl Wire {
         self.sequence = 0;
     }
 
-    /// Sends one payload below 16 MiB.
+    /// Sends one payload. Not cancel-safe: a connection on which a send was dropped is of no use.
     pub(crate) async fn send(&mut self, payload: &[u8]) -> Result<()> {
-        if payload.len() >= FULL {
-            return Err(Error::bug("send a command of 16 MiB or more"));
-        }
         let mut packet = Vec::with_capacity(HEADER + payload.len());
-        packet.extend_from_slice(&(payload.len() as u32).to_le_bytes()[..3]);
-        packet.push(self.sequence);
-        packet.extend_from_slice(payload);
-        self.sequence = self.sequence.wrapping_add(1);
+        let mut rest = payload;
+        loop {
+            let (part, behind) = rest.split_at(rest.len().min(FULL));
+            packet.extend_from_slice(&(part.len() as u32).to_le_bytes()[..3]);
+            packet.push(self.sequence);
+            packet.extend_from_slice(part);
+            self.sequence = self.sequence.wrapping_add(1);
+            rest = behind;
+            // A full packet says that another one follows, be it an empty one.
+            if part.len() < FULL {
+                break;
+            }
+        }
         let write = async {
             self.transport.write_all(&packet).await?;
             self.transport.flush().await
@@ -328,6 +334,17 @@ impl<'a> Fields<'a> {
         let (head, rest) = self.0.split_at_checked(n)?;
         self.0 = rest;
         Some(head)
+    }
+
+    /// The next `N` bytes.
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    /// Bytes behind their length of one byte.
+    pub(crate) fn short(&mut self) -> Option<&'a [u8]> {
+        let length = self.take(1)?[0];
+        self.take(length.into())
     }
 
     /// Up to a zero byte, which is passed over.

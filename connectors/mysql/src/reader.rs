@@ -14,6 +14,7 @@
 pub(crate) mod clock;
 mod partial;
 mod prepared;
+pub(crate) mod retention;
 mod transaction;
 
 use crate::binlog::{BinlogStream, Event, RowDecoder};
@@ -30,9 +31,10 @@ use caudal_core::{Batch, BatchBuilder, Boundary, Position, Reader, Result, Trans
 use clock::Clock;
 use partial::Partials;
 use prepared::Prepared;
+use retention::Guard;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use transaction::Tx;
 
 /// Most events of a batch, whatever their size.
@@ -68,6 +70,9 @@ pub(crate) struct MySqlReader {
     boundary: Option<usize>,
     /// An event that waits until a table's piece is handed on; the stream stands still meanwhile.
     held: Option<Event>,
+    /// The server that is read, as it names itself.
+    server: Option<String>,
+    guard: Guard,
     out: VecDeque<Batch>,
     inbox: Arc<Inbox>,
     /// The last command taken.
@@ -90,11 +95,28 @@ pub(crate) struct Start {
     pub(crate) signal: i64,
     /// The end of the log now.
     pub(crate) log_end: (String, u64),
+    /// The stream's first event.
+    pub(crate) first: Event,
+    /// How long the server keeps its log.
+    pub(crate) retention: Option<Duration>,
 }
 
 impl MySqlReader {
     pub(crate) fn new(start: Start) -> Self {
-        let Start { config, stream, sql, timeline, snapshot, token, notes, inbox, signal, log_end } = start;
+        let Start {
+            config,
+            stream,
+            sql,
+            timeline,
+            snapshot,
+            token,
+            notes,
+            inbox,
+            signal,
+            log_end,
+            first,
+            retention,
+        } = start;
         let replayed = token.resend.is_some().then(|| token.place.clone());
         Self {
             family: stream.family(),
@@ -116,7 +138,9 @@ impl MySqlReader {
             partials: Partials::default(),
             notes,
             boundary: None,
-            held: None,
+            held: Some(first),
+            server: token.server,
+            guard: Guard::new(retention),
             out: VecDeque::new(),
             inbox,
             signal,
@@ -245,6 +269,9 @@ impl MySqlReader {
         let between = self.tx.is_none();
         let due = if between { self.clock.due(&self.place) } else { None };
         self.ts_us = self.ts_us.max(due.unwrap_or(self.ts_us));
+        if let Some(now) = self.clock.source_time() {
+            self.guard.look(&self.config.name, now, self.ts_us);
+        }
         if between && (period || due.is_some()) {
             self.boundary = Some(self.builder.events.len());
         }
@@ -291,6 +318,7 @@ impl MySqlReader {
             within,
             ts_us: self.ts_us,
             resend: self.prepared.resend(),
+            server: self.server.clone(),
             mark: self.snapshot.mark(),
         }
     }

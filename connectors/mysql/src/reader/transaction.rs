@@ -326,7 +326,9 @@ impl MySqlReader {
     }
 
     fn end_of_replay(&mut self) {
-        if self.replayed.as_ref().is_some_and(|r| self.place.reaches(&r.file, r.pos)) {
+        // A place of another server has no file: there its GTIDs tell each transaction, to the end.
+        let passed = |r: &Place| !r.file.is_empty() && self.place.reaches(&r.file, r.pos);
+        if self.replayed.as_ref().is_some_and(passed) {
             self.replayed = None;
         }
     }

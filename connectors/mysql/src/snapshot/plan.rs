@@ -3,8 +3,8 @@
 use crate::client::quoted;
 use crate::schema::Known;
 use crate::snapshot::bounds::{self, Part};
+use crate::value::Value;
 use caudal_core::{TableId, TableSchema};
-use mysql_async::Value;
 use std::sync::Arc;
 
 /// How one table is read.
@@ -50,6 +50,13 @@ impl Plan {
             row_bytes: table.row_bytes.max(1),
             collations: table.collations.clone(),
         }
+    }
+
+    /// Of a table that only a model has.
+    #[cfg(test)]
+    pub(crate) fn of_model(schema: Arc<TableSchema>, estimated_rows: u64) -> Self {
+        let parts = schema.key.iter().map(|&i| bounds::part(&schema.columns[i as usize], None)).collect();
+        Self { schema, parts, index: None, estimated_rows, row_bytes: 8, collations: Vec::new() }
     }
 
     /// The table.

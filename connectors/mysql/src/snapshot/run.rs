@@ -20,9 +20,9 @@ use crate::snapshot::table::{Front, Step, Table};
 use crate::snapshot::throttle::Throttle;
 use crate::snapshot::whole::{Exact, Piece};
 use crate::snapshot::wholes::Wholes;
+use crate::value::Value;
 use caudal_core::{BatchBuilder, Error, Phase, Result, TableId, Written};
 use caudal_index::Index;
-use mysql_async::Value;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -167,6 +167,12 @@ impl Snapshot {
             any_row: false,
             config,
         }
+    }
+
+    /// Reads a table for the first time.
+    #[cfg(test)]
+    pub(crate) fn read_first(&mut self, id: TableId, note: TableNote) {
+        self.first.push_back((id, note));
     }
 
     /// Whether nothing is left to read.

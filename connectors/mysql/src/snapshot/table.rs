@@ -13,9 +13,9 @@ use crate::snapshot::plan::{Filter, Plan};
 use crate::snapshot::progress::{RangeNote, TableNote, schema_note, table_note};
 use crate::snapshot::request::{Request, Rows};
 use crate::snapshot::window::Recording;
+use crate::value::Value;
 use caudal_core::{Error, Phase, Progress, Result, TableId};
 use caudal_index::KeyHash;
-use mysql_async::Value;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -291,6 +291,6 @@ impl Table {
 
     fn rate(&self) -> u64 {
         let seconds = self.started.elapsed().as_secs_f64().max(0.001);
-        ((self.read - self.read_before) as f64 / seconds) as u64
+        (self.read.saturating_sub(self.read_before) as f64 / seconds) as u64
     }
 }
