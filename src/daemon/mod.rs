@@ -3,6 +3,7 @@
 mod check;
 mod cli;
 mod compose;
+mod dlq;
 mod embedded;
 mod exit;
 mod init;
@@ -46,6 +47,7 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Check(arguments) => check::check(cli, arguments).await,
         Command::Status => status::status(cli).await,
         Command::Tap(arguments) => tap::tap(cli, arguments).await,
+        Command::Dlq(arguments) => dlq::dlq(cli, arguments).await,
         Command::Schema(arguments) => schema::schema(arguments),
     }
 }

@@ -13,9 +13,12 @@ mod value;
 #[cfg(test)]
 mod roundtrip;
 
-use caudal_core::{BatchBuilder, EventHead, Op, Raw, TableSchema, Undecodable};
+use caudal_core::{BatchBuilder, EventHead, Op, Raw, Slice, TableSchema, Undecodable};
 use scan::Malformed;
 use std::sync::Arc;
+
+/// A header of a record: name and value.
+pub(crate) type Header<'a> = (&'a str, &'a [u8]);
 
 /// A record of a data topic.
 #[derive(Clone, Copy, Debug)]
@@ -26,12 +29,14 @@ pub(crate) struct Record<'a> {
     pub(crate) partition: i32,
     /// The offset.
     pub(crate) offset: i64,
-    /// Over how many partitions the table's keys are spread.
+    /// Over how many partitions the table's keys are spread; 1 if what concerns all of them has been waited for.
     pub(crate) spread: u32,
     /// The key; none for tables without one.
     pub(crate) key: Option<&'a [u8]>,
     /// The value; none for a tombstone.
     pub(crate) value: Option<&'a [u8]>,
+    /// The headers.
+    pub(crate) headers: &'a [Header<'a>],
 }
 
 /// Adds a record to the batch: as an event, as an undecodable record, or, a tombstone, not at all ([`tombstone`] does). `schema` is the shape in force at the record's offset.
@@ -50,6 +55,7 @@ pub(crate) fn decode(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, bat
         offset: record.offset,
         key: record.key.map(|key| batch.copy(key)),
         value: Some(raw_value),
+        headers: headers(record, batch),
     };
     match decoded {
         Ok(()) => batch.raw.push(raw),
@@ -57,10 +63,17 @@ pub(crate) fn decode(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, bat
     }
 }
 
+fn headers(record: &Record<'_>, batch: &mut BatchBuilder) -> Vec<(Slice, Slice)> {
+    let kept = record.headers.iter().map(|(name, value)| (batch.copy(name.as_bytes()), batch.copy(value)));
+    kept.collect()
+}
+
 /// Adds a tombstone as the deletion of its key: for one whose deletion was compacted away, or comes to nobody who read it.
 /// The image before has the columns of the key alone. Nothing for a table without a shape or a key.
 pub(crate) fn tombstone(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, batch: &mut BatchBuilder) {
-    let (Some(key), Some(schema)) = (record.key, schema.filter(|schema| !schema.key.is_empty())) else { return };
+    let (Some(key), Some(schema)) = (record.key, schema.filter(|schema| !schema.key.is_empty())) else {
+        return;
+    };
     if key == crate::encode::TRUNCATE_KEY.as_bytes() {
         return;
     }
@@ -71,6 +84,7 @@ pub(crate) fn tombstone(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, 
         offset: record.offset,
         key: Some(slice),
         value: None,
+        headers: headers(record, batch),
     };
     let cells = batch.cells.len();
     match envelope::deletion(key, slice.offset as usize, schema, batch) {
@@ -102,11 +116,12 @@ fn event(
 }
 
 /// A truncation lies in each partition of its table, and empties the whole table: applied once for each, it would take rows
-/// that were written after it to the partitions read before. So one that lies in several partitions is not applied by itself.
+/// that were written after it to the partitions read before. Who reads all of them waits for it in each; for others it cannot be
+/// applied.
 fn whole_table(event: EventHead, spread: u32) -> Result<EventHead, Malformed> {
     if event.op == Op::Truncate && spread > 1 {
         return Err(Malformed::new(format!(
-            "the table was truncated, and it lies in {spread} partitions: empty the target and rebuild it from the topic"
+            "the table was truncated, and its {spread} partitions are shared among instances: empty the target, and read the table anew"
         )));
     }
     Ok(event)

@@ -422,7 +422,10 @@ fn in_key_mode_offsets_are_unswept_until_the_sweep_is_over_and_who_resumes_begin
     };
     let all = open(log, &from);
     assert_eq!(all.iter().flat_map(ids).collect::<Vec<_>>(), [1, 3, 4]);
-    assert_eq!((sweeps(&all[0]), sweeps(all.last().unwrap())), (vec!["b a".to_owned()], vec!["e a".to_owned()]));
+    assert_eq!(
+        (sweeps(&all[0]), sweeps(all.last().unwrap())),
+        (vec!["b a".to_owned()], vec!["e a".to_owned()])
+    );
     let unswept: Vec<bool> =
         all.iter().flat_map(|d| &d.batch.position.log().unwrap().offsets).map(|o| o.unswept).collect();
     assert_eq!(unswept, [true, true, false]);
@@ -541,7 +544,7 @@ fn a_sink_that_is_ahead_of_a_watermark_waits_for_one_that_holds_all_it_has() {
 }
 
 #[test]
-fn a_truncation_that_lies_in_several_partitions_is_set_aside_and_not_applied_once_for_each() {
+fn a_truncation_is_set_aside_by_who_cannot_see_all_of_its_partitions() {
     let truncation = br#"{"before":null,"after":null,"source":{"ts_us":1},"op":"t","ts_ms":1}"#;
     for (spread, applied) in [(1, 1), (2, 0)] {
         let record = crate::decode::Record {
@@ -551,6 +554,7 @@ fn a_truncation_that_lies_in_several_partitions_is_set_aside_and_not_applied_onc
             spread,
             key: None,
             value: Some(truncation),
+            headers: &[],
         };
         let mut batch = caudal_core::BatchBuilder::default();
         crate::decode::decode(&record, Some(&Arc::new(table("t", 1, "id"))), &mut batch);
