@@ -199,13 +199,13 @@ fn parsed(bytes: &[u8]) -> Value {
 mod tests {
     use super::*;
 
+    #[allow(clippy::field_reassign_with_default, reason = "some fields are the log's own")]
     fn letter(id: &str) -> DeadLetter {
-        DeadLetter {
-            id: id.to_owned(),
-            key: Some(br#"{"id":1}"#.to_vec()),
-            attempts: 2,
-            ..DeadLetter::default()
-        }
+        let mut letter = DeadLetter::default();
+        letter.id = id.to_owned();
+        letter.key = Some(br#"{"id":1}"#.to_vec());
+        letter.attempts = 2;
+        letter
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod consistency;
 mod crash;
 mod input;
 mod kit;
+mod letters;
 mod log;
 mod ownership;
 mod types;

@@ -95,6 +95,8 @@ pub(super) struct Partitions {
     names: HashMap<Name, Lane>,
     lanes: HashMap<Lane, Partition>,
     ids: HashMap<Arc<str>, Uuid>,
+    /// Topics whose ids the brokers told.
+    verified: HashSet<String>,
     /// Topics that are others than those the sink has read.
     changed: HashSet<Arc<str>>,
     anew: BTreeMap<Arc<str>, Anew>,
@@ -111,10 +113,14 @@ impl Partitions {
             names: HashMap::new(),
             lanes: HashMap::new(),
             ids: HashMap::new(),
+            verified: now.iter().filter(|(_, id)| !id.is_nil()).map(|(topic, _)| topic.clone()).collect(),
             changed: HashSet::new(),
             anew: BTreeMap::new(),
             moved: BTreeSet::new(),
         };
+        for (topic, id) in now.iter().filter(|(_, id)| !id.is_nil()) {
+            new.ids.insert(Arc::from(topic.as_str()), *id);
+        }
         for offset in &from.offsets {
             let topic = &offset.topic;
             let id = now.get(&**topic).copied().filter(|id| !id.is_nil()).unwrap_or(offset.topic_id);
@@ -133,6 +139,11 @@ impl Partitions {
     pub(super) fn stored(&self, topic: &str, partition: i32) -> Option<&LogOffset> {
         let stored = self.stored.get(&(Arc::from(topic), partition));
         stored.filter(|_| !self.changed.contains(topic))
+    }
+
+    /// Whether the brokers have told the topic's id.
+    pub(super) fn is_verified(&self, topic: &str) -> bool {
+        self.verified.contains(topic)
     }
 
     /// Whether a topic is the one that is read under this name: another one has other records at the same offsets, and
@@ -274,15 +285,15 @@ impl Partitions {
         Ok(())
     }
 
-    /// Puts the begin of each sweep that is due into the batch.
-    pub(super) fn begin_sweeps(&mut self, batch: &mut BatchBuilder) {
-        for (topic, anew) in self.anew.iter_mut().filter(|(_, anew)| !anew.begun) {
+    /// Puts the begin of each sweep that is due into the batch, of topics that are read now.
+    pub(super) fn begin_sweeps(&mut self, batch: &mut BatchBuilder, is_read: impl Fn(&str) -> bool) {
+        for (topic, anew) in self.anew.iter_mut().filter(|(topic, anew)| !anew.begun && is_read(topic)) {
             anew.begun = true;
             let (topic, schema) = (Arc::clone(topic), Arc::clone(&anew.schema));
             let partitions = anew.lanes.len() as u32;
             batch.sweeps.push(Sweep { topic, schema, partitions, part: SweepPart::Begin });
         }
-        self.anew.retain(|_, anew| !anew.schema.key.is_empty());
+        self.anew.retain(|_, anew| !anew.begun || !anew.schema.key.is_empty());
     }
 
     /// Puts the end of each sweep into the batch whose lanes have all `reached` what there was when they were opened.
@@ -306,11 +317,12 @@ impl Partitions {
         }
     }
 
-    /// The lanes of a topic's partitions that a watermark does not name, with where they end: nothing was written to them
-    /// since the sink has read them.
+    /// The lanes that a watermark does not name of the topics that it does, where these are read anew, with where they end: nothing
+    /// was written to them since the sink has read them.
     pub(super) fn unnamed(&self, watermark: &Watermark) -> Vec<(Lane, i64)> {
         let mut unnamed = Vec::new();
-        for (topic, anew) in &self.anew {
+        let is_read = |topic: &str| watermark.ends.keys().any(|(read, _)| read == topic);
+        for (topic, anew) in self.anew.iter().filter(|(topic, _)| is_read(topic)) {
             for lane in &anew.lanes {
                 let Some(partition) = self.lanes.get(lane) else { continue };
                 if !watermark.ends.contains_key(&(topic.to_string(), partition.partition))

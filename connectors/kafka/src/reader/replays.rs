@@ -68,7 +68,7 @@ impl Replays {
         };
         let Some(search) = self.search.take() else { return Ok(None) };
         let found = match found {
-            Ok(found) => self.newer(&search, partitions, found?)?,
+            Ok(found) => self.newer(&search, partitions, found)?,
             // The letter stays, and its request with it: the next start looks again.
             Err(error) => return Err(error.context(format!("replay {}", search.letter.id))),
         };

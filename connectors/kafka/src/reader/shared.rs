@@ -148,7 +148,7 @@ impl<F: Feed> Shared<F> {
         self.lanes = self.partitions.open(&mut self.feed, names, 0, &self.shapes.store)?;
         // Asked after the watermarks' lanes were fixed: what is written from here on has a watermark that is read.
         self.base = self.lanes.iter().copied().zip(self.feed.committed(&self.lanes)?).collect();
-        self.partitions.begin_sweeps(&mut self.batch);
+        self.partitions.begin_sweeps(&mut self.batch, |_| true);
         Ok(true)
     }
 

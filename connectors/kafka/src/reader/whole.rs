@@ -261,7 +261,9 @@ impl<F: Feed> Whole<F> {
         }
         open.retain(|(lane, end)| self.partitions.next(*lane) < *end);
         self.partitions.stamp(open.iter().map(|(lane, _)| *lane), base_ms);
-        self.partitions.begin_sweeps(&mut self.batch);
+        // Of this step alone: another source's tables may wait for a later watermark.
+        let is_read = |topic: &str| ends.keys().any(|(read, _)| read == topic);
+        self.partitions.begin_sweeps(&mut self.batch, is_read);
         (step.open, step.ready) = (open, true);
         Ok(true)
     }
@@ -402,7 +404,7 @@ pub(super) fn drop_foreign(
     let mut made_again = None;
     watermark.ends.retain(|(topic, _), end| {
         let same = partitions.is_same(topic, end.topic_id);
-        if !same && !is_old {
+        if !same && !(is_old && partitions.is_verified(topic)) {
             made_again = Some(topic.clone());
         }
         same

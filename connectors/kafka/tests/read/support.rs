@@ -1,8 +1,8 @@
 //! A log of its own for each test, a capture to write it, and what a reader gave.
 
 use caudal_core::{
-    Batch, BatchBuilder, Boundary, Cell, Column, ColumnType, Error, EventHead, Fault, KeyKind, LogPosition,
-    Op, Position, Reader, Result, Sink, SnapshotMark, SourcePosition, SweepPart, TableId, TableSchema,
+    Batch, BatchBuilder, Boundary, Cell, Column, ColumnType, EventHead, Fault, KeyKind, LogPosition, Op,
+    Position, Reader, Result, Sink, SnapshotMark, SourcePosition, SweepPart, TableId, TableSchema,
     Transaction, Writer,
 };
 use caudal_kafka::{CaptureOptions, Config, Consistency, Log, LogSource, ReadOptions};
@@ -365,6 +365,12 @@ pub(crate) async fn drain_events(reader: &mut dyn Reader, events: usize) -> Seen
             seen.take(&batch);
         }
     };
-    assert!(tokio::time::timeout(PATIENCE, read).await.is_ok(), "fewer than {events} events came");
+    let came = tokio::time::timeout(PATIENCE, read).await.is_ok();
+    let (events_of, sweeps, bad) = (&seen.events, &seen.sweeps, seen.undecodable);
+    assert!(
+        came,
+        "fewer than {events} events came: {events_of:?}, {sweeps:?}, {bad} undecodable, {:?}",
+        seen.position
+    );
     seen
 }
