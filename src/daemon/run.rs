@@ -4,6 +4,7 @@
 //! mend themselves. At the end pipelines stop before the log that they write to.
 
 use super::cli::Cli;
+use super::commands;
 use super::compose;
 use super::embedded;
 use super::exit::Failure;
@@ -30,7 +31,10 @@ pub(crate) async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     let listener = caudal_api::bind(resolved.http.listen).await?;
     let address = listener.local_addr()?;
     let served = match &resolved.log {
-        Some(settings) => Some(embedded::start(settings, &resolved.data_dir).await?),
+        Some(settings) => {
+            let largest_record = resolved.kafka.topics.max_message_bytes.bytes();
+            Some(embedded::start(settings, &resolved.data_dir, largest_record).await?)
+        }
         None => None,
     };
     let mut log = compose::log(&resolved, served.as_ref().map(embedded::Log::address))?;
@@ -44,12 +48,13 @@ pub(crate) async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     announce(&resolved, &whereabouts, address);
 
     let (trigger, shutdown) = shutdown::channel();
-    let handles: Vec<StatusHandle> = pipelines.iter().map(|p| StatusHandle::new(&p.name)).collect();
+    let handles: Vec<StatusHandle> = pipelines.iter().map(StatusHandle::of).collect();
     let info =
         Info { version: env!("CARGO_PKG_VERSION").into(), prefix: resolved.prefix.clone(), log: whereabouts };
     let board = Arc::new(Board::new(info, handles.clone()));
     let mut tasks = JoinSet::new();
     serve_http(&mut tasks, listener, resolved.http.clone(), board, &shutdown);
+    tasks.spawn(commands::forward(log, resolved.sources.clone(), shutdown.clone()));
     start(&mut tasks, pipelines, handles, &shutdown);
 
     let signal = signals.next().await;

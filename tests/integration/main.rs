@@ -6,9 +6,12 @@
 mod catchup;
 mod consistency;
 mod crash;
+mod damage;
 mod input;
 mod kit;
+mod large;
 mod letters;
 mod log;
 mod ownership;
+mod partial;
 mod types;

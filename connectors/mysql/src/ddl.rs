@@ -36,7 +36,7 @@ pub(crate) fn read(statement: &str, database: &str) -> Statement {
         "INSERT" | "REPLACE" => rows(&mut words, &["INTO"]),
         "UPDATE" => rows(&mut words, &[]),
         "DELETE" => rows(&mut words, &["FROM"]),
-        "LOAD" => Statement::Rows(None),
+        "LOAD" => load(&mut words),
         "BEGIN" | "COMMIT" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" | "XA" | "GRANT" | "REVOKE" | "SET"
         | "FLUSH" | "ANALYZE" | "OPTIMIZE" | "CHECK" | "INSTALL" | "UNINSTALL" | "KILL" | "DO" | "CALL"
         | "USE" => Statement::Other,
@@ -153,6 +153,16 @@ fn rows(words: &mut Words<'_>, before_name: &[&str]) -> Statement {
     words.skip_all(&["LOW_PRIORITY", "DELAYED", "HIGH_PRIORITY", "QUICK", "IGNORE"]);
     words.skip_all(before_name);
     Statement::Rows(words.name())
+}
+
+/// `LOAD DATA … INTO TABLE name`; the file's name comes before it, in quotes.
+fn load(words: &mut Words<'_>) -> Statement {
+    while let Some(token) = words.next() {
+        if token.word() == "INTO" && words.skip("TABLE") {
+            return Statement::Rows(words.name());
+        }
+    }
+    Statement::Rows(None)
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -6,12 +6,14 @@
 //! | `shared.rs` | `consistency: key`: partitions shared among instances |
 //! | `sides.rs` | the side topics of a source |
 //! | `partitions.rs` | the partitions in hand, their shapes and offsets |
+//! | `join.rs` | records that were written in parts |
 //! | `feed.rs`, `lanes.rs` | partitions as queues; over librdkafka |
 //! | `runner.rs`, `wake.rs` | the thread that reads |
 //! | `publication.rs`, `freshness.rs` | what is told to Kafka's tools and to operators |
 
 mod feed;
 mod freshness;
+mod join;
 mod lanes;
 mod partitions;
 mod publication;

@@ -6,6 +6,7 @@
 mod check;
 mod conformance;
 mod ddl;
+mod reread;
 mod resume;
 mod server;
 mod snapshot;
