@@ -346,17 +346,20 @@ impl<F: Feed + Send> Mode for Whole<F> {
         {
             return Ok(Progress::Delivery(Box::new(delivery)));
         }
-        let Some(mut step) = self.step.take().map_or_else(|| self.begin(), |step| Ok(Some(step)))? else {
-            return Ok(Progress::Waiting);
-        };
-        if !step.ready && !self.make_ready(&mut step)? {
-            if self.is_ahead(&step) {
-                self.sources[step.source].pending = Some((step.watermark, Hold::Later));
-            } else {
-                self.step = Some(step);
+        let mut step = loop {
+            let Some(mut step) = self.step.take().map_or_else(|| self.begin(), |step| Ok(Some(step)))? else {
+                return Ok(Progress::Waiting);
+            };
+            if step.ready || self.make_ready(&mut step)? {
+                break step;
             }
-            return Ok(Progress::Waiting);
-        }
+            if !self.is_ahead(&step) {
+                self.step = Some(step);
+                return Ok(Progress::Waiting);
+            }
+            // Each turn takes one more of the watermarks that are visible.
+            self.sources[step.source].pending = Some((step.watermark, Hold::Later));
+        };
         if self.read(&mut step)? {
             return Ok(Progress::Delivery(Box::new(self.finish(step))));
         }
