@@ -5,8 +5,10 @@
 
 mod catchup;
 mod consistency;
+mod cost;
 mod crash;
 mod damage;
+mod formats;
 mod input;
 mod kit;
 mod large;
@@ -14,4 +16,5 @@ mod letters;
 mod log;
 mod ownership;
 mod partial;
+mod reread;
 mod types;

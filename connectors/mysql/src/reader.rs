@@ -12,6 +12,7 @@
 //! `xa_bytes`, and the shapes of the tables.
 
 pub(crate) mod clock;
+mod partial;
 mod prepared;
 pub(crate) mod retention;
 mod transaction;
@@ -28,6 +29,7 @@ use crate::snapshot::{Emission, Snapshot};
 use async_trait::async_trait;
 use caudal_core::{Batch, BatchBuilder, Boundary, Position, Reader, Result, Transaction};
 use clock::Clock;
+use partial::Partials;
 use prepared::Prepared;
 use retention::Guard;
 use std::collections::{BTreeMap, VecDeque};
@@ -61,6 +63,8 @@ pub(crate) struct MySqlReader {
     opened_at: (String, u64),
     ts_us: i64,
     builder: BatchBuilder,
+    /// Rows told in part, whose re-read goes with the next batch.
+    partials: Partials,
     notes: BTreeMap<String, Option<String>>,
     /// How many of the builder's events lie before the last boundary.
     boundary: Option<usize>,
@@ -131,6 +135,7 @@ impl MySqlReader {
             opened_at: log_end,
             ts_us: token.ts_us,
             builder: BatchBuilder::default(),
+            partials: Partials::default(),
             notes,
             boundary: None,
             held: Some(first),
@@ -152,7 +157,7 @@ impl MySqlReader {
             return self.held_step().await;
         }
         let between = self.tx.is_none();
-        let idle = between && !self.builder.is_empty();
+        let idle = between && !(self.builder.is_empty() && self.partials.is_empty());
         if between {
             self.snapshot_step().await?;
             // A chunk that is ready waits for nothing: not for the next one, and the last one not for the clock.
@@ -319,6 +324,9 @@ impl MySqlReader {
     }
 
     fn position(&mut self, within: Within) -> Position {
+        for request in self.partials.take() {
+            self.snapshot.request(request);
+        }
         self.notes.extend(self.snapshot.take_notes());
         let notes = std::mem::take(&mut self.notes);
         Position::Source(self.token(within).position(self.family, notes))

@@ -3,7 +3,7 @@
 mod choose;
 mod history;
 
-use crate::binlog::{BinlogStream, Start, StreamOptions};
+use crate::binlog::{Start, StreamOptions};
 use crate::check;
 use crate::client::{self, Client, row_text};
 use crate::config::{Config, Resolved, SnapshotMode};
@@ -17,12 +17,12 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::access::Server;
 use crate::snapshot::board::Board;
 use crate::snapshot::commands::Inbox;
-use crate::snapshot::progress::Notes;
 use crate::tls;
 use async_trait::async_trait;
 use caudal_core::{
     Check, Error, Position, Progress, Reader, Result, Signal, Source, TableId, TableSchema, Written,
 };
+use choose::{Chosen, choose};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -58,13 +58,13 @@ impl Source for MySqlSource {
     }
 
     async fn discover(&self) -> Result<Vec<TableSchema>> {
-        let mut client = Client::connect(&self.config).await?;
+        let mut client = choose::any(&self.config).await?;
         let tables = discover::tables(&mut client, &self.config.selection, None).await?;
         Ok(tables.into_values().map(|t| t.schema).collect())
     }
 
     async fn estimates(&self) -> Result<Vec<(TableId, u64)>> {
-        let mut client = Client::connect(&self.config).await?;
+        let mut client = choose::any(&self.config).await?;
         let tables = discover::tables(&mut client, &self.config.selection, None).await?;
         Ok(tables.into_iter().map(|(id, table)| (id, table.estimated_rows)).collect())
     }

@@ -1,6 +1,7 @@
 //! Events of the stream into the batch.
 
 use super::MySqlReader;
+use super::partial::{Deliver, Partials, is_whole};
 use super::prepared::{Entry, name};
 use crate::binlog::{AlterPhase, Begin, Event, EventKind, Query, RowDecoder, RowImages, Rows, RowsOp, Xid};
 use crate::canonical::{key_bytes, stable_hash};
@@ -153,7 +154,7 @@ impl MySqlReader {
             None => self.bind(rows).await?,
         };
         let Some(schema) = schema else { return Ok(()) };
-        let Self { tx: Some(tx), builder, decoder, snapshot, skip, place, .. } = self else { return Ok(()) };
+        let Self { tx: Some(tx), builder, decoder, snapshot, skip, place, partials, .. } = self else { return Ok(()) };
         if tx.at.0 != pos {
             tx.at = (pos, tx.rows);
         }
@@ -166,7 +167,8 @@ impl MySqlReader {
             skip: skip.rows,
             verdict: snapshot.verdict(&schema.id, &tx.begin, &tx.file, tx.pos),
         };
-        let done = append(rows, &schema, &to, builder, decoder, snapshot.recorder(&schema.id))?;
+        let into = (builder, partials);
+        let done = append(rows, &schema, &to, into, decoder, snapshot.recorder(&schema.id))?;
         (tx.rows, tx.key) = (done.rows, done.key.unwrap_or(tx.key));
         // The row at which delivery goes on must be the one at which it stopped.
         if let Some(key) = done.skipped {
@@ -455,7 +457,7 @@ fn append(
     rows: &Rows,
     schema: &Arc<TableSchema>,
     to: &Delivery,
-    builder: &mut BatchBuilder,
+    (builder, partials): (&mut BatchBuilder, &mut Partials),
     decoder: &mut RowDecoder,
     mut recorder: Option<&mut Table>,
 ) -> Result<Delivered> {
@@ -481,11 +483,16 @@ fn append(
         if to.verdict == Verdict::Drop {
             return Ok(());
         }
+        let (op, after) = match partials.judge(schema, out, rows.op, images) {
+            Deliver::AsItIs => (op, images.after),
+            Deliver::Deletion => (Op::Delete, NO_ROW),
+            Deliver::Nothing => return Ok(()),
+        };
         out.events.push(EventHead {
             table,
             transaction: to.transaction,
             before: images.before,
-            after: images.after,
+            after,
             row: (seen - 1 - to.first) as u32,
             op,
             snapshot: SnapshotMark::False,
@@ -511,8 +518,13 @@ fn record(table: &mut Table, schema: &TableSchema, out: &BatchBuilder, images: R
             continue;
         }
         let row = &out.cells[at as usize..][..schema.width()];
-        if row.contains(&Cell::Unchanged) {
-            // The chunk's row would be dropped for an event that does not tell the whole row.
+        // Of an image before, the key is enough. Without a whole image after, the chunk's row would be dropped for an event that
+        // does not tell it.
+        let enough = match at == images.after || schema.key.is_empty() {
+            true => is_whole(schema, row),
+            false => schema.key.iter().all(|i| row[*i as usize] != Cell::Unchanged),
+        };
+        if !enough {
             table.recording.discard("an event told a row in part");
             return;
         }

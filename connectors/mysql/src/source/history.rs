@@ -5,7 +5,7 @@
 //! file begins. What these cannot decide (a server set up from a backup) the server decides when the dump begins.
 
 use crate::client::{Client, row_text};
-use crate::gtid::{Gtid, GtidSet, MariaDbGtid, MariaDbGtids};
+use crate::gtid::{GtidSet, MariaDbGtid, MariaDbGtids};
 use crate::position::{Place, file_number};
 use caudal_core::{Error, Result};
 
