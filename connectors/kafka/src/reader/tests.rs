@@ -471,7 +471,7 @@ fn a_tombstone_deletes_its_key_where_the_deletion_before_it_is_gone() {
     log.show("a", 0, Some((r#"{"id":7}"#, None)));
     log.show("a", 1, Some((r#"{"id":8}"#, Some(deletion))));
     log.show("a", 2, Some((r#"{"id":8}"#, None)));
-    log.show("a", 3, Some(("no key", None)));
+    log.show("a", 3, Some((r#"{"nothing":1}"#, None)));
     log.watermark(1, 2, false, &[("a", 4)]);
     let all = deliveries(&mut mode);
     let batch = &all[0].batch;
