@@ -87,6 +87,9 @@ Examples:
     /// Print events as they arrive in the log.
     Tap(TapArguments),
 
+    /// Look after the events that a sink could not take.
+    Dlq(DlqArguments),
+
     /// Print the JSON Schema of the configuration.
     Schema(SchemaArguments),
 }
@@ -153,6 +156,82 @@ pub(crate) struct TapArguments {
     /// Stop after so many events.
     #[arg(long, short = 'n', value_name = "EVENTS")]
     pub(crate) limit: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Events are set aside by sinks with `on_reject: dead_letter`. A letter is named as `list` shows it, or by the end of that name.
+
+Examples:
+  caudal dlq dashboards list
+  caudal dlq dashboards show shop.shop.orders/0/4711
+  caudal dlq dashboards replay --all
+  caudal dlq dashboards drop 0/4711
+  caudal dlq dashboards list --output json | jq '.[] | {id, cause}'"
+)]
+pub(crate) struct DlqArguments {
+    /// The sink.
+    #[arg(value_name = "SINK")]
+    pub(crate) sink: String,
+
+    #[command(subcommand)]
+    pub(crate) verb: DlqVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DlqVerb {
+    /// List the letters: what, why, since when. Exits with 1 if there are any.
+    #[command(after_help = "Examples:
+  caudal dlq dashboards list
+  caudal dlq dashboards list --output json")]
+    List,
+
+    /// Show one letter: the event as it came, and why the sink could not take it.
+    #[command(after_help = "Examples:
+  caudal dlq dashboards show shop.shop.orders/0/4711
+  caudal dlq dashboards show 4711 --output json | jq .value.after")]
+    Show {
+        /// The letter.
+        letter: String,
+    },
+
+    /// Apply letters again: the current value of each one's key, by the running daemon.
+    #[command(
+        after_help = "A letter that is taken now is dropped; one that is refused again stays, with one more attempt. Exits with 1 if any stays.
+
+Examples:
+  caudal dlq dashboards replay shop.shop.orders/0/4711
+  caudal dlq dashboards replay --all --wait 300"
+    )]
+    Replay {
+        #[command(flatten)]
+        chosen: Chosen,
+
+        /// How long to wait for the daemon, in seconds; 0: do not wait.
+        #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+        wait: u64,
+    },
+
+    /// Drop letters for good: their events will never be applied.
+    #[command(after_help = "Examples:
+  caudal dlq dashboards drop shop.shop.orders/0/4711
+  caudal dlq dashboards drop --all")]
+    Drop {
+        #[command(flatten)]
+        chosen: Chosen,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Chosen {
+    /// The letters.
+    #[arg(value_name = "LETTER")]
+    pub(crate) letters: Vec<String>,
+
+    /// All letters of the sink.
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 #[derive(Debug, Args)]
@@ -253,6 +332,11 @@ mod tests {
             panic!("tap")
         };
         assert_eq!((tap.topics.len(), tap.from_beginning, tap.limit), (2, true, Some(5)));
+        let Command::Dlq(dlq) = parsed("caudal dlq dash replay a/0/1 b/0/2 --wait 5").unwrap().command else {
+            panic!("dlq")
+        };
+        assert!(matches!(&dlq.verb, DlqVerb::Replay { chosen, wait: 5 } if chosen.letters.len() == 2));
+        assert!(parsed("caudal dlq dash drop").is_err(), "drop needs letters, or --all");
         let Command::Snapshot(snapshot) = parsed("caudal snapshot plex a b --where x=1").unwrap().command
         else {
             panic!("snapshot")

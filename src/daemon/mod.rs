@@ -4,6 +4,7 @@ mod check;
 mod cli;
 mod commands;
 mod compose;
+mod dlq;
 mod embedded;
 mod exit;
 mod init;
@@ -53,6 +54,7 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Status => status::status(cli).await,
         Command::Snapshot(arguments) => snapshot::snapshot(cli, arguments).await,
         Command::Tap(arguments) => tap::tap(cli, arguments).await,
+        Command::Dlq(arguments) => dlq::dlq(cli, arguments).await,
         Command::Schema(arguments) => schema::schema(arguments),
     }
 }

@@ -12,6 +12,7 @@ mod formats;
 mod input;
 mod kit;
 mod large;
+mod letters;
 mod log;
 mod ownership;
 mod partial;

@@ -31,6 +31,7 @@ mod writer;
 mod written;
 
 pub use config::Config;
+pub use dead_letters::DeadLetter;
 pub use encode::{NEW_KEY_HEADER, OLD_KEY_HEADER, TRUNCATE_HEADER, TRUNCATE_KEY, system_clock};
 pub use log::{CaptureOptions, Log};
 pub use reader::{Consistency, Freshness, LogSource, ReadOptions};

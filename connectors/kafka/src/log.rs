@@ -2,6 +2,7 @@
 
 use crate::client::Clients;
 use crate::config::Config;
+use crate::dead_letters::Desks;
 use crate::encode::system_clock;
 use crate::tasks::Membership;
 use crate::writer::sink::CaptureSink;
@@ -16,6 +17,7 @@ pub struct Log {
     pub(crate) clients: Clients,
     pub(crate) names: TopicNames,
     pub(crate) membership: Arc<Membership>,
+    pub(crate) desks: Desks,
 }
 
 /// What a capture sink must know beside the log.
@@ -50,7 +52,7 @@ impl Log {
         let clients = Clients::new(config.resolve("kafka")?);
         let names = TopicNames::new(prefix);
         let membership = Arc::new(Membership::new(clients.clone(), names.clone()));
-        Ok(Self { clients, names, membership })
+        Ok(Self { clients, names, membership, desks: Desks::default() })
     }
 
     /// The same log for an instance that keeps `name` (letters, digits, `-`) over its restarts: after a crash its groups give
@@ -59,7 +61,7 @@ impl Log {
     pub fn of_instance(self, name: &str) -> Self {
         let clients = self.clients.of_instance(name);
         let membership = Arc::new(Membership::new(clients.clone(), self.names.clone()));
-        Self { clients, membership, names: self.names }
+        Self { clients, membership, names: self.names, desks: self.desks }
     }
 
     /// The sink of a captured source. `source` names it within the prefix, for ever: its partition of the side topics and

@@ -55,7 +55,7 @@ pub(crate) fn bounds<C: ConsumerContext>(
 /// Gives each committed record of one partition whose offset is in `range`. Waits for the network.
 ///
 /// # Errors
-/// `Transient` if the end is not reached in time: another writer's transaction is open, or the broker is silent.
+/// `Transient` if nothing comes for a while: another writer's transaction is open, or the broker is silent.
 pub(crate) fn read_range(
     clients: &Clients,
     role: &str,
@@ -69,13 +69,14 @@ pub(crate) fn read_range(
     let what = || format!("read {topic}/{partition} from offset {} to {}", range.start, range.end);
     let reader = clients.reader(role, Isolation::Committed)?;
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Offset(range.start))
-        .map_err(|e| classify(e, what()))?;
+    let start = if range.start == 0 { Offset::Beginning } else { Offset::Offset(range.start) };
+    list.add_partition_offset(topic, partition, start).map_err(|e| classify(e, what()))?;
     reader.assign(&list).map_err(|e| classify(e, what()))?;
-    let deadline = Instant::now() + REQUEST_TIMEOUT;
-    while Instant::now() < deadline {
+    let mut heard = Instant::now();
+    while heard.elapsed() < REQUEST_TIMEOUT {
         match reader.poll(std::time::Duration::from_millis(100)) {
             Some(Ok(message)) => {
+                heard = Instant::now();
                 if message.offset() < range.end {
                     each((message.key().unwrap_or_default(), message.payload(), message.offset()))?;
                 }

@@ -172,6 +172,8 @@ pub struct Raw {
     pub key: Option<Slice>,
     /// Value as it came; a tombstone has none.
     pub value: Option<Slice>,
+    /// Headers as they came: name and value.
+    pub headers: Vec<(Slice, Slice)>,
 }
 
 /// A record of the log that is no event: damaged, or of a shape that nobody announced.

@@ -39,6 +39,7 @@ pub async fn source(fixture: &dyn SourceFixture) {
     assert_eq!(tables.len(), 1, "discover gives just the selected tables");
     assert_eq!(tables[0].key, vec![0], "the primary key is the key");
 
+    source.claim().await.expect("is free to be read");
     let mut reader = source.open(None).await.expect("opens without a position");
     let mut seen = Seen::default();
     seen.read_until(reader.as_mut(), 50).await;

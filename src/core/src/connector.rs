@@ -126,4 +126,9 @@ pub trait DeadLetters: Send + Sync {
     /// Stores `rejected`, and all of the batch's `undecodable`, durably; the engine calls it at most once for a batch,
     /// before the commit that passes them over.
     async fn put(&self, batch: &Batch, rejected: &[Rejected], attempts: u32) -> Result<()>;
+
+    /// How many letters wait for somebody now, where that is known.
+    fn open(&self) -> Option<u64> {
+        None
+    }
 }

@@ -18,6 +18,8 @@ pub struct Metrics {
     pub batches: AtomicU64,
     /// Events that the sink could not take.
     pub rejected: AtomicU64,
+    /// Dead letters that wait for somebody.
+    pub dead_letters: AtomicU64,
     /// Sessions that ended with an error.
     pub errors: AtomicU64,
     /// Source time up to which everything is durable, microseconds since the epoch; 0 at first.
@@ -81,6 +83,11 @@ pub fn exposition(series: &[Series<'_>], now_us: i64) -> String {
     counter(&mut out, series, "caudal_rejected_total", "Events the sink could not take", |m| {
         m.rejected.load(Relaxed)
     });
+    head(&mut out, "caudal_dead_letters", "gauge", "Dead letters that wait for somebody");
+    for s in series.iter().filter(|s| s.pipeline.starts_with("sink/")) {
+        let open = s.metrics.dead_letters.load(Relaxed);
+        let _ = writeln!(out, "caudal_dead_letters{{pipeline=\"{}\"}} {open}", escaped(s.pipeline));
+    }
     counter(&mut out, series, "caudal_errors_total", "Sessions that ended with an error", |m| {
         m.errors.load(Relaxed)
     });

@@ -193,6 +193,9 @@ impl WriteEnd<'_> {
         let position = self.writer.commit().await?;
         let metrics = self.status.metrics();
         metrics.committed(started.elapsed());
+        if let Some(open) = self.pipeline.dead_letters.as_ref().and_then(|letters| letters.open()) {
+            metrics.dead_letters.store(open, Relaxed);
+        }
         if let Some(watermark) = std::mem::take(&mut self.pending).watermark_us {
             metrics.watermark_us.fetch_max(watermark, Relaxed);
         }

@@ -16,9 +16,12 @@ mod value;
 #[cfg(test)]
 mod roundtrip;
 
-use caudal_core::{BatchBuilder, EventHead, Op, Raw, TableSchema, Undecodable};
+use caudal_core::{BatchBuilder, EventHead, Op, Raw, Slice, TableSchema, Undecodable};
 use scan::Malformed;
 use std::sync::Arc;
+
+/// A header of a record: name and value.
+pub(crate) type Header<'a> = (&'a str, &'a [u8]);
 
 /// A record of a data topic.
 #[derive(Clone, Copy, Debug)]
@@ -29,12 +32,14 @@ pub(crate) struct Record<'a> {
     pub(crate) partition: i32,
     /// The offset.
     pub(crate) offset: i64,
-    /// Over how many partitions the table's keys are spread.
+    /// Over how many partitions the table's keys are spread; 1 if what concerns all of them has been waited for.
     pub(crate) spread: u32,
     /// The key; none for tables without one.
     pub(crate) key: Option<&'a [u8]>,
     /// The value; none for a tombstone.
     pub(crate) value: Option<&'a [u8]>,
+    /// The headers.
+    pub(crate) headers: &'a [Header<'a>],
 }
 
 /// Adds a record to the batch: as an event, as an undecodable record, or, a tombstone, not at all ([`tombstone`] does). `schema` is the shape in force at the record's offset.
@@ -53,11 +58,17 @@ pub(crate) fn decode(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, bat
         offset: record.offset,
         key: record.key.map(|key| batch.copy(key)),
         value: Some(raw_value),
+        headers: headers(record, batch),
     };
     match decoded {
         Ok(()) => batch.raw.push(raw),
         Err(cause) => batch.undecodable.push(Undecodable { raw, cause: cause.to_string() }),
     }
+}
+
+fn headers(record: &Record<'_>, batch: &mut BatchBuilder) -> Vec<(Slice, Slice)> {
+    let kept = record.headers.iter().map(|(name, value)| (batch.copy(name.as_bytes()), batch.copy(value)));
+    kept.collect()
 }
 
 /// Adds a tombstone as the deletion of its key: for one whose deletion was compacted away, or comes to nobody who read it.
@@ -66,7 +77,9 @@ pub(crate) fn tombstone(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, 
     let (Some(key), Some(schema)) = (record.key, schema.filter(|schema| !schema.key.is_empty())) else {
         return;
     };
-    if key == crate::encode::TRUNCATE_KEY.as_bytes() {
+    // In other forms than the bare object a key that comes without its deletion tells nothing.
+    let is_bare = key.starts_with(b"{") && !key.starts_with(b"{\"schema\":");
+    if key == crate::encode::TRUNCATE_KEY.as_bytes() || !is_bare {
         return;
     }
     let slice = batch.copy(key);
@@ -76,6 +89,7 @@ pub(crate) fn tombstone(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, 
         offset: record.offset,
         key: Some(slice),
         value: None,
+        headers: headers(record, batch),
     };
     let cells = batch.cells.len();
     match envelope::deletion(key, slice.offset as usize, schema, batch) {
@@ -115,11 +129,12 @@ fn event(
 }
 
 /// A truncation lies in each partition of its table, and empties the whole table: applied once for each, it would take rows
-/// that were written after it to the partitions read before. So one that lies in several partitions is not applied by itself.
+/// that were written after it to the partitions read before. Who reads all of them waits for it in each; for others it cannot be
+/// applied.
 fn whole_table(event: EventHead, spread: u32) -> Result<EventHead, Malformed> {
     if event.op == Op::Truncate && spread > 1 {
         return Err(Malformed::new(format!(
-            "the table was truncated, and it lies in {spread} partitions: empty the target and rebuild it from the topic"
+            "the table was truncated, and its {spread} partitions are shared among instances: empty the target, and read the table anew"
         )));
     }
     Ok(event)

@@ -239,8 +239,15 @@ fn by(encoder: &Encoder, batch: &Batch, schema: &Arc<TableSchema>) -> Batch {
     let mut decoded = BatchBuilder::default();
     for (offset, record) in encoded.records.iter().enumerate() {
         let value = record.value.clone().map(|range| &encoded.arena[range]);
-        let record =
-            Record { topic: &topic, partition: 0, offset: offset as i64, spread: 1, key: None, value };
+        let record = Record {
+            topic: &topic,
+            partition: 0,
+            offset: offset as i64,
+            spread: 1,
+            key: None,
+            value,
+            headers: &[],
+        };
         decode(&record, Some(schema), &mut decoded);
     }
     decoded.build(Position::Source(SourcePosition::default()), None)
@@ -399,7 +406,7 @@ proptest! {
         let at = cut.index(value.len());
         let topic: Arc<str> = "t".into();
         let mut decoded = BatchBuilder::default();
-        let record = |value| Record { topic: &topic, partition: 0, offset: 0, spread: 1, key: None, value: Some(value) };
+        let record = |value| Record { topic: &topic, partition: 0, offset: 0, spread: 1, key: None, value: Some(value), headers: &[] };
         decode(&record(&value[..at]), Some(&schema), &mut decoded);
         prop_assert!(decoded.cells.is_empty() && decoded.undecodable.len() == 1);
         let mut changed = value.clone();

@@ -1,6 +1,7 @@
 //! Partitions as queues of records: all that the modes of reading need of a consumer, so that tests can hold the order in
 //! which things become visible.
 
+use crate::decode::Header;
 use caudal_core::Result;
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ pub(super) struct Fetched<'a> {
     pub(super) value: Option<&'a [u8]>,
     /// When it was written, by the log's clock: milliseconds since the epoch; 0 where unknown.
     pub(super) ts_ms: i64,
+    /// Its headers.
+    pub(super) headers: &'a [Header<'a>],
 }
 
 /// What [`Feed::poll`] did.
@@ -111,6 +114,8 @@ pub(super) mod memory {
         visible: HashMap<(String, i32), Visible>,
         ends: HashMap<(String, i32), i64>,
         located: Vec<i64>,
+        /// Truncation ids, by topic and offset.
+        headers: HashMap<(String, i64), String>,
     }
 
     impl Memory {
@@ -121,11 +126,28 @@ pub(super) mod memory {
             offset: i64,
             record: Option<(&str, Option<&[u8]>)>,
         ) {
-            let at = (topic.to_owned(), 0);
+            self.show_in((topic, 0), offset, record);
+        }
+
+        /// The same in any partition.
+        pub(in super::super) fn show_in(
+            &mut self,
+            (topic, partition): (&str, i32),
+            offset: i64,
+            record: Option<(&str, Option<&[u8]>)>,
+        ) {
+            let at = (topic.to_owned(), partition);
             let pair = record.map(|(key, value)| (key.as_bytes().to_vec(), value.map(<[u8]>::to_vec)));
             self.visible.entry(at.clone()).or_default().push_back((offset, pair));
             let end = self.ends.entry(at).or_default();
             *end = (*end).max(offset + 1);
+        }
+
+        /// Makes a truncation's control record visible in a partition.
+        pub(in super::super) fn truncate(&mut self, topic: &str, partition: i32, offset: i64, id: &str) {
+            let value = br#"{"before":null,"after":null,"source":{"ts_us":1},"op":"t","ts_ms":1}"#;
+            self.headers.insert((topic.to_owned(), offset), id.to_owned());
+            self.show_in((topic, partition), offset, Some((crate::encode::TRUNCATE_KEY, Some(value))));
         }
 
         /// Sets the end that open transactions make.
@@ -181,7 +203,16 @@ pub(super) mod memory {
             let record = self.visible.get_mut(at).and_then(VecDeque::pop_front);
             if let Some((offset, Some((key, value)))) = record {
                 *position = offset + 1;
-                take(Fetched { offset, key: Some(&key), value: value.as_deref(), ts_ms: written(offset) });
+                take(Fetched {
+                    offset,
+                    key: Some(&key),
+                    value: value.as_deref(),
+                    ts_ms: written(offset),
+                    headers: &self
+                        .headers
+                        .get(&(at.0.clone(), offset))
+                        .map_or_else(Vec::new, |id| vec![(crate::encode::TRUNCATE_HEADER, id.as_bytes())]),
+                });
             }
             Ok(Polled::Taken)
         }

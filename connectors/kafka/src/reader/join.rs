@@ -153,7 +153,8 @@ mod tests {
     fn feed(join: &mut Join, records: &[(&[u8], Option<&[u8]>)]) -> Vec<String> {
         let mut seen = Vec::new();
         for (offset, (key, value)) in records.iter().enumerate() {
-            let record = Fetched { offset: offset as i64, ts_ms: 0, key: Some(key), value: *value };
+            let record =
+                Fetched { offset: offset as i64, ts_ms: 0, key: Some(key), value: *value, headers: &[] };
             match join.take(record).unwrap() {
                 Joined::Plain(r) => seen.push(format!("plain {}", String::from_utf8_lossy(r.key.unwrap()))),
                 Joined::Whole(at, key, value) => seen.push(format!(
@@ -271,8 +272,13 @@ mod tests {
             let read = log[..passed].iter().cloned().map(Some).chain(clean[passed..].iter().cloned());
             for (offset, record) in read.enumerate() {
                 let Some((key, value)) = record else { continue };
-                let fetched =
-                    Fetched { offset: offset as i64, ts_ms: 0, key: Some(&key), value: value.as_deref() };
+                let fetched = Fetched {
+                    offset: offset as i64,
+                    ts_ms: 0,
+                    key: Some(&key),
+                    value: value.as_deref(),
+                    headers: &[],
+                };
                 let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
                 match join.take(fetched).unwrap() {
                     Joined::Plain(r) => drop(seen.insert(text(&key), r.value.map(text))),

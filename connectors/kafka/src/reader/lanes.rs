@@ -9,6 +9,7 @@
 use super::feed::{Feed, Fetched, Lane, Polled, Start, Wanted};
 use super::wake::Wake;
 use crate::client::{Clients, Isolation, Quiet};
+use crate::decode::Header;
 use crate::faults::classify;
 use crate::offsets::{Bound, bounds};
 use crate::replay::Partition;
@@ -16,7 +17,7 @@ use caudal_core::{Error, Result};
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{Message, OwnedMessage};
+use rdkafka::message::{Headers, Message, OwnedMessage};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -168,7 +169,7 @@ impl Feed for Lanes {
             if held.offset() >= end {
                 return Ok(Polled::Reached);
             }
-            take(fetched(held));
+            hand(held, take);
             queue.held = None;
             return Ok(Polled::Taken);
         }
@@ -185,7 +186,7 @@ impl Feed for Lanes {
             queue.held = Some(message.detach());
             return Ok(Polled::Reached);
         }
-        take(fetched(&message));
+        hand(&message, take);
         Ok(Polled::Taken)
     }
 
@@ -233,13 +234,17 @@ fn named(queue: &Queue) -> Partition {
     (queue.topic.to_string(), queue.partition)
 }
 
-fn fetched(message: &impl Message) -> Fetched<'_> {
-    Fetched {
+/// Hands a record over.
+fn hand(message: &impl Message, take: &mut dyn FnMut(Fetched<'_>)) {
+    let headers = message.headers().into_iter().flat_map(Headers::iter);
+    let headers: Vec<Header<'_>> = headers.map(|h| (h.key, h.value.unwrap_or_default())).collect();
+    take(Fetched {
         offset: message.offset(),
         key: message.key(),
         value: message.payload(),
         ts_ms: message.timestamp().to_millis().unwrap_or(0),
-    }
+        headers: &headers,
+    });
 }
 
 /// Where to begin: a stored offset must be in its partition, else what is missing would be missing in silence.

@@ -17,6 +17,7 @@ mod join;
 mod lanes;
 mod partitions;
 mod publication;
+mod replays;
 mod runner;
 mod shared;
 mod sides;
@@ -28,8 +29,8 @@ mod tests;
 
 pub use freshness::Freshness;
 
-use crate::client::{Clients, blocking};
-use crate::dead_letters::LogDeadLetters;
+use crate::client::{Clients, Quiet, blocking};
+use crate::dead_letters::{self, Desk, LogDeadLetters};
 use crate::group::{self, Member, Partition, Share};
 use crate::log::Log;
 use crate::replay::Replayer;
@@ -43,10 +44,13 @@ use caudal_proto::side::TopicNames;
 use lanes::{Lanes, Tails};
 use partitions::Promise;
 use publication::Publication;
-use runner::{Delivery, Mode, Runner};
+use rdkafka::producer::FutureProducer;
+use replays::Replays;
+use runner::{Delivery, Mode, Replayed, Runner};
 use shared::Shared;
 use sides::{Side, SourceSides};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -97,6 +101,7 @@ pub struct LogSource {
     options: ReadOptions,
     member: Mutex<Option<Arc<Member>>>,
     freshness: Arc<Freshness>,
+    desk: Arc<Desk>,
 }
 
 impl Log {
@@ -109,28 +114,23 @@ impl Log {
         consistency: Consistency,
         options: ReadOptions,
     ) -> Arc<LogSource> {
-        let (clients, names) = (self.clients.clone(), self.names.clone());
-        Arc::new(LogSource::new(clients, names, sink, from, consistency, options))
+        Arc::new(LogSource::new(self, sink, from, consistency, options))
     }
 
     /// Where the events go that `sink` cannot take.
     #[must_use]
     pub fn dead_letters(&self, sink: &str) -> Arc<dyn DeadLetters> {
-        Arc::new(LogDeadLetters::new(self.clients.clone(), self.names.clone(), sink))
+        let desk = Desk::of(&self.desks, sink);
+        Arc::new(LogDeadLetters::new(self.clients.clone(), self.names.clone(), sink, desk))
     }
 }
 
 impl LogSource {
-    pub(crate) fn new(
-        clients: Clients,
-        names: TopicNames,
-        sink: &str,
-        from: Vec<String>,
-        consistency: Consistency,
-        options: ReadOptions,
-    ) -> Self {
+    fn new(log: &Log, sink: &str, from: Vec<String>, consistency: Consistency, options: ReadOptions) -> Self {
+        let (clients, names) = (log.clients.clone(), log.names.clone());
+        let desk = Desk::of(&log.desks, sink);
         let (sink, member, freshness) = (sink.to_owned(), Mutex::default(), Arc::default());
-        Self { clients, names, sink, from, consistency, options, member, freshness }
+        Self { clients, names, sink, from, consistency, options, member, freshness, desk }
     }
 
     /// Whether the log's records hold what a sink needs.
@@ -229,22 +229,27 @@ impl LogSource {
     ) -> Result<(Box<dyn Mode>, Arc<Wake>, Tails)> {
         let (clients, role, options) = (self.clients.clone(), self.role("read"), self.options);
         let (sides, owned, shared) = (sides.to_vec(), owned.clone(), shared.clone());
-        let consistency = self.consistency;
+        let (consistency, desk) = (self.consistency, Arc::clone(&self.desk));
+        let letters = self.names.dead_letters(&self.sink);
         let runtime = tokio::runtime::Handle::current();
         blocking(move || {
             let expected = from.offsets.len().max(owned.len()).max(16);
             let lanes = Lanes::new(&clients, &role, expected, options.fetch_bytes)?;
             let (wake, tails) = (lanes.wake(), lanes.tails());
+            let replays =
+                Replays::new(clients.clone(), format!("{role}-replay"), &letters, desk, Arc::clone(&wake));
             let lag_ms = clients.resolved().config.topics.min_compaction_lag.get().as_millis() as i64;
             let promise = Promise { lag_ms, now: now_ms };
             let limits =
                 Limits { batch_bytes: options.batch_bytes, step_records: options.step_records, promise };
             let ids = |topics: &[String]| runtime.block_on(topic_ids::fetch(clients.resolved(), topics));
             let mode: Box<dyn Mode> = match consistency {
-                Consistency::Transaction => Box::new(Whole::open(lanes, &sides, &from, limits, &ids)?),
-                Consistency::Key => {
-                    Box::new(Shared::open(lanes, &sides, (&owned, &shared), &from, limits, &ids)?)
+                Consistency::Transaction => {
+                    Box::new(Whole::open(lanes, &sides, &from, limits, &ids)?.with(replays))
                 }
+                Consistency::Key => Box::new(
+                    Shared::open(lanes, &sides, (&owned, &shared), &from, limits, &ids)?.with(replays),
+                ),
             };
             Ok((mode, wake, tails))
         })
@@ -317,7 +322,9 @@ impl Source for LogSource {
         let sides = self.sides(&numbers).await;
         let (mode, wake, tails) = self.read(&sides, &owned, &shared, from).await?;
         self.freshness.restart();
+        let letters = Letters::follow(self, Arc::clone(&wake))?;
         Ok(Box::new(LogReader {
+            letters,
             runner: Runner::start(mode, wake, &self.sink)?,
             publication: Publication::new(member, tails),
             share,
@@ -386,6 +393,71 @@ impl Missing {
     }
 }
 
+/// The sink's dead letters: followed while the reader lives, and dropped when they have been applied after all.
+struct Letters {
+    clients: Clients,
+    topic: String,
+    role: String,
+    desk: Arc<Desk>,
+    over: Arc<AtomicBool>,
+    /// Delivered and not yet durable. Bound: the batches in flight.
+    in_flight: Vec<Replayed>,
+    producer: Option<FutureProducer<Quiet>>,
+}
+
+impl Letters {
+    fn follow(source: &LogSource, wake: Arc<Wake>) -> Result<Self> {
+        let topic = source.names.dead_letters(&source.sink);
+        let (clients, role) = (source.clients.clone(), source.role("dlq"));
+        let (desk, over) = (Arc::clone(&source.desk), Arc::new(AtomicBool::new(false)));
+        let letters = Self {
+            clients: clients.clone(),
+            topic: topic.clone(),
+            role: role.clone(),
+            desk: Arc::clone(&desk),
+            over: Arc::clone(&over),
+            in_flight: Vec::new(),
+            producer: None,
+        };
+        let follow = move || {
+            let is_over = || over.load(Ordering::Relaxed);
+            dead_letters::follow(&clients, (&topic, &role), &desk, &|| wake.set(), &is_over);
+        };
+        let thread = std::thread::Builder::new().name("caudal-letters".into());
+        thread.spawn(follow).map_err(|e| Error::transient("start the thread of dead letters").because(e))?;
+        Ok(letters)
+    }
+
+    /// A position is durable: what it tells of letters is taken out of it, and letters that were applied are dropped.
+    async fn durable(&mut self, position: &LogPosition) -> Result<LogPosition> {
+        let (of_letters, others): (Vec<_>, Vec<_>) =
+            position.offsets.iter().cloned().partition(|offset| *offset.topic == *self.topic);
+        let is_durable = |replayed: &Replayed| {
+            of_letters.iter().any(|o| o.partition == replayed.stored.0 && o.offset >= replayed.stored.1)
+        };
+        let (done, in_flight): (Vec<_>, Vec<_>) = self.in_flight.drain(..).partition(is_durable);
+        self.in_flight = in_flight;
+        for replayed in done {
+            let refused = self.desk.tried(&replayed.event);
+            if !refused || replayed.event != replayed.letter {
+                let producer = match self.producer.take() {
+                    Some(producer) => producer,
+                    None => dead_letters::producer(&self.clients, &self.role)?,
+                };
+                dead_letters::write(&producer, &self.topic, &replayed.letter, None).await?;
+                self.producer = Some(producer);
+            }
+        }
+        Ok(LogPosition { offsets: others })
+    }
+}
+
+impl Drop for Letters {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Reads the log for one sink.
 struct LogReader {
     runner: Runner,
@@ -401,6 +473,7 @@ struct LogReader {
     consistency: Consistency,
     freshness: Arc<Freshness>,
     missing: Missing,
+    letters: Letters,
 }
 
 impl LogReader {
@@ -411,8 +484,11 @@ impl LogReader {
 
     /// Notes what must be durable for the watermark that a delivery completes.
     fn note(&mut self, delivery: &Delivery) {
-        let Delivery { batch, complete } = delivery;
+        let Delivery { batch, complete, .. } = delivery;
         let Position::Log(position) = &batch.position else { return };
+        if delivery.replayed.is_some() {
+            return;
+        }
         let offsets = position.offsets.iter().map(|o| ((o.topic.to_string(), o.partition), o.offset));
         if self.consistency == Consistency::Key {
             self.delivered.extend(offsets.clone());
@@ -447,6 +523,7 @@ impl Reader for LogReader {
             }
         };
         self.note(&delivery);
+        self.letters.in_flight.extend(delivery.replayed.clone());
         self.publication.refresh();
         Ok(delivery.batch)
     }
@@ -455,7 +532,8 @@ impl Reader for LogReader {
         let Position::Log(position) = position else {
             return Err(Error::bug("a source's position was committed to the log's reader"));
         };
-        let durable = self.publication.durable(position);
+        let position = self.letters.durable(position).await?;
+        let durable = self.publication.durable(&position);
         self.freshness.durable(durable);
         Ok(())
     }

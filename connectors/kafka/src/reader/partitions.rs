@@ -13,7 +13,8 @@
 
 use super::feed::{Feed, Fetched, Lane, Polled, Start, Wanted};
 use super::join::{Join, Joined};
-use crate::decode::{Record, decode, tombstone};
+use crate::decode::{Header, Record, decode, tombstone};
+use crate::encode::TRUNCATE_HEADER;
 use crate::schemas::{self, Schemas, Shapes};
 use crate::topic_ids::TopicIds;
 use crate::watermarks::Watermark;
@@ -68,7 +69,19 @@ struct Partition {
     unswept: bool,
     /// The key of the record before, if that was a deletion: the tombstone behind it says nothing more.
     deleted: Option<Vec<u8>>,
-    epoch: i32,
+    /// A truncation that waits for those of the table's other partitions.
+    barred: Option<Barred>,
+}
+
+/// A truncation of a table in several partitions, as one of them holds it. It is executed once, when all have come to it: what
+/// the others hold before it is emptied with the table, and nothing behind it is read before.
+struct Barred {
+    /// The same in all partitions.
+    id: Vec<u8>,
+    offset: i64,
+    ts_ms: i64,
+    key: Option<Vec<u8>>,
+    value: Vec<u8>,
 }
 
 /// A table that is read anew.
@@ -85,6 +98,8 @@ pub(super) struct Partitions {
     names: HashMap<Name, Lane>,
     lanes: HashMap<Lane, Partition>,
     ids: HashMap<Arc<str>, Uuid>,
+    /// Topics whose ids the brokers told.
+    verified: HashSet<String>,
     /// Topics that are others than those the sink has read.
     changed: HashSet<Arc<str>>,
     anew: BTreeMap<Arc<str>, Anew>,
@@ -101,10 +116,14 @@ impl Partitions {
             names: HashMap::new(),
             lanes: HashMap::new(),
             ids: HashMap::new(),
+            verified: now.iter().filter(|(_, id)| !id.is_nil()).map(|(topic, _)| topic.clone()).collect(),
             changed: HashSet::new(),
             anew: BTreeMap::new(),
             moved: BTreeSet::new(),
         };
+        for (topic, id) in now.iter().filter(|(_, id)| !id.is_nil()) {
+            new.ids.insert(Arc::from(topic.as_str()), *id);
+        }
         for offset in &from.offsets {
             let topic = &offset.topic;
             let id = now.get(&**topic).copied().filter(|id| !id.is_nil()).unwrap_or(offset.topic_id);
@@ -123,6 +142,11 @@ impl Partitions {
     pub(super) fn stored(&self, topic: &str, partition: i32) -> Option<&LogOffset> {
         let stored = self.stored.get(&(Arc::from(topic), partition));
         stored.filter(|_| !self.changed.contains(topic))
+    }
+
+    /// Whether the brokers have told the topic's id.
+    pub(super) fn is_verified(&self, topic: &str) -> bool {
+        self.verified.contains(topic)
     }
 
     /// Whether a topic is the one that is read under this name: another one has other records at the same offsets, and
@@ -215,7 +239,7 @@ impl Partitions {
             end,
             unswept: false,
             deleted: None,
-            epoch: -1,
+            barred: None,
         };
         self.names.insert(name, lane);
         self.lanes.insert(lane, partition);
@@ -265,15 +289,15 @@ impl Partitions {
         Ok(())
     }
 
-    /// Puts the begin of each sweep that is due into the batch.
-    pub(super) fn begin_sweeps(&mut self, batch: &mut BatchBuilder) {
-        for (topic, anew) in self.anew.iter_mut().filter(|(_, anew)| !anew.begun) {
+    /// Puts the begin of each sweep that is due into the batch, of topics that are read now.
+    pub(super) fn begin_sweeps(&mut self, batch: &mut BatchBuilder, is_read: impl Fn(&str) -> bool) {
+        for (topic, anew) in self.anew.iter_mut().filter(|(topic, anew)| !anew.begun && is_read(topic)) {
             anew.begun = true;
             let (topic, schema) = (Arc::clone(topic), Arc::clone(&anew.schema));
             let partitions = anew.lanes.len() as u32;
             batch.sweeps.push(Sweep { topic, schema, partitions, part: SweepPart::Begin });
         }
-        self.anew.retain(|_, anew| !anew.schema.key.is_empty());
+        self.anew.retain(|_, anew| !anew.begun || !anew.schema.key.is_empty());
     }
 
     /// Puts the end of each sweep into the batch whose lanes have all `reached` what there was when they were opened.
@@ -297,11 +321,12 @@ impl Partitions {
         }
     }
 
-    /// The lanes of a topic's partitions that a watermark does not name, with where they end: nothing was written to them
-    /// since the sink has read them.
+    /// The lanes that a watermark does not name of the topics that it does, where these are read anew, with where they end: nothing
+    /// was written to them since the sink has read them.
     pub(super) fn unnamed(&self, watermark: &Watermark) -> Vec<(Lane, i64)> {
         let mut unnamed = Vec::new();
-        for (topic, anew) in &self.anew {
+        let is_read = |topic: &str| watermark.ends.keys().any(|(read, _)| read == topic);
+        for (topic, anew) in self.anew.iter().filter(|(topic, _)| is_read(topic)) {
             for lane in &anew.lanes {
                 let Some(partition) = self.lanes.get(lane) else { continue };
                 if !watermark.ends.contains_key(&(topic.to_string(), partition.partition))
@@ -322,26 +347,122 @@ impl Partitions {
         schemas: &Schemas,
         batch: &mut BatchBuilder,
     ) -> Result<Polled> {
+        let whole = self.has_all_of(lane, schemas);
         let Some(partition) = self.lanes.get_mut(&lane) else {
             return Err(Error::bug("a lane without a partition was read"));
         };
+        if partition.barred.is_some() {
+            return Ok(Polled::Empty);
+        }
         let promise = self.promise;
         let mut taken = Ok(());
         let polled = feed.poll(lane, end, &mut |fetched| {
             taken = partition.pass(fetched.offset, promise);
             if taken.is_ok() {
-                taken = partition.take(fetched, schemas, batch);
+                taken = partition.take(fetched, schemas, whole, batch);
             }
         })?;
         taken?;
         match polled {
             // A piece of a record moves nothing.
             Polled::Taken if partition.join.from().is_some() => {}
-            Polled::Taken => drop(self.moved.insert(lane)),
+            Polled::Taken => {
+                let barred = partition.barred.is_some();
+                self.moved.insert(lane);
+                if barred {
+                    self.lift_barrier(lane, schemas, batch);
+                }
+            }
             Polled::Reached => partition.check_joined()?,
             Polled::Empty => {}
         }
         Ok(polled)
+    }
+
+    /// Whether this reader has all partitions of a lane's table.
+    fn has_all_of(&self, lane: Lane, schemas: &Schemas) -> bool {
+        let Some(Partition { topic, .. }) = self.lanes.get(&lane) else { return false };
+        match schemas.spread(topic) {
+            1 => true,
+            spread => (0..spread as i32).all(|p| self.lane(topic, p).is_some()),
+        }
+    }
+
+    /// Executes a truncation once all partitions of the table have come to it.
+    fn lift_barrier(&mut self, lane: Lane, schemas: &Schemas, batch: &mut BatchBuilder) {
+        let Some(topic) = self.lanes.get(&lane).map(|partition| Arc::clone(&partition.topic)) else { return };
+        let lanes: Vec<Lane> =
+            (0..schemas.spread(&topic) as i32).filter_map(|p| self.lane(&topic, p)).collect();
+        let ids: Vec<(&[u8], i64)> = lanes
+            .iter()
+            .filter_map(|lane| self.lanes[lane].barred.as_ref())
+            .map(|barred| (barred.id.as_slice(), barred.ts_ms))
+            .collect();
+        if ids.len() < lanes.len() {
+            return;
+        }
+        let Some(&(newest, _)) = ids.iter().max_by_key(|(_, ts_ms)| *ts_ms) else { return };
+        if ids.iter().all(|(id, _)| *id == newest) {
+            self.truncate(&lanes, schemas, batch);
+            return;
+        }
+        // Compaction left the newest truncation alone in some partitions: those before it, in the others, count no more.
+        let newest = newest.to_vec();
+        for lane in lanes {
+            if let Some(partition) = self.lanes.get_mut(&lane)
+                && partition.barred.as_ref().is_some_and(|barred| barred.id != newest)
+            {
+                partition.pass_barrier();
+            }
+        }
+    }
+
+    fn truncate(&mut self, lanes: &[Lane], schemas: &Schemas, batch: &mut BatchBuilder) {
+        for (number, lane) in lanes.iter().enumerate() {
+            let Some(partition) = self.lanes.get_mut(lane) else { continue };
+            let Some(barred) = partition.barred.as_ref().filter(|_| number == 0) else {
+                partition.pass_barrier();
+                self.moved.insert(*lane);
+                continue;
+            };
+            let record = Record {
+                topic: &partition.topic,
+                partition: partition.partition,
+                offset: barred.offset,
+                spread: 1,
+                key: barred.key.as_deref(),
+                value: Some(&barred.value),
+                headers: &[(TRUNCATE_HEADER, barred.id.as_slice())],
+            };
+            let shapes = schemas.shapes(&partition.topic, partition.partition);
+            decode(&record, schemas::at(&shapes, barred.offset), batch);
+            partition.pass_barrier();
+            self.moved.insert(*lane);
+        }
+    }
+
+    /// Where a lane stands: no record below is still to come. One that waits at a truncation stands there.
+    pub(super) fn position(&self, feed: &impl Feed, lane: Lane) -> i64 {
+        let barred = self.lanes.get(&lane).and_then(|partition| partition.barred.as_ref());
+        barred.map_or_else(|| feed.position(lane), |barred| barred.offset)
+    }
+
+    /// Whether a lane waits at a truncation.
+    pub(super) fn is_barred(&self, lane: Lane) -> bool {
+        self.lanes.get(&lane).is_some_and(|partition| partition.barred.is_some())
+    }
+
+    /// Up to where a partition is delivered; none if the sink does not read it.
+    pub(super) fn delivered(&self, topic: &str, partition: i32) -> Option<i64> {
+        match self.lane(topic, partition) {
+            Some(lane) => Some(self.next(lane)),
+            None => self.stored(topic, partition).map(|stored| stored.offset),
+        }
+    }
+
+    /// The next offset that a sink has stored under a name of our own.
+    pub(super) fn stored_at(&self, topic: &str, partition: i32) -> i64 {
+        self.stored(topic, partition).map_or(0, |stored| stored.offset)
     }
 
     /// Moves a lane to an end that it has reached.
@@ -368,11 +489,14 @@ impl Partitions {
         as_of_ms: i64,
         source: &str,
         store: &Schemas,
-        position: impl Fn(Lane) -> i64,
+        feed: &impl Feed,
     ) -> Result<()> {
         for (lane, partition) in &mut self.lanes {
-            if partition.as_of_ms < as_of_ms && store.source(&partition.topic) == Some(source) {
-                partition.pass(position(*lane) - 1, self.promise)?;
+            if partition.as_of_ms < as_of_ms
+                && partition.barred.is_none()
+                && store.source(&partition.topic) == Some(source)
+            {
+                partition.pass(feed.position(*lane) - 1, self.promise)?;
                 partition.as_of_ms = as_of_ms;
                 self.moved.insert(*lane);
             }
@@ -447,16 +571,46 @@ impl Partition {
         Ok(())
     }
 
-    fn take(&mut self, fetched: Fetched<'_>, schemas: &Schemas, batch: &mut BatchBuilder) -> Result<()> {
+    /// Goes on behind a truncation.
+    fn pass_barrier(&mut self) {
+        if let Some(barred) = self.barred.take() {
+            self.next = barred.offset + 1;
+            self.as_of_ms = self.as_of_ms.max(barred.ts_ms);
+        }
+    }
+
+    /// `whole`: this reader has all partitions of the table.
+    fn take(
+        &mut self,
+        fetched: Fetched<'_>,
+        schemas: &Schemas,
+        whole: bool,
+        batch: &mut BatchBuilder,
+    ) -> Result<()> {
         if self.changes != schemas.changes() {
             self.shapes = schemas.shapes(&self.topic, self.partition);
             self.spread = schemas.spread(&self.topic);
             self.changes = schemas.changes();
         }
+        let truncation = fetched.headers.iter().find(|(name, _)| *name == TRUNCATE_HEADER);
+        if let (Some((_, id)), Some(value), true) = (truncation, fetched.value, whole && self.spread > 1) {
+            self.barred = Some(Barred {
+                id: id.to_vec(),
+                offset: fetched.offset,
+                ts_ms: fetched.ts_ms,
+                key: fetched.key.map(<[u8]>::to_vec),
+                value: value.to_vec(),
+            });
+            return Ok(());
+        }
         let joined = self.join.take(fetched).map_err(|e| e.context(format!("read {}", self.topic)))?;
         match &joined {
-            Joined::Plain(record) => self.decode(record.offset, (record.key, record.value), batch),
-            Joined::Whole(offset, key, value) => self.decode(*offset, (key.as_deref(), Some(value)), batch),
+            Joined::Plain(record) => {
+                self.decode(record.offset, (record.key, record.value), record.headers, batch);
+            }
+            Joined::Whole(offset, key, value) => {
+                self.decode(*offset, (key.as_deref(), Some(value)), &[], batch);
+            }
             Joined::Piece => {}
         }
         self.next = fetched.offset + 1;
@@ -470,10 +624,11 @@ impl Partition {
         &mut self,
         offset: i64,
         (key, value): (Option<&[u8]>, Option<&[u8]>),
+        headers: &[Header<'_>],
         batch: &mut BatchBuilder,
     ) {
-        let record =
-            Record { topic: &self.topic, partition: self.partition, offset, spread: self.spread, key, value };
+        let (topic, partition, spread) = (&self.topic, self.partition, self.spread);
+        let record = Record { topic, partition, offset, spread, key, value, headers };
         let schema = schemas::at(&self.shapes, offset);
         match record.value {
             Some(_) => {
@@ -499,7 +654,8 @@ impl Partition {
             topic_id: self.topic_id,
             partition: self.partition,
             offset: self.join.from().unwrap_or(self.next),
-            leader_epoch: self.epoch,
+            // The client does not tell it.
+            leader_epoch: -1,
             as_of_ms: self.as_of_ms,
             unswept: self.unswept,
         }

@@ -20,6 +20,19 @@ pub(super) struct Delivery {
     pub(super) batch: Batch,
     /// The source that its boundary is of, by number in the order given at opening.
     pub(super) complete: Option<usize>,
+    /// The dead letter whose event it applies again.
+    pub(super) replayed: Option<Replayed>,
+}
+
+/// A dead letter that is applied again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Replayed {
+    /// The letter.
+    pub(super) letter: String,
+    /// The id that the event's letter gets if it is refused again.
+    pub(super) event: String,
+    /// What is durable with it: partition and offset under the dead letters' topic.
+    pub(super) stored: (i32, i64),
 }
 
 /// What a step came to.
@@ -80,7 +93,7 @@ fn run(mut mode: Box<dyn Mode>, out: &mpsc::Sender<Result<Delivery>>, stop: &Ato
         let item = match mode.advance() {
             Ok(Progress::Delivery(delivery)) => Ok(*delivery),
             Ok(Progress::Waiting) if delivered.elapsed() >= HEARTBEAT => {
-                mode.heartbeat().map(|batch| Delivery { batch, complete: None })
+                mode.heartbeat().map(|batch| Delivery { batch, complete: None, replayed: None })
             }
             Ok(Progress::Waiting) => {
                 wake.wait(SERVE_EVERY);

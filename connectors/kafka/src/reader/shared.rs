@@ -18,6 +18,7 @@
 
 use super::feed::{Feed, Lane, Polled, Start};
 use super::partitions::Partitions;
+use super::replays::Replays;
 use super::runner::{Delivery, Mode, Progress};
 use super::sides::{Shapes, SourceSides, open_side};
 use super::whole::Limits;
@@ -68,6 +69,7 @@ pub(super) struct Shared<F> {
     round: Option<Round>,
     batch: BatchBuilder,
     limits: Limits,
+    replays: Option<Replays>,
 }
 
 impl<F: Feed> Shared<F> {
@@ -110,7 +112,27 @@ impl<F: Feed> Shared<F> {
             round: None,
             batch,
             limits,
+            replays: None,
         })
+    }
+
+    /// Applies dead letters again on request.
+    pub(super) fn with(mut self, replays: Replays) -> Self {
+        self.replays = Some(replays);
+        self
+    }
+
+    /// The next dead letter that is applied again.
+    fn replay(&mut self) -> Result<Option<Delivery>> {
+        let Some(replays) = &mut self.replays else { return Ok(None) };
+        let Some((offset, replayed)) =
+            replays.advance(&self.partitions, &self.shapes.store, &mut self.batch)?
+        else {
+            return Ok(None);
+        };
+        let batch = std::mem::take(&mut self.batch);
+        let batch = batch.build(Position::Log(LogPosition { offsets: vec![offset] }), None);
+        Ok(Some(Delivery { batch, complete: None, replayed: Some(replayed) }))
     }
 
     /// Opens the partitions once the shapes of their tables are known; whether they are open.
@@ -126,7 +148,7 @@ impl<F: Feed> Shared<F> {
         self.lanes = self.partitions.open(&mut self.feed, names, 0, &self.shapes.store)?;
         // Asked after the watermarks' lanes were fixed: what is written from here on has a watermark that is read.
         self.base = self.lanes.iter().copied().zip(self.feed.committed(&self.lanes)?).collect();
-        self.partitions.begin_sweeps(&mut self.batch);
+        self.partitions.begin_sweeps(&mut self.batch, |_| true);
         Ok(true)
     }
 
@@ -135,7 +157,9 @@ impl<F: Feed> Shared<F> {
         let mut ready = Vec::new();
         for &lane in &self.lanes {
             // No record lies below the least offset: this only looks.
-            if self.feed.poll(lane, i64::MIN, &mut |_| {})? == Polled::Reached {
+            if !self.partitions.is_barred(lane)
+                && self.feed.poll(lane, i64::MIN, &mut |_| {})? == Polled::Reached
+            {
                 ready.push(lane);
             }
         }
@@ -164,7 +188,7 @@ impl<F: Feed> Shared<F> {
             }
             let polled =
                 self.partitions.poll(&mut self.feed, (lane, end), &self.shapes.store, &mut self.batch)?;
-            if polled != Polled::Taken {
+            if polled != Polled::Taken || self.partitions.is_barred(lane) {
                 round.open.pop();
             }
         }
@@ -175,7 +199,8 @@ impl<F: Feed> Shared<F> {
     fn complete(&mut self) -> Result<Option<(usize, Watermark)>> {
         self.feed.locate()?;
         let (partitions, feed) = (&self.partitions, &self.feed);
-        let reached = |lane: Lane, end: i64| partitions.next(lane) >= end || feed.position(lane) >= end;
+        let reached =
+            |lane: Lane, end: i64| partitions.next(lane) >= end || partitions.position(feed, lane) >= end;
         let (done, base): (Vec<_>, Vec<_>) =
             self.base.drain(..).partition(|(lane, end)| reached(*lane, *end));
         self.base = base;
@@ -192,7 +217,7 @@ impl<F: Feed> Shared<F> {
                 watermark.ends.iter().all(|((topic, partition), end)| {
                     let lane = partitions.lane(topic, *partition);
                     lane.is_none_or(|lane| {
-                        partitions.next(lane) >= end.offset || feed.position(lane) >= end.offset
+                        partitions.next(lane) >= end.offset || partitions.position(feed, lane) >= end.offset
                     })
                 })
             };
@@ -218,7 +243,7 @@ impl<F: Feed> Shared<F> {
         }
         let feed = &self.feed;
         let name = &self.sources[source].source;
-        self.partitions.complete_to(as_of_ms, name, &self.shapes.store, |lane| feed.position(lane))
+        self.partitions.complete_to(as_of_ms, name, &self.shapes.store, feed)
     }
 
     /// Takes the watermarks that are visible.
@@ -257,7 +282,7 @@ impl<F: Feed> Shared<F> {
             ts_us: watermark.ts_us,
         });
         let batch = batch.build(Position::Log(self.partitions.moved()), boundary);
-        Ok(Delivery { batch, complete: complete.map(|(source, _)| source) })
+        Ok(Delivery { batch, complete: complete.map(|(source, _)| source), replayed: None })
     }
 }
 
@@ -265,6 +290,12 @@ impl<F: Feed + Send> Mode for Shared<F> {
     fn advance(&mut self) -> Result<Progress> {
         if !self.open_lanes()? {
             return Ok(Progress::Waiting);
+        }
+        if self.round.is_none()
+            && self.batch.sweeps.is_empty()
+            && let Some(delivery) = self.replay()?
+        {
+            return Ok(Progress::Delivery(Box::new(delivery)));
         }
         if let Some(mut round) = self.round.take().map_or_else(|| self.begin(), |round| Ok(Some(round)))?
             && !self.read(&mut round)?

@@ -398,7 +398,7 @@ fn a_sink_that_was_away_for_longer_than_compaction_waits_reads_its_tables_anew()
     assert_eq!((ids(&all[0]), sweeps(&all[0])), (vec![3, 4], vec![]));
     // The same with a lag of 100 ms: too long ago.
     let (log, _) = away();
-    let limits = Limits { promise: Promise { lag_ms: 100, now: || 500 }, ..limits(1 << 20) };
+    let limits = Limits { promise: Promise { lag_ms: 100, now: || 5_000 }, ..limits(1 << 20) };
     let mut mode = Whole::open(log, &[sides()], &from, limits, &no_ids).unwrap();
     let all = deliveries(&mut mode);
     assert_eq!(all.len(), 1, "one step to the newest watermark");
@@ -418,7 +418,7 @@ fn a_sink_that_was_away_for_longer_than_compaction_waits_reads_its_tables_anew()
 fn in_key_mode_offsets_are_unswept_until_the_sweep_is_over_and_who_resumes_begins_again() {
     let owned = BTreeSet::from([("a".to_owned(), 0)]);
     // A row takes more than 100 bytes: a batch each.
-    let limits = Limits { promise: Promise { lag_ms: 100, now: || 500 }, ..limits(100) };
+    let limits = Limits { promise: Promise { lag_ms: 100, now: || 5_000 }, ..limits(100) };
     let (log, mut from) = away();
     from.offsets.retain(|o| &*o.topic == "a");
     let open = |log: Log, from: &LogPosition| {
@@ -471,7 +471,7 @@ fn a_tombstone_deletes_its_key_where_the_deletion_before_it_is_gone() {
     log.show("a", 0, Some((r#"{"id":7}"#, None)));
     log.show("a", 1, Some((r#"{"id":8}"#, Some(deletion))));
     log.show("a", 2, Some((r#"{"id":8}"#, None)));
-    log.show("a", 3, Some(("no key", None)));
+    log.show("a", 3, Some((r#"{"nothing":1}"#, None)));
     log.watermark(1, 2, false, &[("a", 4)]);
     let all = deliveries(&mut mode);
     let batch = &all[0].batch;
@@ -549,7 +549,7 @@ fn a_sink_that_is_ahead_of_a_watermark_waits_for_one_that_holds_all_it_has() {
 }
 
 #[test]
-fn a_truncation_that_lies_in_several_partitions_is_set_aside_and_not_applied_once_for_each() {
+fn a_truncation_is_set_aside_by_who_cannot_see_all_of_its_partitions() {
     let truncation = br#"{"before":null,"after":null,"source":{"ts_us":1},"op":"t","ts_ms":1}"#;
     for (spread, applied) in [(1, 1), (2, 0)] {
         let record = crate::decode::Record {
@@ -559,9 +559,51 @@ fn a_truncation_that_lies_in_several_partitions_is_set_aside_and_not_applied_onc
             spread,
             key: None,
             value: Some(truncation),
+            headers: &[],
         };
         let mut batch = caudal_core::BatchBuilder::default();
         crate::decode::decode(&record, Some(&Arc::new(table("t", 1, "id"))), &mut batch);
         assert_eq!((batch.events.len(), batch.undecodable.len()), (applied, 1 - applied));
     }
+}
+
+#[test]
+fn a_truncation_waits_for_all_partitions_of_its_table_and_is_executed_once() {
+    let log = Log::default();
+    let schema = SchemaRecord {
+        v: VERSION,
+        source: "s".into(),
+        topic: "a".into(),
+        topic_id: Uuid::from_u128(7),
+        partitions: 2,
+        from: vec![(0, 0), (1, 0)],
+        position: String::new(),
+        schema: table("a", 1, "id"),
+    };
+    log.show("s", 0, Some(("k", Some(&serde_json::to_vec(&schema).unwrap()))));
+    let row = |partition, offset, id: i64| {
+        let value = format!(r#"{{"before":null,"after":{{"id":{id}}},"source":{{"ts_us":1}},"op":"c"}}"#);
+        let record = Some(("k", Some(value.as_bytes())));
+        log.0.lock().unwrap().show_in(("a", partition), offset, record);
+    };
+    let truncate = |partition, offset| log.0.lock().unwrap().truncate("a", partition, offset, "t1");
+    row(0, 0, 1);
+    truncate(0, 1);
+    row(0, 2, 3);
+    row(1, 0, 2);
+    let owned = BTreeSet::from([("a".to_owned(), 0), ("a".to_owned(), 1)]);
+    let from = LogPosition::default();
+    let mut mode =
+        Shared::open(log.clone(), &[sides()], (&owned, &owned), &from, limits(1 << 20), &no_ids).unwrap();
+    let events = |all: &[Delivery]| -> String {
+        all.iter().flat_map(|d| &d.batch.events).map(|event| event.op.letter()).collect()
+    };
+    let before = deliveries(&mut mode);
+    assert_eq!(events(&before), "cc", "what lies behind the truncation came before it");
+    truncate(1, 1);
+    row(1, 2, 4);
+    let mut after = deliveries(&mut mode);
+    after.extend(deliveries(&mut mode));
+    assert_eq!(events(&after), "tcc");
+    assert!(after.iter().all(|delivery| delivery.batch.undecodable.is_empty()));
 }

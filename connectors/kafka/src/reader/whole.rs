@@ -20,6 +20,7 @@
 
 use super::feed::{Feed, Lane, Polled, Start};
 use super::partitions::{Partitions, Promise};
+use super::replays::Replays;
 use super::runner::{Delivery, Mode, Progress};
 use super::sides::{Shapes, Side, SourceSides, open_side};
 use crate::topic_ids::TopicIds;
@@ -88,6 +89,7 @@ pub(super) struct Whole<F> {
     step: Option<Step>,
     batch: BatchBuilder,
     limits: Limits,
+    replays: Option<Replays>,
 }
 
 impl<F: Feed> Whole<F> {
@@ -123,7 +125,44 @@ impl<F: Feed> Whole<F> {
         let now = ids(&topics.into_iter().collect::<Vec<_>>());
         let partitions = Partitions::new(from, &now, limits.promise);
         let batch = BatchBuilder::default();
-        Ok(Self { feed, partitions, shapes, sources: followed, turn: 0, step: None, batch, limits })
+        Ok(Self {
+            feed,
+            partitions,
+            shapes,
+            sources: followed,
+            turn: 0,
+            step: None,
+            batch,
+            limits,
+            replays: None,
+        })
+    }
+
+    /// Applies dead letters again on request.
+    pub(super) fn with(mut self, replays: Replays) -> Self {
+        self.replays = Some(replays);
+        self
+    }
+
+    /// The next dead letter that is applied again, between two steps: the state stays that of the last one.
+    fn replay(&mut self) -> Result<Option<Delivery>> {
+        let Some(replays) = &mut self.replays else { return Ok(None) };
+        let Some((offset, replayed)) =
+            replays.advance(&self.partitions, &self.shapes.store, &mut self.batch)?
+        else {
+            return Ok(None);
+        };
+        let batch = std::mem::take(&mut self.batch);
+        let events = batch.events.len() as u32;
+        let boundary = self.last().map(|last| Boundary { events, ..last });
+        let batch = batch.build(Position::Log(LogPosition { offsets: vec![offset] }), boundary);
+        Ok(Some(Delivery { batch, complete: None, replayed: Some(replayed) }))
+    }
+
+    /// The state that is shown.
+    fn last(&self) -> Option<Boundary> {
+        let last = self.sources.iter().filter_map(|source| source.last.as_ref());
+        last.min_by_key(|boundary| boundary.ts_us).cloned()
     }
 
     /// Begins the next step, from the source whose turn it is or the next one that has a watermark.
@@ -222,7 +261,9 @@ impl<F: Feed> Whole<F> {
         }
         open.retain(|(lane, end)| self.partitions.next(*lane) < *end);
         self.partitions.stamp(open.iter().map(|(lane, _)| *lane), base_ms);
-        self.partitions.begin_sweeps(&mut self.batch);
+        // Of this step alone: another source's tables may wait for a later watermark.
+        let is_read = |topic: &str| ends.keys().any(|(read, _)| read == topic);
+        self.partitions.begin_sweeps(&mut self.batch, is_read);
         (step.open, step.ready) = (open, true);
         Ok(true)
     }
@@ -243,6 +284,7 @@ impl<F: Feed> Whole<F> {
                 break;
             }
             match self.partitions.poll(&mut self.feed, (lane, end), &self.shapes.store, &mut self.batch)? {
+                Polled::Taken if self.partitions.is_barred(lane) => waiting.push((lane, end)),
                 Polled::Taken if self.partitions.next(lane) < end => continue,
                 Polled::Taken | Polled::Reached => self.partitions.reached(lane, end)?,
                 Polled::Empty => waiting.push((lane, end)),
@@ -253,7 +295,7 @@ impl<F: Feed> Whole<F> {
             self.feed.locate()?;
         }
         for (lane, end) in waiting {
-            if self.feed.position(lane) >= end {
+            if self.partitions.next(lane) >= end || self.partitions.position(&self.feed, lane) >= end {
                 self.partitions.reached(lane, end)?;
             } else {
                 step.open.push((lane, end));
@@ -286,30 +328,38 @@ impl<F: Feed> Whole<F> {
             unswept: false,
         });
         let batch = batch.build(Position::Log(position), Some(boundary));
-        Delivery { batch, complete: Some(step.source) }
+        Delivery { batch, complete: Some(step.source), replayed: None }
     }
 
     /// A part of a step that is too large for one batch.
     fn part(&mut self) -> Delivery {
         let position = self.partitions.moved();
         let batch = std::mem::take(&mut self.batch).build(Position::Log(position), None);
-        Delivery { batch, complete: None }
+        Delivery { batch, complete: None, replayed: None }
     }
 }
 
 impl<F: Feed + Send> Mode for Whole<F> {
     fn advance(&mut self) -> Result<Progress> {
-        let Some(mut step) = self.step.take().map_or_else(|| self.begin(), |step| Ok(Some(step)))? else {
-            return Ok(Progress::Waiting);
-        };
-        if !step.ready && !self.make_ready(&mut step)? {
-            if self.is_ahead(&step) {
-                self.sources[step.source].pending = Some((step.watermark, Hold::Later));
-            } else {
-                self.step = Some(step);
-            }
-            return Ok(Progress::Waiting);
+        if self.step.is_none()
+            && let Some(delivery) = self.replay()?
+        {
+            return Ok(Progress::Delivery(Box::new(delivery)));
         }
+        let mut step = loop {
+            let Some(mut step) = self.step.take().map_or_else(|| self.begin(), |step| Ok(Some(step)))? else {
+                return Ok(Progress::Waiting);
+            };
+            if step.ready || self.make_ready(&mut step)? {
+                break step;
+            }
+            if !self.is_ahead(&step) {
+                self.step = Some(step);
+                return Ok(Progress::Waiting);
+            }
+            // Each turn takes one more of the watermarks that are visible.
+            self.sources[step.source].pending = Some((step.watermark, Hold::Later));
+        };
         if self.read(&mut step)? {
             return Ok(Progress::Delivery(Box::new(self.finish(step))));
         }
@@ -325,8 +375,7 @@ impl<F: Feed + Send> Mode for Whole<F> {
         self.partitions.look(&mut self.feed)?;
         let mut batch = Batch::empty(Position::Log(LogPosition::default()));
         if self.step.is_none() {
-            let last = self.sources.iter().filter_map(|source| source.last.as_ref());
-            batch.boundary = last.min_by_key(|boundary| boundary.ts_us).cloned();
+            batch.boundary = self.last();
         }
         Ok(batch)
     }
@@ -358,7 +407,7 @@ pub(super) fn drop_foreign(
     let mut made_again = None;
     watermark.ends.retain(|(topic, _), end| {
         let same = partitions.is_same(topic, end.topic_id);
-        if !same && !is_old {
+        if !same && !(is_old && partitions.is_verified(topic)) {
             made_again = Some(topic.clone());
         }
         same

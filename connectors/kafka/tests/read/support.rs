@@ -371,6 +371,12 @@ pub(crate) async fn drain_events(reader: &mut dyn Reader, events: usize) -> Seen
             seen.take(&batch);
         }
     };
-    assert!(tokio::time::timeout(PATIENCE, read).await.is_ok(), "fewer than {events} events came");
+    let came = tokio::time::timeout(PATIENCE, read).await.is_ok();
+    let (events_of, sweeps, bad) = (&seen.events, &seen.sweeps, seen.undecodable);
+    assert!(
+        came,
+        "fewer than {events} events came: {events_of:?}, {sweeps:?}, {bad} undecodable, {:?}",
+        seen.position
+    );
     seen
 }

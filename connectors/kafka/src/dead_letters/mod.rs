@@ -8,9 +8,20 @@
 //! | `caudal.cause`, `caudal.attempts` | why, and how often it was tried |
 //! | `caudal.topic`, `caudal.partition`, `caudal.offset` | where it lies |
 //! | `caudal.position` | file, position and row in the source; missing for what could not be decoded |
+//! | `caudal.tombstone` | there where the record's value was none: a letter without a value would be a letter dropped |
+//! | `caudal.replay` | there while somebody wants it applied again (`desk.rs`) |
+//! | any other | the record's own headers, as they came |
+//!
+//! A record without a value under a letter's key says that it was dropped, or applied after all.
 //!
 //! A letter is acknowledged by all in-sync replicas before [`DeadLetters::put`] returns, and so before the sink's commit
 //! passes the event over. A letter may be written twice (a crash between the two), under one key.
+
+mod desk;
+mod letter;
+
+pub(crate) use desk::{Desk, Desks, Request, follow, producer, write};
+pub use letter::DeadLetter;
 
 use crate::client::{Clients, Quiet};
 use crate::faults::classify;
@@ -22,6 +33,7 @@ use futures::future::try_join_all;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
@@ -34,11 +46,12 @@ pub(crate) struct LogDeadLetters {
     names: TopicNames,
     sink: String,
     producer: OnceCell<FutureProducer<Quiet>>,
+    desk: Arc<Desk>,
 }
 
 impl LogDeadLetters {
-    pub(crate) fn new(clients: Clients, names: TopicNames, sink: &str) -> Self {
-        Self { clients, names, sink: sink.to_owned(), producer: OnceCell::new() }
+    pub(crate) fn new(clients: Clients, names: TopicNames, sink: &str, desk: Arc<Desk>) -> Self {
+        Self { clients, names, sink: sink.to_owned(), producer: OnceCell::new(), desk }
     }
 
     /// Makes the topic and the producer.
@@ -46,19 +59,14 @@ impl LogDeadLetters {
         let role = format!("{}-dlq", self.sink);
         let spec = TopicSpec::dead_letters(&self.names, &self.sink, self.clients.resolved());
         Topics::new(&self.clients, &role)?.ensure(std::slice::from_ref(&spec)).await?;
-        let limit = self.clients.resolved().config.topics.max_message_bytes.bytes() + (1 << 20);
-        let mut config = self.clients.base(&role);
-        config.set("enable.idempotence", "true").set("acks", "all").set("linger.ms", "5");
-        config.set("message.max.bytes", limit.to_string());
-        config.set("message.timeout.ms", PATIENCE.as_millis().to_string());
-        config.create_with_context(Quiet).map_err(|e| classify(e, "make a producer of dead letters"))
+        producer(&self.clients, &role)
     }
 
     async fn send(&self, producer: &FutureProducer<Quiet>, letter: Letter<'_>) -> Result<()> {
         let topic = self.names.dead_letters(&self.sink);
         let key = letter.key();
         let mut record = FutureRecord::to(&topic).key(&key).headers(letter.headers());
-        record.payload = letter.raw.value.map(|value| letter.batch.bytes(value));
+        record.payload = Some(letter.raw.value.map_or(&[][..], |value| letter.batch.bytes(value)));
         let sent = producer.send(record, Timeout::After(PATIENCE)).await;
         sent.map(|_| ()).map_err(|(error, _)| classify(error, format!("set aside {key} in {topic}")))
     }
@@ -75,7 +83,14 @@ impl DeadLetters for LogDeadLetters {
         for bad in &batch.undecodable {
             letters.push(Letter { batch, raw: &bad.raw, cause: &bad.cause, attempts, position: None });
         }
+        for letter in &mut letters {
+            letter.attempts += self.desk.refused(&letter.key());
+        }
         try_join_all(letters.into_iter().map(|letter| self.send(producer, letter))).await.map(|_| ())
+    }
+
+    fn open(&self) -> Option<u64> {
+        Some(self.desk.open_letters())
     }
 }
 
@@ -114,6 +129,13 @@ impl<'a> Letter<'a> {
             ("caudal.position", self.position.clone()),
         ];
         let mut headers = OwnedHeaders::new();
+        for (name, value) in &self.raw.headers {
+            let header = Header { key: self.batch.text(*name), value: Some(self.batch.bytes(*value)) };
+            headers = headers.insert(header);
+        }
+        if self.raw.value.is_none() {
+            headers = headers.insert(Header { key: letter::TOMBSTONE, value: Some(b"1") });
+        }
         for (key, value) in texts {
             if let Some(value) = value {
                 headers = headers.insert(Header { key, value: Some(value.as_bytes()) });
