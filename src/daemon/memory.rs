@@ -14,7 +14,9 @@ const SETTINGS: [(&str, &str); 3] =
 
 /// Starts this program again with the settings, unless they are there. Must come before anything else is started.
 pub(crate) fn settle() {
-    if cfg!(all(target_os = "linux", target_env = "gnu")) && !is_settled(std::env::vars_os().map(|(name, _)| name)) {
+    if cfg!(all(target_os = "linux", target_env = "gnu"))
+        && !is_settled(std::env::vars_os().map(|(name, _)| name))
+    {
         again();
     }
 }
