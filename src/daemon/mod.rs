@@ -2,6 +2,7 @@
 
 mod check;
 mod cli;
+mod commands;
 mod compose;
 mod embedded;
 mod exit;
@@ -14,6 +15,7 @@ mod registry;
 mod run;
 mod schema;
 mod signals;
+mod snapshot;
 mod status;
 mod tap;
 
@@ -49,6 +51,7 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Init(arguments) => init::init(cli, arguments).await,
         Command::Check(arguments) => check::check(cli, arguments).await,
         Command::Status => status::status(cli).await,
+        Command::Snapshot(arguments) => snapshot::snapshot(cli, arguments).await,
         Command::Tap(arguments) => tap::tap(cli, arguments).await,
         Command::Schema(arguments) => schema::schema(arguments),
     }

@@ -4,6 +4,7 @@
 //! capture sink ([`Log::capture_sink`]): events, position and watermark in one Kafka transaction.
 
 pub mod config;
+pub mod format;
 
 mod client;
 mod dead_letters;
@@ -15,8 +16,10 @@ mod log;
 mod murmur2;
 mod offsets;
 mod reader;
+mod registry;
 mod replay;
 mod schemas;
+mod signals;
 mod sources;
 mod status;
 mod tap;
@@ -25,11 +28,13 @@ mod topic_ids;
 mod topics;
 mod watermarks;
 mod writer;
+mod written;
 
 pub use config::Config;
 pub use encode::{NEW_KEY_HEADER, OLD_KEY_HEADER, TRUNCATE_HEADER, TRUNCATE_KEY, system_clock};
 pub use log::{CaptureOptions, Log};
 pub use reader::{Consistency, Freshness, LogSource, ReadOptions};
+pub use signals::Signals;
 pub use status::{PartitionStatus, SinkStatus, SourceStatus};
 pub use tap::{Tap, TapFrom, Tapped};
 pub use writer::statistics::{Counts, Statistics};

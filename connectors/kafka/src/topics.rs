@@ -140,6 +140,14 @@ impl TopicSpec {
         spec
     }
 
+    /// Commands to sources: a source remembers the last one that it took, so old ones may go.
+    pub(crate) fn signals(names: &TopicNames, resolved: &Resolved) -> Self {
+        let needs = vec![Need::Exactly("cleanup.policy", "delete".into())];
+        let mut spec = Self::new(names.signals(), 1, resolved, needs);
+        spec.settings.insert("retention.ms".into(), (7 * 86_400_000u64).to_string());
+        spec
+    }
+
     /// Debezium's topic of schema changes: kept for ever.
     pub(crate) fn schema_changes(names: &TopicNames, resolved: &Resolved) -> Self {
         let needs = vec![
@@ -147,6 +155,11 @@ impl TopicSpec {
             Need::Exactly("retention.ms", "-1".into()),
         ];
         Self::new(names.prefix().to_owned(), 1, resolved, needs)
+    }
+
+    /// A topic of Debezium's that tells of what goes by, transactions or heartbeats: kept as long as the brokers keep by default.
+    pub(crate) fn announcements(name: String, resolved: &Resolved) -> Self {
+        Self::new(name, 1, resolved, vec![Need::Exactly("cleanup.policy", "delete".into())])
     }
 
     fn new_topic(&self, replication: i32) -> NewTopic<'_> {
@@ -335,8 +348,9 @@ impl Topics {
         let existing = self.list().await?;
         let resolved = self.clients.resolved();
         let data = format!("{}.", names.prefix());
-        let of_prefix: Vec<&str> =
-            existing.keys().map(String::as_str).filter(|name| name.starts_with(&data)).collect();
+        let transactions = names.transactions();
+        let is_data = |name: &&str| name.starts_with(&data) && *name != transactions;
+        let of_prefix: Vec<&str> = existing.keys().map(String::as_str).filter(is_data).collect();
         let settings = self.settings(&of_prefix).await?;
         let mut findings = Vec::new();
         for (name, settings) in &settings {

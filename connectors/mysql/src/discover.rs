@@ -44,6 +44,7 @@ pub(crate) async fn tables(
     selection: &Selection,
     only: Option<&TableId>,
 ) -> Result<BTreeMap<TableId, Table>> {
+    client.revive().await?;
     let filter = Filter::new(selection, only);
     let mut tables = base_tables(client, &filter).await?;
     columns(client, &filter, &mut tables).await?;

@@ -36,6 +36,10 @@ struct Stored {
     ts: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     resend: Option<Resend>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    mark: u64,
 }
 
 fn is_zero(n: &u64) -> bool {
@@ -106,6 +110,10 @@ pub(crate) struct Token {
     pub(crate) ts_us: i64,
     /// Where the dump must begin, if before `place`.
     pub(crate) resend: Option<Resend>,
+    /// The server whose file and position these are, as it names itself; not known of places that were stored by early versions.
+    pub(crate) server: Option<String>,
+    /// How many re-reads had begun in the session that wrote it: of no meaning in another.
+    pub(crate) mark: u64,
 }
 
 impl Token {
@@ -123,6 +131,8 @@ impl Token {
             key: inside.then(|| format!("{:016x}", self.within.key)),
             ts: self.ts_us,
             resend: self.resend.clone(),
+            server: self.server.clone(),
+            mark: self.mark,
         };
         serde_json::to_string(&stored).unwrap_or_default()
     }
@@ -160,6 +170,8 @@ impl Token {
             within: Within { rows: stored.row, key: key.unwrap_or(0) },
             ts_us: stored.ts,
             resend: stored.resend,
+            server: stored.server,
+            mark: stored.mark,
         })
     }
 
@@ -199,13 +211,18 @@ mod tests {
             within: Within { rows: 7, key: u64::MAX },
             ts_us: 1,
             resend: None,
+            server: None,
+            mark: 0,
         }
     }
 
     #[test]
     fn a_token_reads_back_as_written() {
-        let text = token().encode(Family::MariaDb);
-        assert_eq!(Token::decode(&text, Family::MariaDb).unwrap(), token());
+        for server in [None, Some("server_id 10".to_owned())] {
+            let token = Token { server, ..token() };
+            let text = token.encode(Family::MariaDb);
+            assert_eq!(Token::decode(&text, Family::MariaDb).unwrap(), token);
+        }
     }
 
     #[test]

@@ -12,23 +12,29 @@
 //! `xa_bytes`, and the shapes of the tables.
 
 pub(crate) mod clock;
+mod partial;
 mod prepared;
+pub(crate) mod retention;
 mod transaction;
 
 use crate::binlog::{BinlogStream, Event, RowDecoder};
 use crate::client::Client;
 use crate::config::Resolved;
 use crate::connection::Family;
-use crate::position::{Place, Token, Within};
+use crate::position::{Place, Token, Within, source_position};
 use crate::schema::Timeline;
+use crate::snapshot::commands::Inbox;
+use crate::snapshot::shapes::Asked;
 use crate::snapshot::{Emission, Snapshot};
 use async_trait::async_trait;
 use caudal_core::{Batch, BatchBuilder, Boundary, Position, Reader, Result, Transaction};
 use clock::Clock;
+use partial::Partials;
 use prepared::Prepared;
+use retention::Guard;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use transaction::Tx;
 
 /// Most events of a batch, whatever their size.
@@ -57,12 +63,20 @@ pub(crate) struct MySqlReader {
     opened_at: (String, u64),
     ts_us: i64,
     builder: BatchBuilder,
+    /// Rows told in part, whose re-read goes with the next batch.
+    partials: Partials,
     notes: BTreeMap<String, Option<String>>,
     /// How many of the builder's events lie before the last boundary.
     boundary: Option<usize>,
     /// An event that waits until a table's piece is handed on; the stream stands still meanwhile.
     held: Option<Event>,
+    /// The server that is read, as it names itself.
+    server: Option<String>,
+    guard: Guard,
     out: VecDeque<Batch>,
+    inbox: Arc<Inbox>,
+    /// The last command taken.
+    signal: i64,
 }
 
 /// What a reader starts with.
@@ -75,13 +89,34 @@ pub(crate) struct Start {
     pub(crate) token: Token,
     /// Notes that the first batch carries.
     pub(crate) notes: BTreeMap<String, Option<String>>,
+    /// Commands.
+    pub(crate) inbox: Arc<Inbox>,
+    /// The last command taken.
+    pub(crate) signal: i64,
     /// The end of the log now.
     pub(crate) log_end: (String, u64),
+    /// The stream's first event.
+    pub(crate) first: Event,
+    /// How long the server keeps its log.
+    pub(crate) retention: Option<Duration>,
 }
 
 impl MySqlReader {
     pub(crate) fn new(start: Start) -> Self {
-        let Start { config, stream, sql, timeline, snapshot, token, notes, log_end } = start;
+        let Start {
+            config,
+            stream,
+            sql,
+            timeline,
+            snapshot,
+            token,
+            notes,
+            inbox,
+            signal,
+            log_end,
+            first,
+            retention,
+        } = start;
         let replayed = token.resend.is_some().then(|| token.place.clone());
         Self {
             family: stream.family(),
@@ -100,10 +135,15 @@ impl MySqlReader {
             opened_at: log_end,
             ts_us: token.ts_us,
             builder: BatchBuilder::default(),
+            partials: Partials::default(),
             notes,
             boundary: None,
-            held: None,
+            held: Some(first),
+            server: token.server,
+            guard: Guard::new(retention),
             out: VecDeque::new(),
+            inbox,
+            signal,
         }
     }
 
@@ -117,7 +157,7 @@ impl MySqlReader {
             return self.held_step().await;
         }
         let between = self.tx.is_none();
-        let idle = between && !self.builder.is_empty();
+        let idle = between && !(self.builder.is_empty() && self.partials.is_empty());
         if between {
             self.snapshot_step().await?;
             // A chunk that is ready waits for nothing: not for the next one, and the last one not for the clock.
@@ -132,7 +172,18 @@ impl MySqlReader {
             () = std::future::ready(()), if idle => self.flush(),
             finished = self.snapshot.finished() => finished?,
             period = self.clock.next() => self.clock_step(period?),
-            () = sleep_until(wake), if between && wake.is_some() => {}
+            signal = self.inbox.next(self.signal), if between => {
+                self.signal = signal.number;
+                self.snapshot.command(&signal, &self.timeline);
+                // What was asked for is stored at once.
+                self.flush();
+            }
+            () = sleep_until(wake), if between && wake.is_some() => {
+                // The engine tells what is durable between two batches: while that is waited for, they must not be far apart.
+                if self.snapshot.waits() {
+                    self.flush();
+                }
+            }
         }
         if self.builder.size() >= self.config.batch_bytes || self.builder.events.len() >= MAX_EVENTS {
             self.close_full();
@@ -147,7 +198,9 @@ impl MySqlReader {
         }
         if self.snapshot.is_ready() {
             self.flush_rows();
-            if let Some(emission) = self.snapshot.take() {
+        }
+        while self.snapshot.is_ready() {
+            for emission in self.snapshot.take() {
                 self.emit(emission);
             }
         }
@@ -155,7 +208,8 @@ impl MySqlReader {
         if !delivered.reaches(&self.opened_at.0, self.opened_at.1) {
             (delivered.file, delivered.pos) = self.opened_at.clone();
         }
-        if let Some(emission) = self.snapshot.advance(&mut self.timeline, &mut self.sql, &delivered).await? {
+        let mut shapes = Asked(&mut self.timeline, &mut self.sql);
+        if let Some(emission) = self.snapshot.advance(&mut shapes, &delivered).await? {
             self.flush_rows();
             self.emit(emission);
         }
@@ -215,6 +269,9 @@ impl MySqlReader {
         let between = self.tx.is_none();
         let due = if between { self.clock.due(&self.place) } else { None };
         self.ts_us = self.ts_us.max(due.unwrap_or(self.ts_us));
+        if let Some(now) = self.clock.source_time() {
+            self.guard.look(&self.config.name, now, self.ts_us);
+        }
         if between && (period || due.is_some()) {
             self.boundary = Some(self.builder.events.len());
         }
@@ -256,10 +313,21 @@ impl MySqlReader {
     fn token(&self, within: Within) -> Token {
         // Until all rows that were delivered before are passed again, they still count.
         let within = if self.skip.rows > 0 { self.skip } else { within };
-        Token { place: self.place.clone(), within, ts_us: self.ts_us, resend: self.prepared.resend() }
+        Token {
+            place: self.place.clone(),
+            within,
+            ts_us: self.ts_us,
+            resend: self.prepared.resend(),
+            server: self.server.clone(),
+            mark: self.snapshot.mark(),
+        }
     }
 
     fn position(&mut self, within: Within) -> Position {
+        for request in self.partials.take() {
+            self.snapshot.request(request);
+        }
+        self.notes.extend(self.snapshot.take_notes());
         let notes = std::mem::take(&mut self.notes);
         Position::Source(self.token(within).position(self.family, notes))
     }
@@ -282,7 +350,11 @@ impl Reader for MySqlReader {
         }
     }
 
-    async fn commit(&mut self, _position: &Position) -> Result<()> {
+    async fn commit(&mut self, position: &Position) -> Result<()> {
+        if self.snapshot.waits() {
+            let stored = source_position(position)?;
+            self.snapshot.durable(Token::decode(&stored.token, self.family)?.mark);
+        }
         Ok(())
     }
 }

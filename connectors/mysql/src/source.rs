@@ -1,22 +1,30 @@
 //! The source: what a configuration resolved to, and how a reader is opened.
 
-use crate::binlog::{BinlogStream, Start, StreamOptions};
+mod choose;
+mod history;
+
+use crate::binlog::{Start, StreamOptions};
 use crate::check;
 use crate::client::{self, Client, row_text};
 use crate::config::{Config, Resolved, SnapshotMode};
 use crate::connection::{Endpoint, Family};
 use crate::discover;
 use crate::gtid::GtidSet;
-use crate::position::{Place, Token, Within, source_position};
-use crate::reader::{self, MySqlReader, clock};
+use crate::position::{Place, Token, Within};
+use crate::reader::{self, MySqlReader, clock, retention};
 use crate::schema::Timeline;
 use crate::snapshot::Snapshot;
-use crate::snapshot::progress::Notes;
+use crate::snapshot::access::Server;
+use crate::snapshot::board::Board;
+use crate::snapshot::commands::Inbox;
 use crate::tls;
 use async_trait::async_trait;
-use caudal_core::{Check, Error, Position, Reader, Result, Source, TableId, TableSchema};
+use caudal_core::{
+    Check, Error, Position, Progress, Reader, Result, Signal, Source, TableId, TableSchema, Written,
+};
+use choose::{Chosen, choose};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// A MySQL or MariaDB source.
@@ -24,11 +32,23 @@ use std::time::Duration;
 /// # Errors
 /// `Config`, naming the field, for settings that cannot be.
 pub fn source(name: &str, config: Config) -> Result<Arc<dyn Source>> {
-    Ok(Arc::new(MySqlSource { config: Arc::new(config.resolve(name)?) }))
+    Ok(Arc::new(MySqlSource {
+        config: Arc::new(config.resolve(name)?),
+        beside: Beside { board: Arc::default(), inbox: Arc::default(), written: Arc::default() },
+    }))
 }
 
 struct MySqlSource {
     config: Arc<Resolved>,
+    beside: Beside,
+}
+
+/// What outlives a reader.
+#[derive(Clone)]
+struct Beside {
+    board: Arc<Board>,
+    inbox: Arc<Inbox>,
+    written: Arc<OnceLock<Arc<dyn Written>>>,
 }
 
 #[async_trait]
@@ -38,57 +58,59 @@ impl Source for MySqlSource {
     }
 
     async fn discover(&self) -> Result<Vec<TableSchema>> {
-        let mut client = Client::connect(&self.config).await?;
+        let mut client = choose::any(&self.config).await?;
         let tables = discover::tables(&mut client, &self.config.selection, None).await?;
         Ok(tables.into_values().map(|t| t.schema).collect())
     }
 
     async fn estimates(&self) -> Result<Vec<(TableId, u64)>> {
-        let mut client = Client::connect(&self.config).await?;
+        let mut client = choose::any(&self.config).await?;
         let tables = discover::tables(&mut client, &self.config.selection, None).await?;
         Ok(tables.into_iter().map(|(id, table)| (id, table.estimated_rows)).collect())
     }
 
+    fn bind(&self, written: Arc<dyn Written>) {
+        // Only the first one counts.
+        let _ = self.beside.written.set(written);
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.beside.inbox.add(signal);
+    }
+
+    fn progress(&self) -> Vec<Progress> {
+        self.beside.board.all()
+    }
+
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
-        let reader = open(&self.config, from).await;
+        let reader = open(&self.config, &self.beside, from).await;
         Ok(Box::new(reader.map_err(|e| e.context(format!("open source {}", self.config.name)))?))
     }
 }
 
-async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlReader> {
-    let mut sql = Client::connect(config).await?;
-    check::require(&mut sql, config).await?;
-    let family = sql.version.family;
-    let (token, notes) = match &from {
-        Some(position) => {
-            let stored = source_position(position)?;
-            (Token::decode(&stored.token, family)?, Notes::read(&stored.notes)?)
-        }
-        None => (first_token(&mut sql).await?, Notes::default()),
-    };
-    if let Some(set) = &token.place.gtid {
-        history(&mut sql, set).await?;
-    }
+async fn open(config: &Arc<Resolved>, beside: &Beside, from: Option<Position>) -> Result<MySqlReader> {
+    let Chosen { config, mut sql, token, notes, stream, first } = choose(config, from.as_ref()).await?;
     let log_end = clock::log_end(&mut sql).await?;
-    let stream = BinlogStream::open(
-        &stream_endpoint(config, sql.encrypted),
-        stream_options(config, &mut sql, &token).await?,
-    )
-    .await?;
+    let retention = retention::of(&mut sql).await?;
     let tables = discover::tables(&mut sql, &config.selection, None).await?;
-    check::named_tables(config, &tables)?;
+    check::named_tables(&config, &tables)?;
     tracing::info!(
         source = config.name,
         server = sql.version.text,
+        host = config.address.host,
         tables = tables.len(),
         file = token.place.file,
         pos = token.place.pos,
         "streaming from the binlog"
     );
     let timeline = Timeline::new(config.selection.clone(), tables, notes.schemas.clone());
+    let (written, board) = (beside.written.get().cloned(), Arc::clone(&beside.board));
     let snapshot = match config.snapshot.mode {
-        SnapshotMode::Initial => Snapshot::new(Arc::clone(config), &timeline, &notes)?,
-        SnapshotMode::Never => Snapshot::none(Arc::clone(config)),
+        SnapshotMode::Initial => Snapshot::new(Arc::clone(&config), &timeline, &notes, written, board)?,
+        SnapshotMode::Never => {
+            let server = Arc::new(Server(Arc::clone(&config)));
+            Snapshot::none(Arc::clone(&config), server, &notes, written, board)
+        }
     };
     if !snapshot.is_done() {
         tracing::info!(
@@ -98,12 +120,16 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlRea
         );
     }
     Ok(MySqlReader::new(reader::Start {
-        config: Arc::clone(config),
+        config,
         stream,
+        first,
+        retention,
         sql,
         timeline,
         snapshot,
         token,
+        inbox: Arc::clone(&beside.inbox),
+        signal: notes.signal,
         notes: BTreeMap::new(),
         log_end,
     }))
@@ -118,6 +144,8 @@ async fn first_token(sql: &mut Client) -> Result<Token> {
         within: Within::default(),
         ts_us: reading.ts_us,
         resend: None,
+        server: Some(sql.identity.clone()),
+        mark: 0,
     })
 }
 
@@ -143,34 +171,6 @@ async fn current_gtids(sql: &mut Client, file: &str, pos: u64) -> Result<Option<
 pub(crate) async fn gtid_mode(sql: &mut Client) -> Result<bool> {
     let mode = sql.text("ask for gtid_mode", "SELECT @@GLOBAL.gtid_mode").await?;
     Ok(mode.is_some_and(|m| m.eq_ignore_ascii_case("ON")))
-}
-
-/// The server must know all that was delivered, and still have all that was not.
-async fn history(sql: &mut Client, delivered: &GtidSet) -> Result<()> {
-    if sql.version.is_mariadb() {
-        // The server checks it itself when the dump begins, and names the GTID.
-        return Ok(());
-    }
-    let set = |text: Option<String>| GtidSet::parse(Family::MySql, &text.unwrap_or_default());
-    let executed = set(sql.text("ask for the executed GTIDs", "SELECT @@GLOBAL.gtid_executed").await?)?;
-    if !executed.covers(delivered) {
-        let mut unknown = delivered.clone();
-        unknown.subtract(&executed)?;
-        return Err(Error::config(format!(
-            "the server does not know transactions that were delivered before: {unknown}"
-        ))
-        .hint("it has another history (restored from a backup, or another server): point the url at a server that has them, or give the source another name to start anew"));
-    }
-    let purged = set(sql.text("ask for the purged GTIDs", "SELECT @@GLOBAL.gtid_purged").await?)?;
-    if !delivered.covers(&purged) {
-        let mut missing = purged;
-        missing.subtract(delivered)?;
-        return Err(Error::config(format!(
-            "the server's binlogs no longer hold transactions that were not delivered yet: {missing}"
-        ))
-        .hint("point the url at a server that still has them, or start the source anew under another name so that its tables are read again; to prevent it, raise binlog_expire_logs_seconds"));
-    }
-    Ok(())
 }
 
 async fn stream_options(config: &Resolved, sql: &mut Client, token: &Token) -> Result<StreamOptions> {
@@ -227,10 +227,10 @@ async fn server_id(config: &Resolved, sql: &mut Client) -> Result<u32> {
 }
 
 /// For the stream: encrypted if the connections for SQL are.
-fn stream_endpoint(config: &Resolved, encrypted: bool) -> Endpoint {
-    let mut endpoint = client::endpoint(config);
+fn stream_endpoint(config: &Resolved, encrypted: bool) -> Result<Endpoint> {
+    let mut endpoint = client::endpoint(config)?;
     if endpoint.tls.mode == tls::TlsMode::Preferred {
         endpoint.tls.mode = if encrypted { tls::TlsMode::Required } else { tls::TlsMode::Disabled };
     }
-    endpoint
+    Ok(endpoint)
 }

@@ -1,7 +1,8 @@
 //! Where a pipeline stands, for `/health`, `/status` and `caudal status`.
 
 use crate::metrics::Metrics;
-use caudal_core::{Error, Position};
+use crate::pipeline::Pipeline;
+use caudal_core::{Error, Position, Progress, Source};
 use serde::Serialize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,6 +66,8 @@ pub struct PipelineStatus {
     pub position: Option<String>,
     /// The last error; stays after recovery.
     pub last_error: Option<LastError>,
+    /// What the source reads beside its stream, and did lately.
+    pub reading: Vec<Progress>,
 }
 
 #[derive(Debug)]
@@ -75,11 +78,17 @@ struct Moving {
     last_error: Option<LastError>,
 }
 
-#[derive(Debug)]
 struct Inner {
     name: String,
     metrics: Metrics,
     moving: Mutex<Moving>,
+    source: Option<Arc<dyn Source>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// Shared between a pipeline's task and whoever asks.
@@ -89,8 +98,18 @@ pub struct StatusHandle(Arc<Inner>);
 impl StatusHandle {
     /// For the pipeline `name`, starting.
     pub fn new(name: impl Into<String>) -> Self {
+        Self::with(name.into(), None)
+    }
+
+    /// For a pipeline, starting; its source is asked for what it reads beside its stream.
+    #[must_use]
+    pub fn of(pipeline: &Pipeline) -> Self {
+        Self::with(pipeline.name.clone(), Some(Arc::clone(&pipeline.source)))
+    }
+
+    fn with(name: String, source: Option<Arc<dyn Source>>) -> Self {
         let moving = Moving { state: State::Starting, since_us: now_us(), position: None, last_error: None };
-        Self(Arc::new(Inner { name: name.into(), metrics: Metrics::default(), moving: Mutex::new(moving) }))
+        Self(Arc::new(Inner { name, source, metrics: Metrics::default(), moving: Mutex::new(moving) }))
     }
 
     /// The pipeline's name.
@@ -128,6 +147,7 @@ impl StatusHandle {
             watermark_us: (watermark > 0).then_some(watermark),
             position: moving.position.as_ref().and_then(Position::source).map(|p| p.token.clone()),
             last_error: moving.last_error.clone(),
+            reading: self.0.source.as_ref().map(|s| s.progress()).unwrap_or_default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Events of the stream into the batch.
 
 use super::MySqlReader;
+use super::partial::{Deliver, Partials, is_whole};
 use super::prepared::{Entry, name};
 use crate::binlog::{AlterPhase, Begin, Event, EventKind, Query, RowDecoder, RowImages, Rows, RowsOp, Xid};
 use crate::canonical::{key_bytes, stable_hash};
@@ -9,7 +10,7 @@ use crate::gtid::Gtid;
 use crate::position::{Place, Within};
 use crate::snapshot::Verdict;
 use crate::snapshot::progress::{TableNote, schema_note, table_note};
-use crate::snapshot::window::Window;
+use crate::snapshot::table::Table;
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
     BatchBuilder, Cell, Ddl, Error, EventHead, Op, Result, SnapshotMark, TableId, TableSchema, Transaction,
@@ -153,7 +154,7 @@ impl MySqlReader {
             None => self.bind(rows).await?,
         };
         let Some(schema) = schema else { return Ok(()) };
-        let Self { tx: Some(tx), builder, decoder, snapshot, skip, place, .. } = self else { return Ok(()) };
+        let Self { tx: Some(tx), builder, decoder, snapshot, skip, place, partials, .. } = self else { return Ok(()) };
         if tx.at.0 != pos {
             tx.at = (pos, tx.rows);
         }
@@ -166,7 +167,8 @@ impl MySqlReader {
             skip: skip.rows,
             verdict: snapshot.verdict(&schema.id, &tx.begin, &tx.file, tx.pos),
         };
-        let done = append(rows, &schema, &to, builder, decoder, snapshot.window(&schema.id))?;
+        let into = (builder, partials);
+        let done = append(rows, &schema, &to, into, decoder, snapshot.recorder(&schema.id))?;
         (tx.rows, tx.key) = (done.rows, done.key.unwrap_or(tx.key));
         // The row at which delivery goes on must be the one at which it stopped.
         if let Some(key) = done.skipped {
@@ -240,8 +242,8 @@ impl MySqlReader {
         if !self.config.selection.selects(id) {
             return;
         }
-        if let Some(window) = self.snapshot.window(id) {
-            window.discard("the table was truncated");
+        if let Some(table) = self.snapshot.recorder(id) {
+            table.recording.discard("the table was truncated");
         }
         let Some(schema) = self.timeline.known(id).map(|k| Arc::clone(&k.schema)) else { return };
         let Some(tx) = &mut self.tx else { return };
@@ -322,7 +324,9 @@ impl MySqlReader {
     }
 
     fn end_of_replay(&mut self) {
-        if self.replayed.as_ref().is_some_and(|r| self.place.reaches(&r.file, r.pos)) {
+        // A place of another server has no file: there its GTIDs tell each transaction, to the end.
+        let passed = |r: &Place| !r.file.is_empty() && self.place.reaches(&r.file, r.pos);
+        if self.replayed.as_ref().is_some_and(passed) {
             self.replayed = None;
         }
     }
@@ -453,9 +457,9 @@ fn append(
     rows: &Rows,
     schema: &Arc<TableSchema>,
     to: &Delivery,
-    builder: &mut BatchBuilder,
+    (builder, partials): (&mut BatchBuilder, &mut Partials),
     decoder: &mut RowDecoder,
-    mut window: Option<&mut Window>,
+    mut recorder: Option<&mut Table>,
 ) -> Result<Delivered> {
     let op = match rows.op {
         RowsOp::Insert => Op::Create,
@@ -469,8 +473,8 @@ fn append(
     decoder.decode(rows, schema, builder, |out, images| {
         seen += 1;
         last = Some(images);
-        if let Some(window) = window.as_deref_mut() {
-            record(window, schema, out, images, &mut key);
+        if let Some(table) = recorder.as_deref_mut() {
+            record(table, schema, out, images, &mut key);
         }
         if seen <= to.skip {
             skipped = (seen == to.skip).then_some(images);
@@ -479,11 +483,16 @@ fn append(
         if to.verdict == Verdict::Drop {
             return Ok(());
         }
+        let (op, after) = match partials.judge(schema, out, rows.op, images) {
+            Deliver::AsItIs => (op, images.after),
+            Deliver::Deletion => (Op::Delete, NO_ROW),
+            Deliver::Nothing => return Ok(()),
+        };
         out.events.push(EventHead {
             table,
             transaction: to.transaction,
             before: images.before,
-            after: images.after,
+            after,
             row: (seen - 1 - to.first) as u32,
             op,
             snapshot: SnapshotMark::False,
@@ -503,25 +512,24 @@ fn append(
 }
 
 /// Step 1 of a window, for one row: both images' keys.
-fn record(
-    window: &mut Window,
-    schema: &TableSchema,
-    out: &BatchBuilder,
-    images: RowImages,
-    key: &mut Vec<u8>,
-) {
+fn record(table: &mut Table, schema: &TableSchema, out: &BatchBuilder, images: RowImages, key: &mut Vec<u8>) {
     for at in [images.before, images.after] {
         if at == NO_ROW {
             continue;
         }
         let row = &out.cells[at as usize..][..schema.width()];
-        if row.contains(&Cell::Unchanged) {
-            // The chunk's row would be dropped for an event that does not tell the whole row.
-            window.discard("an event told a row in part");
+        // Of an image before, the key is enough. Without a whole image after, the chunk's row would be dropped for an event that
+        // does not tell it.
+        let enough = match at == images.after || schema.key.is_empty() {
+            true => is_whole(schema, row),
+            false => schema.key.iter().all(|i| row[*i as usize] != Cell::Unchanged),
+        };
+        if !enough {
+            table.recording.discard("an event told a row in part");
             return;
         }
         key.clear();
         key_bytes(key, schema, row, out);
-        window.touch(key);
+        table.touch(key);
     }
 }
