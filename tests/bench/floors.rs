@@ -31,7 +31,6 @@ pub(crate) fn raw_binlog(server: &MysqlServer, events: u64) -> Result<Volume> {
             format!("{}/run-mysqlbinlog", String::from_utf8(fetch.stdout)?.trim())
         }
     };
-    let first = if server.family() == Family::MariaDb { "binlog.000001" } else { "binlog.000001" };
     let (start, before) = (Instant::now(), children_cpu()?);
     let out = Command::new(tool)
         .args([
@@ -44,7 +43,7 @@ pub(crate) fn raw_binlog(server: &MysqlServer, events: u64) -> Result<Volume> {
         ])
         .arg(format!("--port={}", server.port()))
         .arg(format!("--result-file={}/", dir.path().display()))
-        .args(["--to-last-log", first])
+        .args(["--to-last-log", "binlog.000001"])
         .stdin(Stdio::null())
         .output()?;
     if !out.status.success() {
