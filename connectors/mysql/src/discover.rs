@@ -35,6 +35,14 @@ pub(crate) struct KeyIndex {
     pub(crate) prefixed: bool,
 }
 
+/// What was found.
+pub(crate) struct Survey {
+    /// Tables that can be captured.
+    pub(crate) tables: BTreeMap<TableId, Table>,
+    /// Tables that cannot, and why: a column's type is not known.
+    pub(crate) refused: BTreeMap<TableId, Error>,
+}
+
 /// Reads all selected tables, or one.
 ///
 /// # Errors
@@ -44,15 +52,31 @@ pub(crate) async fn tables(
     selection: &Selection,
     only: Option<&TableId>,
 ) -> Result<BTreeMap<TableId, Table>> {
+    let survey = survey(client, selection, only).await?;
+    match survey.refused.into_values().next() {
+        Some(error) => Err(error),
+        None => Ok(survey.tables),
+    }
+}
+
+/// The same, with the tables that cannot be captured set aside.
+///
+/// # Errors
+/// As for SQL.
+pub(crate) async fn survey(
+    client: &mut Client,
+    selection: &Selection,
+    only: Option<&TableId>,
+) -> Result<Survey> {
     let filter = Filter::new(selection, only);
     let mut tables = base_tables(client, &filter).await?;
-    columns(client, &filter, &mut tables).await?;
+    let refused = columns(client, &filter, &mut tables).await?;
     let indexes = indexes(client, &filter).await?;
     for (id, table) in &mut tables {
         apply_indexes(table, indexes.get(id).map(Vec::as_slice).unwrap_or_default());
     }
     foreign_keys(client, &filter, &mut tables).await?;
-    Ok(tables)
+    Ok(Survey { tables, refused })
 }
 
 /// What the queries are restricted to. The databases go into SQL (they are what makes the server's answer small); patterns
@@ -130,29 +154,37 @@ fn empty_table(id: TableId, row: &Row) -> Table {
     }
 }
 
+/// Fills in the columns. Tables with a type that is not known are taken out, and returned with the reason.
 async fn columns(
     client: &mut Client,
     filter: &Filter<'_>,
     tables: &mut BTreeMap<TableId, Table>,
-) -> Result<()> {
+) -> Result<BTreeMap<TableId, Error>> {
     let (condition, parameters) = filter.condition("TABLE_SCHEMA", "TABLE_NAME");
     let sql = format!(
         "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_MAXIMUM_LENGTH, NUMERIC_PRECISION, \
          NUMERIC_SCALE, DATETIME_PRECISION, IS_NULLABLE, CHARACTER_SET_NAME, COLUMN_DEFAULT, EXTRA, COLUMN_COMMENT, COLLATION_NAME \
          FROM information_schema.COLUMNS WHERE {condition} ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION"
     );
+    let mut refused = BTreeMap::new();
     for row in client.bound_rows("list columns", &sql, parameters).await? {
         let id = TableId::new(text(&row, 0), text(&row, 1));
-        if let Some(table) = tables.get_mut(&id) {
-            let column = column(&row, &id, table.schema.columns.len() as u32)?;
-            if text(&row, 12).to_ascii_uppercase().contains("VIRTUAL") {
-                table.virtual_columns.push(table.schema.columns.len() as u32);
+        let Some(table) = tables.get_mut(&id) else { continue };
+        match column(&row, &id, table.schema.columns.len() as u32) {
+            Ok(column) => {
+                if text(&row, 12).to_ascii_uppercase().contains("VIRTUAL") {
+                    table.virtual_columns.push(table.schema.columns.len() as u32);
+                }
+                table.collations.push(row_text(&row, 14));
+                table.schema.columns.push(column);
             }
-            table.collations.push(row_text(&row, 14));
-            table.schema.columns.push(column);
+            Err(error) => {
+                tables.remove(&id);
+                refused.insert(id, error);
+            }
         }
     }
-    Ok(())
+    Ok(refused)
 }
 
 fn column(row: &Row, id: &TableId, index: u32) -> Result<Column> {
@@ -249,41 +281,119 @@ fn apply_indexes(table: &mut Table, columns: &[IndexColumn]) {
     }
 }
 
+/// The rules of foreign keys, and their columns. In two queries: servers make the tables of information_schema up as they are
+/// asked for, and a join of two can take them all once for each row.
+async fn references(client: &mut Client, filter: &Filter<'_>) -> Result<Vec<Reference>> {
+    let (condition, parameters) = filter.condition("CONSTRAINT_SCHEMA", "TABLE_NAME");
+    let sql = format!(
+        "SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, DELETE_RULE, UPDATE_RULE \
+         FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE {condition}"
+    );
+    let key = |row: &Row| (TableId::new(text(row, 0), text(row, 1)), text(row, 2));
+    let rules: BTreeMap<_, _> = client
+        .bound_rows("list foreign keys", &sql, parameters)
+        .await?
+        .iter()
+        .map(|row| (key(row), (text(row, 3), text(row, 4))))
+        .collect();
+    if rules.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (condition, parameters) = filter.condition("TABLE_SCHEMA", "TABLE_NAME");
+    let sql = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, COLUMN_NAME, REFERENCED_TABLE_SCHEMA, \
+         REFERENCED_TABLE_NAME, REFERENCED_COLUMN_NAME FROM information_schema.KEY_COLUMN_USAGE \
+         WHERE REFERENCED_TABLE_NAME IS NOT NULL AND {condition} \
+         ORDER BY TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, ORDINAL_POSITION"
+    );
+    let mut out: Vec<Reference> = Vec::new();
+    for row in client.bound_rows("list columns of foreign keys", &sql, parameters).await? {
+        let (child, name) = key(&row);
+        if out.last().is_none_or(|r| (&r.child, &r.key.name) != (&child, &name)) {
+            let (on_delete, on_update) = rules.get(&(child.clone(), name.clone())).cloned().unwrap_or_default();
+            let parent = TableId::new(text(&row, 4), text(&row, 5));
+            let (columns, parent_columns) = (Vec::new(), Vec::new());
+            out.push(Reference {
+                child,
+                key: ForeignKey { name, columns, parent, parent_columns, on_delete, on_update },
+            });
+        }
+        if let Some(last) = out.last_mut() {
+            last.key.columns.push(text(&row, 3));
+            last.key.parent_columns.push(text(&row, 6));
+        }
+    }
+    Ok(out)
+}
+
+struct Reference {
+    child: TableId,
+    key: ForeignKey,
+}
+
 async fn foreign_keys(
     client: &mut Client,
     filter: &Filter<'_>,
     tables: &mut BTreeMap<TableId, Table>,
 ) -> Result<()> {
-    let (condition, parameters) = filter.condition("k.TABLE_SCHEMA", "k.TABLE_NAME");
-    let sql = format!(
-        "SELECT k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.COLUMN_NAME, k.REFERENCED_TABLE_SCHEMA, \
-         k.REFERENCED_TABLE_NAME, k.REFERENCED_COLUMN_NAME, r.DELETE_RULE, r.UPDATE_RULE \
-         FROM information_schema.KEY_COLUMN_USAGE k JOIN information_schema.REFERENTIAL_CONSTRAINTS r \
-         ON r.CONSTRAINT_SCHEMA = k.CONSTRAINT_SCHEMA AND r.CONSTRAINT_NAME = k.CONSTRAINT_NAME AND r.TABLE_NAME = k.TABLE_NAME \
-         WHERE k.REFERENCED_TABLE_NAME IS NOT NULL AND {condition} \
-         ORDER BY k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.ORDINAL_POSITION"
-    );
-    for row in client.bound_rows("list foreign keys", &sql, parameters).await? {
-        let id = TableId::new(text(&row, 0), text(&row, 1));
-        let Some(table) = tables.get_mut(&id) else { continue };
-        let name = text(&row, 2);
-        let keys = &mut table.schema.foreign_keys;
-        if keys.last().is_none_or(|k| k.name != name) {
-            keys.push(ForeignKey {
-                name,
-                columns: Vec::new(),
-                parent: TableId::new(text(&row, 4), text(&row, 5)),
-                parent_columns: Vec::new(),
-                on_delete: text(&row, 7),
-                on_update: text(&row, 8),
-            });
-        }
-        if let Some(key) = keys.last_mut() {
-            key.columns.push(text(&row, 3));
-            key.parent_columns.push(text(&row, 6));
+    for reference in references(client, filter).await? {
+        if let Some(table) = tables.get_mut(&reference.child) {
+            table.schema.foreign_keys.push(reference.key);
         }
     }
     Ok(())
+}
+
+/// A foreign key whose rule changes rows of the child when the parent's change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cascade {
+    /// The table referred to.
+    pub(crate) parent: TableId,
+    /// Its columns.
+    pub(crate) parent_columns: Vec<String>,
+    /// The table that refers.
+    pub(crate) child: TableId,
+    /// Its columns.
+    pub(crate) columns: Vec<String>,
+    /// Whether a deleted parent changes it.
+    pub(crate) on_delete: bool,
+    /// Whether a changed parent changes it.
+    pub(crate) on_update: bool,
+}
+
+/// Whether a rule of a foreign key changes rows.
+pub(crate) fn acts(rule: &str) -> bool {
+    matches!(rule, "CASCADE" | "SET NULL" | "SET DEFAULT")
+}
+
+/// Foreign keys whose rules change rows, of all tables in the databases of the selection, captured or not.
+///
+/// # Errors
+/// As for SQL.
+pub(crate) async fn cascades(client: &mut Client, selection: &Selection) -> Result<Vec<Cascade>> {
+    let references = references(client, &Filter::new(selection, None)).await?;
+    let cascade = |Reference { child, key }: Reference| Cascade {
+        on_delete: acts(&key.on_delete),
+        on_update: acts(&key.on_update),
+        parent: key.parent,
+        parent_columns: key.parent_columns,
+        child,
+        columns: key.columns,
+    };
+    Ok(references.into_iter().map(cascade).filter(|c| c.on_delete || c.on_update).collect())
+}
+
+/// Whether the server logs what foreign keys' rules do: MySQL from 9.6 on, unless it is told to leave them to InnoDB.
+///
+/// # Errors
+/// As for SQL.
+pub(crate) async fn logs_cascades(client: &mut Client) -> Result<bool> {
+    if client.version.is_mariadb() || client.version.number < (9, 6, 0) {
+        return Ok(false);
+    }
+    let sql = "SHOW GLOBAL VARIABLES LIKE 'innodb_native_foreign_keys'";
+    let native = client.row("ask who runs foreign keys", sql).await?.and_then(|row| row_text(&row, 1));
+    Ok(native.is_none_or(|value| !matches!(value.to_ascii_uppercase().as_str(), "ON" | "1")))
 }
 
 fn text(row: &Row, column: usize) -> String {

@@ -12,8 +12,14 @@
 //! `xa_bytes`, and the shapes of the tables.
 
 pub(crate) mod clock;
+mod kin;
 mod prepared;
+pub(crate) mod quarantine;
+mod rows;
+pub(crate) mod statement;
+mod tally;
 mod transaction;
+mod xa;
 
 use crate::binlog::{BinlogStream, Event, RowDecoder};
 use crate::client::Client;
@@ -23,10 +29,12 @@ use crate::position::{Place, Token, Within};
 use crate::schema::Timeline;
 use crate::snapshot::{Emission, Snapshot};
 use async_trait::async_trait;
-use caudal_core::{Batch, BatchBuilder, Boundary, Position, Reader, Result, Transaction};
+use caudal_core::{Batch, BatchBuilder, Boundary, Position, Reader, Result, TableId, Transaction};
 use clock::Clock;
+pub(crate) use kin::Kin;
 use prepared::Prepared;
-use std::collections::{BTreeMap, VecDeque};
+pub(crate) use quarantine::Quarantine;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 use transaction::Tx;
@@ -45,6 +53,10 @@ pub(crate) struct MySqlReader {
     snapshot: Snapshot,
     clock: Clock,
     prepared: Prepared,
+    quarantine: Quarantine,
+    kin: Kin,
+    /// Captured tables that were dropped or renamed.
+    gone: BTreeSet<TableId>,
     /// Everything up to here was delivered, and nothing behind it but `tx`'s rows.
     place: Place,
     /// The transaction that is being delivered.
@@ -72,6 +84,9 @@ pub(crate) struct Start {
     pub(crate) sql: Client,
     pub(crate) timeline: Timeline,
     pub(crate) snapshot: Snapshot,
+    pub(crate) quarantine: Quarantine,
+    pub(crate) kin: Kin,
+    pub(crate) gone: BTreeSet<TableId>,
     pub(crate) token: Token,
     /// Notes that the first batch carries.
     pub(crate) notes: BTreeMap<String, Option<String>>,
@@ -81,12 +96,15 @@ pub(crate) struct Start {
 
 impl MySqlReader {
     pub(crate) fn new(start: Start) -> Self {
-        let Start { config, stream, sql, timeline, snapshot, token, notes, log_end } = start;
+        let Start { config, stream, sql, timeline, snapshot, quarantine, kin, gone, token, notes, log_end } = start;
         let replayed = token.resend.is_some().then(|| token.place.clone());
         Self {
             family: stream.family(),
             clock: Clock::new(Arc::clone(&config)),
             prepared: Prepared::new(config.xa_bytes),
+            quarantine,
+            kin,
+            gone,
             config,
             stream,
             sql,
@@ -119,13 +137,14 @@ impl MySqlReader {
         let between = self.tx.is_none();
         let idle = between && !self.builder.is_empty();
         if between {
+            self.take_up().await?;
             self.snapshot_step().await?;
             // A chunk that is ready waits for nothing: not for the next one, and the last one not for the clock.
             if !self.out.is_empty() {
                 return Ok(());
             }
         }
-        let wake = self.snapshot.wakes_at();
+        let wake = [self.snapshot.wakes_at(), self.quarantine.wakes_at()].into_iter().flatten().min();
         tokio::select! {
             biased;
             event = self.stream.next() => self.event(event?).await?,
@@ -255,11 +274,12 @@ impl MySqlReader {
 
     fn token(&self, within: Within) -> Token {
         // Until all rows that were delivered before are passed again, they still count.
-        let within = if self.skip.rows > 0 { self.skip } else { within };
+        let within = if self.skip.rows > 0 { self.skip.clone() } else { within };
         Token { place: self.place.clone(), within, ts_us: self.ts_us, resend: self.prepared.resend() }
     }
 
     fn position(&mut self, within: Within) -> Position {
+        self.notes.extend(self.snapshot.take_notes());
         let notes = std::mem::take(&mut self.notes);
         Position::Source(self.token(within).position(self.family, notes))
     }

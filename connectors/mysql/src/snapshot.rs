@@ -32,10 +32,12 @@ pub(crate) mod cells;
 pub(crate) mod chunk;
 pub(crate) mod plan;
 pub(crate) mod progress;
+pub(crate) mod request;
 pub(crate) mod run;
 pub(crate) mod spool;
 pub(crate) mod visible;
 pub(crate) mod whole;
 pub(crate) mod window;
 
+pub(crate) use request::{Reason, Request, Rows};
 pub(crate) use run::{Emission, Snapshot, Verdict};

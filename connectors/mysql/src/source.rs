@@ -5,16 +5,17 @@ use crate::check;
 use crate::client::{Client, row_text};
 use crate::config::{Config, Resolved, SnapshotMode, TlsMode};
 use crate::connection::{Endpoint, Family};
-use crate::discover;
+use crate::discover::{self, Table};
 use crate::gtid::GtidSet;
 use crate::position::{Place, Token, Within, source_position};
-use crate::reader::{self, MySqlReader, clock};
+use crate::reader::quarantine::Shown;
+use crate::reader::{self, Kin, MySqlReader, Quarantine, clock};
 use crate::schema::Timeline;
 use crate::snapshot::Snapshot;
-use crate::snapshot::progress::Notes;
+use crate::snapshot::progress::{Notes, table_note};
 use crate::tls::{self, TlsOptions};
 use async_trait::async_trait;
-use caudal_core::{Check, Error, Position, Reader, Result, Source, TableId, TableSchema};
+use caudal_core::{Check, Error, Position, Reader, Result, SetAside, Source, TableId, TableSchema};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +25,12 @@ use std::time::Duration;
 /// # Errors
 /// `Config`, naming the field, for settings that cannot be.
 pub fn source(name: &str, config: Config) -> Result<Arc<dyn Source>> {
-    Ok(Arc::new(MySqlSource { config: Arc::new(config.resolve(name)?) }))
+    Ok(Arc::new(MySqlSource { config: Arc::new(config.resolve(name)?), set_aside: Shown::default() }))
 }
 
 struct MySqlSource {
     config: Arc<Resolved>,
+    set_aside: Shown,
 }
 
 #[async_trait]
@@ -50,21 +52,25 @@ impl Source for MySqlSource {
     }
 
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
-        let reader = open(&self.config, from).await;
+        let reader = open(&self.config, from, &self.set_aside).await;
         Ok(Box::new(reader.map_err(|e| e.context(format!("open source {}", self.config.name)))?))
+    }
+
+    fn set_aside(&self) -> Vec<SetAside> {
+        self.set_aside.lock().map(|list| list.clone()).unwrap_or_default()
     }
 }
 
-async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlReader> {
+async fn open(config: &Arc<Resolved>, from: Option<Position>, shown: &Shown) -> Result<MySqlReader> {
     let mut sql = Client::connect(config).await?;
     check::require(&mut sql, config).await?;
     let family = sql.version.family;
-    let (token, notes) = match &from {
+    let (token, notes, others) = match &from {
         Some(position) => {
             let stored = source_position(position)?;
-            (Token::decode(&stored.token, family)?, Notes::read(&stored.notes)?)
+            (Token::decode(&stored.token, family)?, Notes::read(&stored.notes)?, stored.notes.clone())
         }
-        None => (first_token(&mut sql).await?, Notes::default()),
+        None => (first_token(&mut sql).await?, Notes::default(), BTreeMap::new()),
     };
     if let Some(set) = &token.place.gtid {
         history(&mut sql, set).await?;
@@ -73,8 +79,13 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlRea
     let stream =
         BinlogStream::open(&endpoint(config, sql.encrypted), stream_options(config, &mut sql, &token).await?)
             .await?;
-    let tables = discover::tables(&mut sql, &config.selection, None).await?;
-    check::named_tables(config, &tables)?;
+    let survey = discover::survey(&mut sql, &config.selection, None).await?;
+    let tables = survey.tables;
+    named_tables(config, &tables, &survey.refused, &others)?;
+    let mut quarantine = Quarantine::new(Arc::clone(shown), &others);
+    quarantine.refuse(survey.refused, token.ts_us);
+    let kin = Kin::open(&mut sql, &config.selection).await?;
+    let metadata = sql.text("ask for binlog_row_metadata", "SELECT @@GLOBAL.binlog_row_metadata").await?;
     tracing::info!(
         source = config.name,
         server = sql.version.text,
@@ -83,7 +94,8 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlRea
         pos = token.place.pos,
         "streaming from the binlog"
     );
-    let timeline = Timeline::new(config.selection.clone(), tables, notes.schemas.clone());
+    let mut timeline = Timeline::new(config.selection.clone(), tables, notes.schemas.clone());
+    timeline.nameless(metadata.is_none_or(|m| !m.eq_ignore_ascii_case("FULL")));
     let snapshot = match config.snapshot.mode {
         SnapshotMode::Initial => Snapshot::new(Arc::clone(config), &timeline, &notes)?,
         SnapshotMode::Never => Snapshot::none(Arc::clone(config)),
@@ -101,10 +113,24 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlRea
         sql,
         timeline,
         snapshot,
+        quarantine,
+        kin,
+        gone: reader::statement::gone_tables(&others),
         token,
         notes: BTreeMap::new(),
         log_end,
     }))
+}
+
+/// Tables that the configuration names must be there, unless they were captured before, or are set aside.
+fn named_tables(
+    config: &Resolved,
+    tables: &BTreeMap<TableId, Table>,
+    refused: &BTreeMap<TableId, Error>,
+    notes: &BTreeMap<String, Option<String>>,
+) -> Result<()> {
+    let missing = |id: &TableId| !refused.contains_key(id) && !notes.contains_key(&table_note(id));
+    check::named_tables(config, tables, missing)
 }
 
 /// The end of the log: where a source that was never read begins.

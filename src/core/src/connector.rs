@@ -10,6 +10,7 @@ use crate::fault::Result;
 use crate::position::Position;
 use crate::schema::{TableId, TableSchema};
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// A system that can be read: what its configuration resolved to. Opens readers.
@@ -33,6 +34,11 @@ pub trait Source: Send + Sync {
 
     /// Starts reading after `from`; with none, from the beginning (a snapshot first, where the system has one).
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>>;
+
+    /// Tables that cannot be followed for now, while the others are.
+    fn set_aside(&self) -> Vec<SetAside> {
+        Vec::new()
+    }
 }
 
 /// Reads batches.
@@ -113,4 +119,15 @@ pub trait DeadLetters: Send + Sync {
     /// Stores `rejected`, and all of the batch's `undecodable`, durably; the engine calls it at most once for a batch,
     /// before the commit that passes them over.
     async fn put(&self, batch: &Batch, rejected: &[Rejected], attempts: u32) -> Result<()>;
+}
+
+/// A table that a source cannot follow for now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// The table.
+    pub table: TableId,
+    /// Why, without values of rows.
+    pub cause: String,
+    /// Since which time of the source, microseconds since the epoch, UTC.
+    pub since_us: i64,
 }

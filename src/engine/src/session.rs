@@ -196,7 +196,7 @@ impl WriteEnd<'_> {
         if let Some(watermark) = std::mem::take(&mut self.pending).watermark_us {
             metrics.watermark_us.fetch_max(watermark, Relaxed);
         }
-        self.status.committed(position.clone());
+        self.status.committed(position.clone(), self.pipeline.source.set_aside());
         self.durable.send_replace(Some(position));
         Ok(())
     }

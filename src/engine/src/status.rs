@@ -1,7 +1,7 @@
 //! Where a pipeline stands, for `/health`, `/status` and `caudal status`.
 
 use crate::metrics::Metrics;
-use caudal_core::{Error, Position};
+use caudal_core::{Error, Position, SetAside};
 use serde::Serialize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,6 +65,9 @@ pub struct PipelineStatus {
     pub position: Option<String>,
     /// The last error; stays after recovery.
     pub last_error: Option<LastError>,
+    /// Tables that the source cannot follow for now, while the others are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<SetAside>,
 }
 
 #[derive(Debug)]
@@ -73,6 +76,7 @@ struct Moving {
     since_us: i64,
     position: Option<Position>,
     last_error: Option<LastError>,
+    set_aside: Vec<SetAside>,
 }
 
 #[derive(Debug)]
@@ -89,7 +93,13 @@ pub struct StatusHandle(Arc<Inner>);
 impl StatusHandle {
     /// For the pipeline `name`, starting.
     pub fn new(name: impl Into<String>) -> Self {
-        let moving = Moving { state: State::Starting, since_us: now_us(), position: None, last_error: None };
+        let moving = Moving {
+            state: State::Starting,
+            since_us: now_us(),
+            position: None,
+            last_error: None,
+            set_aside: Vec::new(),
+        };
         Self(Arc::new(Inner { name: name.into(), metrics: Metrics::default(), moving: Mutex::new(moving) }))
     }
 
@@ -128,6 +138,7 @@ impl StatusHandle {
             watermark_us: (watermark > 0).then_some(watermark),
             position: moving.position.as_ref().and_then(Position::source).map(|p| p.token.clone()),
             last_error: moving.last_error.clone(),
+            set_aside: moving.set_aside.clone(),
         }
     }
 
@@ -139,8 +150,11 @@ impl StatusHandle {
         }
     }
 
-    pub(crate) fn committed(&self, position: Position) {
-        self.moving().position = Some(position);
+    pub(crate) fn committed(&self, position: Position, set_aside: Vec<SetAside>) {
+        self.metrics().set_aside.store(set_aside.len() as u64, Relaxed);
+        let mut moving = self.moving();
+        moving.position = Some(position);
+        moving.set_aside = set_aside;
     }
 
     pub(crate) fn failed(&self, error: &Error) {

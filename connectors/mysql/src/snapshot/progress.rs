@@ -7,6 +7,7 @@
 
 use crate::position::Resend;
 use crate::snapshot::bounds::Stored;
+use crate::snapshot::request::Request;
 use caudal_core::{Error, Result, TableId, TableSchema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -53,6 +54,8 @@ pub(crate) struct Notes {
     pub(crate) tables: BTreeMap<String, TableNote>,
     /// Shapes.
     pub(crate) schemas: BTreeMap<TableId, TableSchema>,
+    /// Re-reads that are not done.
+    pub(crate) requests: Vec<Request>,
 }
 
 impl Notes {
@@ -70,6 +73,8 @@ impl Notes {
             } else if name.starts_with("schema/") {
                 let schema: TableSchema = serde_json::from_str(text).map_err(damaged)?;
                 out.schemas.insert(schema.id.clone(), schema);
+            } else if name.starts_with("reread/") {
+                out.requests.push(serde_json::from_str(text).map_err(damaged)?);
             }
         }
         Ok(out)

@@ -10,6 +10,7 @@ use crate::snapshot::bounds::Stored;
 use crate::snapshot::chunk::{self, Chunk, Job, Read};
 use crate::snapshot::plan::Plan;
 use crate::snapshot::progress::{Notes, TableNote, schema_note, table_note};
+use crate::snapshot::request::Request;
 use crate::snapshot::whole::{self, Exact, Piece};
 use crate::snapshot::window::Window;
 use caudal_core::batch::NO_ROW;
@@ -65,6 +66,7 @@ enum Brought {
 /// The table that is being read.
 struct Current {
     id: TableId,
+    request: Option<Request>,
     plan: Option<Arc<Plan>>,
     from: Option<Vec<Value>>,
     rows: u32,
@@ -77,6 +79,8 @@ struct Current {
 pub(crate) struct Snapshot {
     config: Arc<Resolved>,
     queue: VecDeque<(TableId, TableNote)>,
+    requests: VecDeque<Request>,
+    notes: Vec<(String, Option<String>)>,
     current: Option<Current>,
     window: Option<Window>,
     task: JoinSet<Result<(Client, Brought)>>,
@@ -110,6 +114,7 @@ impl Snapshot {
             tables: queue.len(),
             queue: queue.into_iter().map(|(id, note, _)| (id, note)).collect(),
             any_row,
+            requests: notes.requests.iter().cloned().collect(),
             wholes: wholes(timeline, notes)?,
             ..Self::none(config)
         })
@@ -120,6 +125,8 @@ impl Snapshot {
         Self {
             config,
             queue: VecDeque::new(),
+            requests: VecDeque::new(),
+            notes: Vec::new(),
             current: None,
             window: None,
             task: JoinSet::new(),
@@ -136,7 +143,19 @@ impl Snapshot {
 
     /// Whether nothing is left to read.
     pub(crate) fn is_done(&self) -> bool {
-        self.current.is_none() && self.queue.is_empty()
+        self.current.is_none() && self.queue.is_empty() && self.requests.is_empty()
+    }
+
+    pub(crate) fn request(&mut self, request: Request) {
+        if self.requests.iter().any(|r| r.covers(&request)) {
+            return;
+        }
+        self.notes.push((request.note(), Some(request.text())));
+        self.requests.push_back(request);
+    }
+
+    pub(crate) fn take_notes(&mut self) -> Vec<(String, Option<String>)> {
+        std::mem::take(&mut self.notes)
     }
 
     /// How many tables are left.
@@ -174,8 +193,15 @@ impl Snapshot {
         }
         self.not_before = None;
         if self.current.is_none() {
-            let Some((id, note)) = self.queue.pop_front() else { return Ok(None) };
-            self.current = Some(begin(id, &note, self.config.snapshot.chunk_rows)?);
+            let most = self.config.snapshot.chunk_rows;
+            if let Some((id, note)) = self.queue.pop_front() {
+                self.current = Some(begin(id, &note, most)?);
+            } else if let Some(request) = self.requests.pop_front() {
+                let current = begin(request.table.clone(), &TableNote::default(), most)?;
+                self.current = Some(Current { request: Some(request), ..current });
+            } else {
+                return Ok(None);
+            }
         }
         let Some(plan) = self.plan(timeline, sql).await? else {
             return Ok(self.gone_or_later());
@@ -217,7 +243,10 @@ impl Snapshot {
         let current = self.current.take()?;
         tracing::info!(table = %current.id, "snapshot: the table is gone");
         let note = TableNote { v: 1, done: true, rows: current.delivered, ..TableNote::default() };
-        let notes = vec![(table_note(&current.id), Some(note.text()))];
+        let notes = match &current.request {
+            Some(request) => vec![(request.note(), None)],
+            None => vec![(table_note(&current.id), Some(note.text()))],
+        };
         Some(Emission { builder: BatchBuilder::default(), notes })
     }
 
@@ -303,7 +332,7 @@ impl Snapshot {
     pub(crate) async fn take_piece(&mut self, bytes: usize) -> Result<Option<Emission>> {
         let (Some(piece), Some(current)) = (&mut self.piece, &mut self.current) else { return Ok(None) };
         let mut builder = BatchBuilder::default();
-        if current.delivered > 0 && self.window.take().is_some() {
+        if (current.delivered > 0 || current.request.is_some()) && self.window.take().is_some() {
             // An earlier attempt was handed on in part.
             current.delivered = 0;
             truncate(&mut builder, &piece.plan);
@@ -385,6 +414,15 @@ impl Snapshot {
         let read = chunk.builder.events.len() as u64;
         drop_touched(&mut chunk, &window);
         let current = self.current.as_mut()?;
+        if current.request.is_some() && current.from.is_none() && window.is_untouched() {
+            let events = std::mem::take(&mut chunk.builder.events);
+            let plan = Arc::clone(&chunk.plan);
+            truncate(&mut chunk.builder, &plan);
+            chunk.builder.events.extend(events);
+        } else if current.request.is_some() && current.from.is_none() {
+            self.again("stub");
+            return None;
+        }
         adapt(current, &chunk, read, &self.config);
         mark(&mut chunk, 0, current.from.is_none(), !self.any_row, self.queue.is_empty());
         self.any_row |= !chunk.builder.events.is_empty();
@@ -435,6 +473,7 @@ fn begin(id: TableId, note: &TableNote, most: u32) -> Result<Current> {
         };
     Ok(Current {
         id,
+        request: None,
         plan: None,
         from,
         rows: FIRST_ROWS.min(most),
@@ -533,7 +572,11 @@ fn emission(chunk: Chunk, current: &Current, upto: Option<Resend>) -> (Emission,
         },
         upto,
     };
-    let mut notes = vec![(table_note(&current.id), Some(note.text()))];
+    let mut notes = match &current.request {
+        None => vec![(table_note(&current.id), Some(note.text()))],
+        Some(request) if chunk.end => vec![(request.note(), None)],
+        Some(_) => Vec::new(),
+    };
     if current.delivered == chunk.builder.events.len() as u64 {
         let schema = serde_json::to_string(&*chunk.plan.schema).unwrap_or_default();
         notes.push((schema_note(&current.id), Some(schema)));
