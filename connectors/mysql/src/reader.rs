@@ -29,7 +29,7 @@ use crate::position::{Place, Token, Within};
 use crate::schema::Timeline;
 use crate::snapshot::{Emission, Snapshot};
 use async_trait::async_trait;
-use caudal_core::{Batch, BatchBuilder, Boundary, Position, Reader, Result, TableId, Transaction};
+use caudal_core::{Batch, BatchBuilder, Boundary, Position, Reader, Result, SourcePosition, TableId, Transaction};
 use clock::Clock;
 pub(crate) use kin::Kin;
 use prepared::Prepared;
@@ -222,8 +222,14 @@ impl MySqlReader {
             ts_us: self.ts_us,
         });
         let within = self.tx.as_mut().map_or_else(Within::default, Tx::delivered);
-        let position = self.position(within);
-        self.out.push_back(builder.build(position, boundary));
+        let mut batch = builder.build(Position::Source(SourcePosition::default()), boundary);
+        // What the rows make necessary is stored with them.
+        self.kin.emitted(&batch);
+        if self.tx.is_none() {
+            self.kin_end();
+        }
+        batch.position = self.position(within);
+        self.out.push_back(batch);
         if self.snapshot.is_done() {
             tracing::info!(source = self.config.name, "snapshot: all tables done, streaming");
         }

@@ -21,7 +21,7 @@ use crate::snapshot::bounds::Stored;
 use crate::snapshot::{Reason, Request, Rows as Which};
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
-    BatchBuilder, Cell, ColumnType, EventHead, Fault, Op, Result, SnapshotMark, TableId, TableSchema,
+    Batch, BatchBuilder, Cell, ColumnType, Fault, Op, Result, Slice, SnapshotMark, TableId, TableSchema,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -52,6 +52,9 @@ struct Pending {
     values: Vec<Vec<Stored>>,
     whole: bool,
 }
+
+/// Where the bytes of a cell are.
+type Bytes<'a> = dyn Fn(Slice) -> &'a [u8] + 'a;
 
 /// What happened to a parent's row.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -110,7 +113,7 @@ impl Kin {
         let read = decoder.decode(rows, schema, &mut BatchBuilder::default(), |out, images| {
             let image = |at: u32| (at != NO_ROW).then(|| &out.cells[at as usize..][..schema.width()]);
             let images: Vec<&[Cell]> = [image(images.before), image(images.after)].into_iter().flatten().collect();
-            self.touched(schema, change, &images, out);
+            self.touched(schema, change, &images, &|slice| out.bytes(slice));
             Ok(())
         });
         self.decoder = decoder;
@@ -118,13 +121,13 @@ impl Kin {
     }
 
     /// A parent's row is another, or gone.
-    fn touched(&mut self, schema: &TableSchema, change: Change, images: &[&[Cell]], from: &BatchBuilder) {
+    fn touched(&mut self, schema: &TableSchema, change: Change, images: &[&[Cell]], bytes: &Bytes<'_>) {
         let Some(links) = self.links.get(&schema.id).cloned() else { return };
         for link in &links {
             let place = |name: &String| schema.columns.iter().position(|c| c.name.eq_ignore_ascii_case(name));
             let columns: Option<Vec<usize>> = link.parent_columns.iter().map(place).collect();
             let same = columns.as_ref().is_some_and(|columns| {
-                images.windows(2).all(|w| columns.iter().all(|&i| equal(w[0][i], w[1][i], from)))
+                images.windows(2).all(|w| columns.iter().all(|&i| equal(w[0][i], w[1][i], bytes)))
             });
             if !acts(link, change) || (change == Change::Updated && images.len() > 1 && same) {
                 continue;
@@ -171,26 +174,22 @@ impl Kin {
     }
 
     /// What a re-read brought: rows that it found gone, and rows that a rule may have given other values.
-    pub(super) fn emitted(&mut self, builder: &BatchBuilder, schema: impl Fn(&EventHead) -> Arc<TableSchema>) {
+    pub(super) fn emitted(&mut self, batch: &Batch) {
         if self.links.is_empty() {
             return;
         }
-        for event in &builder.events {
-            let schema = schema(event);
+        for event in &batch.events {
+            let schema = batch.table(event);
             if !self.links.contains_key(&schema.id) {
                 continue;
             }
-            let image = |at: u32| &builder.cells[at as usize..][..schema.width()];
-            match (event.op, event.before, event.after) {
-                (Op::Delete, before, _) if before != NO_ROW => {
-                    self.touched(&schema, Change::Deleted, &[image(before)], builder);
-                }
-                (Op::Read, NO_ROW, after)
-                    if event.snapshot == SnapshotMark::Incremental && self.passes_on(&schema) =>
-                {
-                    self.touched(&schema, Change::Updated, &[image(after)], builder);
-                }
-                _ => {}
+            let change = match event.op {
+                Op::Delete => Change::Deleted,
+                Op::Read if event.snapshot == SnapshotMark::Incremental && self.passes_on(schema) => Change::Updated,
+                _ => continue,
+            };
+            if let Some(image) = batch.before(event).or(batch.after(event)) {
+                self.touched(schema, change, &[image], &|slice| batch.bytes(slice));
             }
         }
     }
@@ -268,10 +267,10 @@ fn acts(link: &Cascade, change: Change) -> bool {
     if change == Change::Deleted { link.on_delete } else { link.on_update }
 }
 
-fn equal(a: Cell, b: Cell, from: &BatchBuilder) -> bool {
+fn equal(a: Cell, b: Cell, bytes: &Bytes<'_>) -> bool {
     match (a, b) {
         (Cell::Text(a), Cell::Text(b)) | (Cell::Bytes(a), Cell::Bytes(b)) | (Cell::Decimal(a), Cell::Decimal(b)) => {
-            from.bytes(a) == from.bytes(b)
+            bytes(a) == bytes(b)
         }
         (a, b) => a == b,
     }

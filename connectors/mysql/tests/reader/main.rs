@@ -3,11 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "tests: an error is a failed test, whatever it says")]
 
+mod cascades;
 mod check;
 mod conformance;
 mod ddl;
+mod effects;
+mod mirror;
 mod resume;
 mod server;
 mod snapshot;
 mod state;
+mod swaps;
 mod types;
