@@ -14,4 +14,6 @@ mod server;
 mod snapshot;
 mod state;
 mod swaps;
+mod tables;
 mod types;
+mod xa;

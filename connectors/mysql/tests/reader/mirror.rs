@@ -44,6 +44,12 @@ impl Mirror {
             statements: Vec::new(),
             markers: 0,
         };
+        let source = caudal_mysql::source("test", database.config(options)).unwrap();
+        let tables = source.discover().await.unwrap();
+        let tables: Vec<&str> = tables.iter().map(|t| t.id.table.as_str()).collect();
+        while !mirror.stored.done(&tables) {
+            mirror.step(database).await;
+        }
         mirror.settle(database).await;
         mirror
     }
