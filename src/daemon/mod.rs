@@ -6,6 +6,7 @@ mod compose;
 mod embedded;
 mod exit;
 mod init;
+mod instance;
 mod logging;
 mod output;
 mod registry;
