@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 pub(crate) struct Table {
     /// Its shape.
     pub(crate) schema: TableSchema,
-    /// Rows, as the server estimates.
+    /// Rows, as the server estimates; 0 until [`estimates`] was asked.
     pub(crate) estimated_rows: u64,
     /// Mean bytes of a row, as the server estimates.
     pub(crate) row_bytes: u64,
@@ -41,6 +41,8 @@ pub(crate) struct Survey {
     pub(crate) tables: BTreeMap<TableId, Table>,
     /// Tables that cannot, and why: a column's type is not known.
     pub(crate) refused: BTreeMap<TableId, Error>,
+    /// Foreign keys whose rules change rows, of all tables in the databases of the selection, captured or not.
+    pub(crate) cascades: Vec<Cascade>,
 }
 
 /// Reads all selected tables, or one.
@@ -75,8 +77,38 @@ pub(crate) async fn survey(
     for (id, table) in &mut tables {
         apply_indexes(table, indexes.get(id).map(Vec::as_slice).unwrap_or_default());
     }
-    foreign_keys(client, &filter, &mut tables).await?;
-    Ok(Survey { tables, refused })
+    let references = references(client, &filter).await?;
+    let cascades = references.iter().filter_map(Reference::cascade).collect();
+    for reference in references {
+        if let Some(table) = tables.get_mut(&reference.child) {
+            table.schema.foreign_keys.push(reference.key);
+        }
+    }
+    Ok(Survey { tables, refused, cascades })
+}
+
+/// Fills in how many rows there are, as the server estimates. Apart from the rest, for it is what takes servers longest: MariaDB
+/// opens each table for it.
+///
+/// # Errors
+/// As for SQL.
+pub(crate) async fn estimates(
+    client: &mut Client,
+    selection: &Selection,
+    tables: &mut BTreeMap<TableId, Table>,
+) -> Result<()> {
+    let only = (tables.len() == 1).then(|| tables.keys().next().cloned()).flatten();
+    let (condition, parameters) = Filter::new(selection, only.as_ref()).condition("TABLE_SCHEMA", "TABLE_NAME");
+    let sql = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_ROWS, AVG_ROW_LENGTH FROM information_schema.TABLES WHERE {condition}"
+    );
+    for row in client.bound_rows("estimate tables", &sql, parameters).await? {
+        if let Some(table) = tables.get_mut(&TableId::new(text(&row, 0), text(&row, 1))) {
+            table.estimated_rows = number(&row, 2).unwrap_or(0);
+            table.row_bytes = number(&row, 3).unwrap_or(0);
+        }
+    }
+    Ok(())
 }
 
 /// What the queries are restricted to. The databases go into SQL (they are what makes the server's answer small); patterns
@@ -117,7 +149,7 @@ impl<'a> Filter<'a> {
 async fn base_tables(client: &mut Client, filter: &Filter<'_>) -> Result<BTreeMap<TableId, Table>> {
     let (condition, parameters) = filter.condition("t.TABLE_SCHEMA", "t.TABLE_NAME");
     let sql = format!(
-        "SELECT t.TABLE_SCHEMA, t.TABLE_NAME, t.TABLE_ROWS, t.AVG_ROW_LENGTH, t.TABLE_COMMENT, c.CHARACTER_SET_NAME \
+        "SELECT t.TABLE_SCHEMA, t.TABLE_NAME, t.TABLE_COMMENT, c.CHARACTER_SET_NAME \
          FROM information_schema.TABLES t \
          LEFT JOIN information_schema.COLLATIONS c ON c.COLLATION_NAME = t.TABLE_COLLATION \
          WHERE t.TABLE_TYPE IN ('BASE TABLE','SYSTEM VERSIONED') AND {condition}"
@@ -143,11 +175,11 @@ fn empty_table(id: TableId, row: &Row) -> Table {
             key_kind: KeyKind::None,
             unique_keys: Vec::new(),
             foreign_keys: Vec::new(),
-            charset: row_text(row, 5),
-            comment: row_text(row, 4).filter(|c| !c.is_empty()),
+            charset: row_text(row, 3),
+            comment: row_text(row, 2).filter(|c| !c.is_empty()),
         },
-        estimated_rows: number(row, 2).unwrap_or(0),
-        row_bytes: number(row, 3).unwrap_or(0),
+        estimated_rows: 0,
+        row_bytes: 0,
         key_index: None,
         virtual_columns: Vec::new(),
         collations: Vec::new(),
@@ -331,17 +363,18 @@ struct Reference {
     key: ForeignKey,
 }
 
-async fn foreign_keys(
-    client: &mut Client,
-    filter: &Filter<'_>,
-    tables: &mut BTreeMap<TableId, Table>,
-) -> Result<()> {
-    for reference in references(client, filter).await? {
-        if let Some(table) = tables.get_mut(&reference.child) {
-            table.schema.foreign_keys.push(reference.key);
-        }
+impl Reference {
+    fn cascade(&self) -> Option<Cascade> {
+        let (on_delete, on_update) = (acts(&self.key.on_delete), acts(&self.key.on_update));
+        (on_delete || on_update).then(|| Cascade {
+            parent: self.key.parent.clone(),
+            parent_columns: self.key.parent_columns.clone(),
+            child: self.child.clone(),
+            columns: self.key.columns.clone(),
+            on_delete,
+            on_update,
+        })
     }
-    Ok(())
 }
 
 /// A foreign key whose rule changes rows of the child when the parent's change.
@@ -366,21 +399,13 @@ pub(crate) fn acts(rule: &str) -> bool {
     matches!(rule, "CASCADE" | "SET NULL" | "SET DEFAULT")
 }
 
-/// Foreign keys whose rules change rows, of all tables in the databases of the selection, captured or not.
+/// Foreign keys whose rules change rows.
 ///
 /// # Errors
 /// As for SQL.
 pub(crate) async fn cascades(client: &mut Client, selection: &Selection) -> Result<Vec<Cascade>> {
     let references = references(client, &Filter::new(selection, None)).await?;
-    let cascade = |Reference { child, key }: Reference| Cascade {
-        on_delete: acts(&key.on_delete),
-        on_update: acts(&key.on_update),
-        parent: key.parent,
-        parent_columns: key.parent_columns,
-        child,
-        columns: key.columns,
-    };
-    Ok(references.into_iter().map(cascade).filter(|c| c.on_delete || c.on_update).collect())
+    Ok(references.iter().filter_map(Reference::cascade).collect())
 }
 
 /// Whether the server logs what foreign keys' rules do: MySQL from 9.6 on, unless it is told to leave them to InnoDB.

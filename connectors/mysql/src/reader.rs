@@ -57,6 +57,8 @@ pub(crate) struct MySqlReader {
     kin: Kin,
     /// Captured tables that were dropped or renamed.
     gone: BTreeSet<TableId>,
+    /// Captured tables that the statement at hand changed.
+    altered: Vec<TableId>,
     /// Everything up to here was delivered, and nothing behind it but `tx`'s rows.
     place: Place,
     /// The transaction that is being delivered.
@@ -105,6 +107,7 @@ impl MySqlReader {
             quarantine,
             kin,
             gone,
+            altered: Vec::new(),
             config,
             stream,
             sql,
@@ -174,7 +177,9 @@ impl MySqlReader {
         if !delivered.reaches(&self.opened_at.0, self.opened_at.1) {
             (delivered.file, delivered.pos) = self.opened_at.clone();
         }
-        if let Some(emission) = self.snapshot.advance(&mut self.timeline, &mut self.sql, &delivered).await? {
+        let emission = self.snapshot.advance(&mut self.timeline, &mut self.sql, &delivered).await?;
+        self.new_generations();
+        if let Some(emission) = emission {
             self.flush_rows();
             self.emit(emission);
         }

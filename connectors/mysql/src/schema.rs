@@ -73,6 +73,8 @@ pub(crate) struct Timeline {
     bound: HashMap<u64, Bound>,
     /// The log has no names of columns.
     nameless: bool,
+    /// Tables that got another key.
+    regenerated: Vec<TableId>,
 }
 
 impl Timeline {
@@ -93,7 +95,7 @@ impl Timeline {
             (id, Known { schema: Arc::new(schema), freshness, table: Arc::new(table), guessed: None })
         };
         let tables = now.into_iter().map(known).collect();
-        Self { selection, tables, bound: HashMap::new(), nameless: false }
+        Self { selection, tables, bound: HashMap::new(), nameless: false, regenerated: Vec::new() }
     }
 
     /// Whether the log has no names of columns, as far as that is known.
@@ -133,6 +135,11 @@ impl Timeline {
             }
             None => self.tables.values_mut().for_each(|k| k.freshness = Freshness::Stale),
         }
+    }
+
+    /// Tables that got another key since this was last asked.
+    pub(crate) fn take_regenerated(&mut self) -> Vec<TableId> {
+        std::mem::take(&mut self.regenerated)
     }
 
     /// Whether rows up to this place may have been told by a shape that is later than they: the log had no names, and a
@@ -252,7 +259,12 @@ impl Timeline {
         let schema = Arc::new(number::numbered(schema, old.as_deref()));
         let (schema, new) = match old {
             Some(old) if *old == *schema => (old, false),
-            _ => (schema, true),
+            old => {
+                if old.is_some_and(|old| old.generation < schema.generation) {
+                    self.regenerated.push(id.clone());
+                }
+                (schema, true)
+            }
         };
         let table = now.map(Arc::new).or_else(|| self.tables.get(id).map(|k| Arc::clone(&k.table)));
         let table = table.unwrap_or_else(|| Arc::new(bare_table(&schema)));
@@ -260,6 +272,25 @@ impl Timeline {
             Known { schema: Arc::clone(&schema), table, freshness: Freshness::Settled, guessed: None };
         self.tables.insert(id.clone(), known);
         (schema, new)
+    }
+
+    /// A statement that ends at `end` changed the table: takes its shape from information_schema, if the log ends there too, so
+    /// that nothing can have changed it since. Gives the shape, and whether it is a new version; none if that cannot be told,
+    /// or the table is gone.
+    ///
+    /// # Errors
+    /// As for SQL.
+    pub(crate) async fn after_statement(
+        &mut self,
+        client: &mut Client,
+        id: &TableId,
+        end: (&str, u64),
+    ) -> Result<Option<(Arc<TableSchema>, bool)>> {
+        let now = discover::survey(client, &self.selection, Some(id)).await?.tables.remove(id);
+        let (file, pos) = clock::log_end(client).await?;
+        let Some(now) = now.filter(|_| (file.as_str(), pos) == end) else { return Ok(None) };
+        let old = self.tables.get(id).map(|k| Arc::clone(&k.schema));
+        Ok(Some(self.adopt(id, now.schema.clone(), old, Some(now))))
     }
 
     /// For the snapshot: takes the table's shape from information_schema if a statement in the stream changed it. Gives the
@@ -273,9 +304,11 @@ impl Timeline {
         id: &TableId,
     ) -> Result<Option<(Known, bool)>> {
         // What has a column of a type that is not known can be read as little as what is gone.
-        let Some(now) = discover::survey(client, &self.selection, Some(id)).await?.tables.remove(id) else {
-            return Ok(None);
-        };
+        let mut found = discover::survey(client, &self.selection, Some(id)).await?.tables;
+        if found.contains_key(id) {
+            discover::estimates(client, &self.selection, &mut found).await?;
+        }
+        let Some(now) = found.remove(id) else { return Ok(None) };
         let known = self.tables.get(id).cloned();
         if known.as_ref().is_none_or(|k| k.freshness != Freshness::Settled) {
             let end = if self.nameless { Some(clock::log_end(client).await?) } else { None };

@@ -47,7 +47,8 @@ impl Source for MySqlSource {
 
     async fn estimates(&self) -> Result<Vec<(TableId, u64)>> {
         let mut client = Client::connect(&self.config).await?;
-        let tables = discover::tables(&mut client, &self.config.selection, None).await?;
+        let mut tables = discover::tables(&mut client, &self.config.selection, None).await?;
+        discover::estimates(&mut client, &self.config.selection, &mut tables).await?;
         Ok(tables.into_iter().map(|(id, table)| (id, table.estimated_rows)).collect())
     }
 
@@ -80,11 +81,18 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>, shown: &Shown) -> 
         BinlogStream::open(&endpoint(config, sql.encrypted), stream_options(config, &mut sql, &token).await?)
             .await?;
     let survey = discover::survey(&mut sql, &config.selection, None).await?;
-    let tables = survey.tables;
+    let mut tables = survey.tables;
     named_tables(config, &tables, &survey.refused, &others)?;
+    let left = |id: &TableId| notes.tables.get(&id.to_string()).is_none_or(|note| !note.done);
+    if config.snapshot.mode == SnapshotMode::Initial && tables.keys().any(left) {
+        discover::estimates(&mut sql, &config.selection, &mut tables).await?;
+    }
     let mut quarantine = Quarantine::new(Arc::clone(shown), &others);
     quarantine.refuse(survey.refused, token.ts_us);
-    let kin = Kin::open(&mut sql, &config.selection).await?;
+    let kin = match discover::logs_cascades(&mut sql).await? {
+        true => Kin::default(),
+        false => Kin::new(&config.selection, survey.cascades),
+    };
     let metadata = sql.text("ask for binlog_row_metadata", "SELECT @@GLOBAL.binlog_row_metadata").await?;
     tracing::info!(
         source = config.name,

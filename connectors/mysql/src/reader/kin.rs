@@ -64,17 +64,11 @@ enum Change {
 }
 
 impl Kin {
-    /// Reads the foreign keys, if the server does not log what they do.
-    ///
-    /// # Errors
-    /// As for SQL.
-    pub(crate) async fn open(client: &mut Client, selection: &Selection) -> Result<Self> {
-        if discover::logs_cascades(client).await? {
-            return Ok(Self::default());
-        }
+    /// With the foreign keys as they are now, for a server that does not log what they do.
+    pub(crate) fn new(selection: &Selection, cascades: Vec<Cascade>) -> Self {
         let mut kin = Self { selection: Some(selection.clone()), ..Self::default() };
-        kin.reload(client).await?;
-        Ok(kin)
+        kin.learn(cascades);
+        kin
     }
 
     /// A statement changed these tables, or any.
@@ -86,13 +80,18 @@ impl Kin {
     async fn reload(&mut self, client: &mut Client) -> Result<()> {
         self.stale = false;
         let Some(selection) = &self.selection else { return Ok(()) };
-        for cascade in discover::cascades(client, selection).await? {
+        let cascades = discover::cascades(client, selection).await?;
+        self.learn(cascades);
+        Ok(())
+    }
+
+    fn learn(&mut self, cascades: Vec<Cascade>) {
+        for cascade in cascades {
             let links = self.links.entry(cascade.parent.clone()).or_default();
             if !links.contains(&cascade) {
                 links.push(cascade);
             }
         }
-        Ok(())
     }
 
     /// The shape of a parent that is not captured.

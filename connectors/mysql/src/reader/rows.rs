@@ -90,6 +90,7 @@ impl MySqlReader {
             tracing::info!(source = self.config.name, table = %schema.id, version = schema.version, "the table has a new shape");
             self.note_schema(&schema);
             self.snapshot.changed(Some(std::slice::from_ref(&schema.id)));
+            self.new_generations();
         }
         if schema.key.is_empty() {
             tracing::debug!(table = %schema.id, "the table has no key");

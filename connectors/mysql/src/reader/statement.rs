@@ -13,10 +13,13 @@ use crate::ddl::{self, Alter, Create, Effect, Statement};
 use crate::snapshot::progress::{TableNote, table_note};
 use crate::snapshot::{Reason, Request, Verdict};
 use caudal_core::batch::NO_ROW;
-use caudal_core::{Ddl, EventHead, Op, SnapshotMark, TableId};
+use caudal_core::{Ddl, EventHead, Op, Result, SnapshotMark, TableId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// Statements older than this are not worth asking for the shapes behind them.
+const RECENT: Duration = Duration::from_secs(300);
 /// Prefix of the notes of tables that are gone.
 pub(crate) const GONE: &str = "gone/";
 
@@ -214,9 +217,39 @@ impl MySqlReader {
             return;
         }
         self.timeline.changed(Some(&captured));
+        self.altered.extend(captured.iter().cloned());
         self.snapshot.changed(Some(&captured));
         self.quarantine.changed(&captured);
         self.tell(query, captured, pos);
+    }
+
+    /// Right behind a statement, where the log ends: the shapes that it made go with it. Behind one of long ago nobody can
+    /// tell them; they come with the first rows.
+    pub(super) async fn shapes_after(&mut self, file: &str, end: u64, timestamp: u32) -> Result<()> {
+        let altered = std::mem::take(&mut self.altered);
+        if altered.is_empty() || Duration::from_secs(timestamp.into()) + RECENT < now() {
+            return Ok(());
+        }
+        for id in &altered {
+            if self.gone.contains(id) {
+                continue;
+            }
+            let told = self.timeline.after_statement(&mut self.sql, id, (file, end)).await?;
+            let Some((schema, new)) = told else { continue };
+            self.builder.table(&schema);
+            if new {
+                self.note_schema(&schema);
+            }
+        }
+        self.new_generations();
+        Ok(())
+    }
+
+    /// A table with another key goes on in another topic, which has none of its rows yet.
+    pub(super) fn new_generations(&mut self) {
+        for id in self.timeline.take_regenerated() {
+            self.read_table(&id);
+        }
     }
 
     /// The statement goes to the topic of schema changes.
@@ -236,4 +269,9 @@ impl MySqlReader {
             ts_us: tx.ts_us,
         });
     }
+}
+
+/// Since the epoch.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -73,7 +73,10 @@ impl MySqlReader {
                 self.begin(begin, &event.file, event.pos, event.timestamp, event.server_id);
             }
             EventKind::Rows(rows) => self.rows(rows, event.pos).await?,
-            EventKind::Query(query) => self.statement(&query, event.pos),
+            EventKind::Query(query) => {
+                self.statement(&query, event.pos);
+                self.shapes_after(&event.file, event.end_pos, event.timestamp).await?;
+            }
             EventKind::Commit => self.finish(&event.file, event.end_pos, event.timestamp).await?,
             EventKind::Rollback => {
                 tracing::warn!(

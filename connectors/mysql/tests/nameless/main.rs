@@ -35,7 +35,7 @@ impl Drop for Nameless {
         let restore = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let mut conn = database.connect().await;
+                let mut conn = database.connect_to(None).await;
                 conn.query_drop("SET GLOBAL binlog_row_metadata = FULL").await.unwrap();
             });
         };
