@@ -12,12 +12,18 @@ use crate::reader::quarantine::Shown;
 use crate::reader::{self, Kin, MySqlReader, Quarantine, clock};
 use crate::schema::Timeline;
 use crate::snapshot::Snapshot;
+use crate::snapshot::access::Server;
+use crate::snapshot::board::Board;
+use crate::snapshot::commands::Inbox;
 use crate::snapshot::progress::{Notes, table_note};
 use crate::tls::{self, TlsOptions};
 use async_trait::async_trait;
-use caudal_core::{Check, Error, Position, Reader, Result, SetAside, Source, TableId, TableSchema};
+use caudal_core::{
+    Check, Error, Position, Progress, Reader, Result, SetAside, Signal, Source, TableId, TableSchema,
+    Written,
+};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// A MySQL or MariaDB source.
@@ -25,12 +31,25 @@ use std::time::Duration;
 /// # Errors
 /// `Config`, naming the field, for settings that cannot be.
 pub fn source(name: &str, config: Config) -> Result<Arc<dyn Source>> {
-    Ok(Arc::new(MySqlSource { config: Arc::new(config.resolve(name)?), set_aside: Shown::default() }))
+    Ok(Arc::new(MySqlSource {
+        config: Arc::new(config.resolve(name)?),
+        set_aside: Shown::default(),
+        beside: Beside { board: Arc::default(), inbox: Arc::default(), written: Arc::default() },
+    }))
 }
 
 struct MySqlSource {
     config: Arc<Resolved>,
     set_aside: Shown,
+    beside: Beside,
+}
+
+/// What outlives a reader.
+#[derive(Clone)]
+struct Beside {
+    board: Arc<Board>,
+    inbox: Arc<Inbox>,
+    written: Arc<OnceLock<Arc<dyn Written>>>,
 }
 
 #[async_trait]
@@ -52,8 +71,21 @@ impl Source for MySqlSource {
         Ok(tables.into_iter().map(|(id, table)| (id, table.estimated_rows)).collect())
     }
 
+    fn bind(&self, written: Arc<dyn Written>) {
+        // Only the first one counts.
+        let _ = self.beside.written.set(written);
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.beside.inbox.add(signal);
+    }
+
+    fn progress(&self) -> Vec<Progress> {
+        self.beside.board.all()
+    }
+
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
-        let reader = open(&self.config, from, &self.set_aside).await;
+        let reader = open(&self.config, &self.beside, &self.set_aside, from).await;
         Ok(Box::new(reader.map_err(|e| e.context(format!("open source {}", self.config.name)))?))
     }
 
@@ -62,7 +94,12 @@ impl Source for MySqlSource {
     }
 }
 
-async fn open(config: &Arc<Resolved>, from: Option<Position>, shown: &Shown) -> Result<MySqlReader> {
+async fn open(
+    config: &Arc<Resolved>,
+    beside: &Beside,
+    shown: &Shown,
+    from: Option<Position>,
+) -> Result<MySqlReader> {
     let mut sql = Client::connect(config).await?;
     check::require(&mut sql, config).await?;
     let family = sql.version.family;
@@ -104,9 +141,13 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>, shown: &Shown) -> 
     );
     let mut timeline = Timeline::new(config.selection.clone(), tables, notes.schemas.clone());
     timeline.nameless(metadata.is_none_or(|m| !m.eq_ignore_ascii_case("FULL")));
+    let (written, board) = (beside.written.get().cloned(), Arc::clone(&beside.board));
     let snapshot = match config.snapshot.mode {
-        SnapshotMode::Initial => Snapshot::new(Arc::clone(config), &timeline, &notes)?,
-        SnapshotMode::Never => Snapshot::none(Arc::clone(config)),
+        SnapshotMode::Initial => Snapshot::new(Arc::clone(config), &timeline, &notes, written, board)?,
+        SnapshotMode::Never => {
+            let server = Arc::new(Server(Arc::clone(config)));
+            Snapshot::none(Arc::clone(config), server, &notes, written, board)
+        }
     };
     if !snapshot.is_done() {
         tracing::info!(
@@ -125,6 +166,8 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>, shown: &Shown) -> 
         kin,
         gone: reader::statement::gone_tables(&others),
         token,
+        inbox: Arc::clone(&beside.inbox),
+        signal: notes.signal,
         notes: BTreeMap::new(),
         log_end,
     }))
@@ -150,6 +193,7 @@ async fn first_token(sql: &mut Client) -> Result<Token> {
         within: Within::default(),
         ts_us: reading.ts_us,
         resend: None,
+        mark: 0,
     })
 }
 

@@ -18,10 +18,11 @@ use crate::discover::{self, Cascade};
 use crate::schema;
 use crate::selection::Selection;
 use crate::snapshot::bounds::Stored;
+use crate::snapshot::values::of_cell;
 use crate::snapshot::{Reason, Request, Rows as Which};
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
-    Batch, BatchBuilder, Cell, ColumnType, Fault, Op, Result, Slice, SnapshotMark, TableId, TableSchema,
+    Batch, BatchBuilder, Cell, Column, ColumnType, Fault, Op, Result, Slice, SnapshotMark, TableId, TableSchema,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -132,7 +133,7 @@ impl Kin {
                 continue;
             }
             for image in images {
-                let values = columns.as_ref().map(|c| c.iter().map(|&i| stored(&schema.columns[i].ty, image[i])));
+                let values = columns.as_ref().map(|c| c.iter().map(|&i| stored(&schema.columns[i], image[i], bytes)));
                 match values.map(Iterator::collect::<Option<Vec<Stored>>>) {
                     Some(Some(values)) => self.child(link, values),
                     // NULL refers to nothing; what cannot be asked for by value is asked for as a whole.
@@ -276,10 +277,9 @@ fn equal(a: Cell, b: Cell, bytes: &Bytes<'_>) -> bool {
 }
 
 /// A value to be asked for. Text compares by its collation, which only the server knows: such children are read as a whole.
-fn stored(ty: &ColumnType, cell: Cell) -> Option<Stored> {
-    match (ty, cell) {
-        (ColumnType::Int { .. } | ColumnType::UInt { .. } | ColumnType::Year, Cell::I64(n)) => Some(Stored::Int(n)),
-        (ColumnType::UInt { .. }, Cell::U64(n)) => Some(Stored::Uint(n)),
-        _ => None,
+fn stored(column: &Column, cell: Cell, bytes: &Bytes<'_>) -> Option<Stored> {
+    match column.ty {
+        ColumnType::Text { .. } | ColumnType::Enum { .. } | ColumnType::Set { .. } => None,
+        _ => of_cell(column, cell, bytes),
     }
 }

@@ -6,7 +6,7 @@ use crate::canonical::{key_bytes, stable_hash};
 use crate::position::Place;
 use crate::snapshot::Verdict;
 use crate::snapshot::progress::schema_note;
-use crate::snapshot::window::Window;
+use crate::snapshot::table::Table;
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
     BatchBuilder, Cell, Error, EventHead, Fault, Op, Result, SnapshotMark, TableId, TableSchema,
@@ -65,7 +65,7 @@ impl MySqlReader {
             skip: tx.tally.skips(table),
             verdict: snapshot.verdict(&schema.id, &tx.begin, &tx.file, tx.pos),
         };
-        let done = append(rows, schema, &to, builder, decoder, snapshot.window(&schema.id))?;
+        let done = append(rows, schema, &to, builder, decoder, snapshot.recorder(&schema.id))?;
         // The row at which delivery goes on must be the one at which it stopped.
         if let (Some(key), Some(expected)) = (done.skipped, tx.tally.expected(table))
             && key != expected
@@ -145,7 +145,7 @@ fn append(
     to: &Delivery,
     builder: &mut BatchBuilder,
     decoder: &mut RowDecoder,
-    mut window: Option<&mut Window>,
+    mut recorder: Option<&mut Table>,
 ) -> Result<Delivered> {
     let op = match rows.op {
         RowsOp::Insert => Op::Create,
@@ -159,8 +159,8 @@ fn append(
     decoder.decode(rows, schema, builder, |out, images| {
         seen += 1;
         last = Some(images);
-        if let Some(window) = window.as_deref_mut() {
-            record(window, schema, out, images, &mut key);
+        if let Some(table) = recorder.as_deref_mut() {
+            record(table, schema, out, images, &mut key);
         }
         if seen <= to.skip {
             skipped = (seen == to.skip).then_some(images);
@@ -192,13 +192,7 @@ fn append(
 }
 
 /// Step 1 of a window, for one row: both images' keys.
-fn record(
-    window: &mut Window,
-    schema: &TableSchema,
-    out: &BatchBuilder,
-    images: RowImages,
-    key: &mut Vec<u8>,
-) {
+fn record(table: &mut Table, schema: &TableSchema, out: &BatchBuilder, images: RowImages, key: &mut Vec<u8>) {
     for at in [images.before, images.after] {
         if at == NO_ROW {
             continue;
@@ -206,11 +200,11 @@ fn record(
         let row = &out.cells[at as usize..][..schema.width()];
         if row.contains(&Cell::Unchanged) {
             // The chunk's row would be dropped for an event that does not tell the whole row.
-            window.discard("an event told a row in part");
+            table.recording.discard("an event told a row in part");
             return;
         }
         key.clear();
         key_bytes(key, schema, row, out);
-        window.touch(key);
+        table.touch(key);
     }
 }

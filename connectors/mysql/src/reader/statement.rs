@@ -185,8 +185,8 @@ impl MySqlReader {
         if !self.selects(id) {
             return;
         }
-        if let Some(window) = self.snapshot.window(id) {
-            window.discard("the table was truncated");
+        if let Some(table) = self.snapshot.recorder(id) {
+            table.recording.discard("the table was truncated");
         }
         let Some(schema) = self.timeline.known(id).map(|k| Arc::clone(&k.schema)) else { return };
         let Some(tx) = &mut self.tx else { return };

@@ -2,13 +2,15 @@
 
 use crate::client::{Client, classify, server_code};
 use crate::position::Place;
-use crate::snapshot::bounds::{Part, behind_parameters};
-use crate::snapshot::plan::Plan;
-use crate::snapshot::{cells, visible};
+use crate::snapshot::access::Access;
+use crate::snapshot::bounds::behind_parameters;
+use crate::snapshot::cells;
+use crate::snapshot::plan::{Filter, Plan};
 use caudal_core::batch::NO_ROW;
 use caudal_core::{BatchBuilder, Error, EventHead, Op, Result, SnapshotMark};
-use mysql_async::Value;
+use caudal_index::KeyHash;
 use mysql_async::prelude::Queryable;
+use mysql_async::{Row, Value};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,10 @@ pub(crate) struct Job {
     pub(crate) plan: Arc<Plan>,
     /// The last key read so far.
     pub(crate) from: Option<Vec<Value>>,
+    /// The last key of the range; to the table's end with none.
+    pub(crate) to: Option<Vec<Value>>,
+    /// Which rows, if not all.
+    pub(crate) filter: Option<Filter>,
     /// Most rows.
     pub(crate) rows: u32,
     /// Bytes at which the chunk is cut short.
@@ -31,14 +37,29 @@ pub(crate) struct Job {
 pub(crate) struct Chunk {
     /// One event of [`Op::Read`] per row.
     pub(crate) builder: BatchBuilder,
+    /// Rows that were read.
+    pub(crate) rows: u64,
     /// The last row's key; none if there is no row.
     pub(crate) last: Option<Vec<Value>>,
     /// Nothing follows.
     pub(crate) end: bool,
     /// How long the SELECT took.
     pub(crate) took: Duration,
-    /// What was read; a whole read of a table without usable key.
+    /// What was read.
     pub(crate) plan: Arc<Plan>,
+    /// Of a re-read: the hashes of the keys of all rows that were read.
+    pub(crate) keys: Vec<KeyHash>,
+    /// Of a re-read: which entries of the index they are.
+    pub(crate) met: Vec<u64>,
+}
+
+impl Chunk {
+    /// With nothing behind it.
+    pub(crate) fn new(builder: BatchBuilder, plan: Arc<Plan>) -> Self {
+        let (keys, met) = (Vec::new(), Vec::new());
+        let rows = builder.events.len() as u64;
+        Self { builder, rows, last: None, end: true, took: Duration::ZERO, plan, keys, met }
+    }
 }
 
 /// How reading a chunk went.
@@ -51,17 +72,16 @@ pub(crate) enum Read {
     Changed(String),
 }
 
-/// Reads a chunk.
+/// Reads a chunk: step 2, step 3, and the end of the transaction, whatever came of it.
 ///
 /// # Errors
 /// As for SQL.
-pub(crate) async fn read(client: &mut Client, job: &Job, parts: &[Part]) -> Result<Read> {
-    limits(client, job.limit).await?;
-    if let Err(e) = visible::wait(client, &job.delivered, &job.plan.name()).await {
-        return changed_or(e);
+pub(crate) async fn read(access: &mut dyn Access, job: &Job) -> Result<Read> {
+    if let Some(why) = access.wait(&job.delivered, &job.plan, job.limit).await? {
+        return Ok(Read::Changed(why));
     }
-    let read = select(client, job, parts).await;
-    visible::close(client).await?;
+    let read = access.select(job).await;
+    access.close().await?;
     read
 }
 
@@ -70,23 +90,38 @@ pub(crate) async fn limits(client: &mut Client, limit: Duration) -> Result<()> {
     let sql = if client.version.is_mariadb() {
         format!("SET SESSION max_statement_time={}, SESSION lock_wait_timeout=2", limit.as_secs_f64())
     } else {
-        format!("SET SESSION max_execution_time={}, SESSION lock_wait_timeout=2", limit.as_millis())
+        // A SELECT has its limit in a hint: waiting to see the stream may take longer than a chunk.
+        "SET SESSION lock_wait_timeout=2".to_owned()
     };
     client.run("bound the chunk's time", &sql).await
 }
 
-/// Lock wait time-outs come from a change of the table that is going on.
-fn changed_or(error: Error) -> Result<Read> {
+/// Lock wait time-outs come from a change of the table that is going on: then why; else the error.
+pub(crate) fn changed_or(error: Error) -> Result<String> {
     let text = error.to_string();
     if ["1205", "1412", "1146"].iter().any(|code| text.contains(&format!("says {code}"))) {
-        return Ok(Read::Changed(text));
+        return Ok(text);
     }
     Err(error)
 }
 
-async fn select(client: &mut Client, job: &Job, parts: &[Part]) -> Result<Read> {
-    let sql = job.plan.chunk(parts, job.from.is_some(), job.rows);
-    let parameters = job.from.as_deref().map(behind_parameters).unwrap_or_default();
+/// The SELECT of one chunk.
+///
+/// # Errors
+/// As for SQL.
+pub(crate) async fn select(client: &mut Client, job: &Job) -> Result<Read> {
+    let Some(parts) = &job.plan.parts else {
+        return Err(Error::bug("read a chunk of a table without a key"));
+    };
+    let bounds = (job.from.is_some(), job.to.is_some());
+    let mut sql = job.plan.chunk(parts, bounds, job.filter.as_ref(), job.rows);
+    if !client.version.is_mariadb() {
+        let hint = format!("SELECT /*+ MAX_EXECUTION_TIME({}) */", job.limit.as_millis());
+        sql = sql.replacen("SELECT", &hint, 1);
+    }
+    let bounds = [job.from.as_deref(), job.to.as_deref()].into_iter().flatten();
+    let mut parameters: Vec<Value> = bounds.flat_map(behind_parameters).collect();
+    parameters.extend(job.filter.iter().flat_map(|f| f.parameters.iter().cloned()));
     let started = Instant::now();
     match rows(client, job, &sql, parameters).await {
         Ok(Some(mut chunk)) => {
@@ -95,6 +130,46 @@ async fn select(client: &mut Client, job: &Job, parts: &[Part]) -> Result<Read> 
         }
         Ok(None) => Ok(Read::Changed("a value is not of its column's type".to_owned())),
         Err(e) => refused(e, job),
+    }
+}
+
+/// Where a range may be cut.
+pub(crate) enum Cut {
+    /// Behind the row with this key.
+    At(Vec<Value>),
+    /// There are fewer rows.
+    Nowhere,
+    /// It took too long to tell, or the table is being changed.
+    Unknown,
+}
+
+/// Asks for the key that is `rows` rows behind a bound. It needs no window: any key will do for a cut.
+///
+/// # Errors
+/// As for SQL.
+pub(crate) async fn cut(
+    client: &mut Client,
+    plan: &Plan,
+    from: Option<&[Value]>,
+    rows: u64,
+    limit: Duration,
+) -> Result<Cut> {
+    let Some(parts) = &plan.parts else { return Ok(Cut::Nowhere) };
+    limits(client, limit).await?;
+    let mut sql = plan.cut(parts, from.is_some(), rows);
+    if !client.version.is_mariadb() {
+        let hint = format!("SELECT /*+ MAX_EXECUTION_TIME({}) */", limit.as_millis());
+        sql = sql.replacen("SELECT", &hint, 1);
+    }
+    let parameters = from.map(behind_parameters).unwrap_or_default();
+    let found: Result<Option<Row>, _> = client.conn().exec_first(sql, parameters).await;
+    match found {
+        Ok(Some(row)) => Ok(Cut::At(row.unwrap())),
+        Ok(None) => Ok(Cut::Nowhere),
+        Err(e) => match server_code(&e) {
+            Some(3024 | 1969 | 1317 | 1054 | 1146 | 1412 | 1205 | 1176) => Ok(Cut::Unknown),
+            _ => Err(classify(e).context(format!("look where to cut {}", plan.id()))),
+        },
     }
 }
 
@@ -135,7 +210,8 @@ async fn rows(
         last = Some(values);
     }
     let key = |mut row: Vec<Value>| row.split_off(width);
-    Ok(Some(Chunk { builder, last: last.map(key), end, took: Duration::ZERO, plan: Arc::clone(&job.plan) }))
+    let chunk = Chunk::new(builder, Arc::clone(&job.plan));
+    Ok(Some(Chunk { last: last.map(key), end, ..chunk }))
 }
 
 /// Appends one row as an event of [`Op::Read`]; none if a value is not of its column's type.

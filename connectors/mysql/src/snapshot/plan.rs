@@ -4,6 +4,7 @@ use crate::client::quoted;
 use crate::schema::Known;
 use crate::snapshot::bounds::{self, Part};
 use caudal_core::{TableId, TableSchema};
+use mysql_async::Value;
 use std::sync::Arc;
 
 /// How one table is read.
@@ -19,6 +20,17 @@ pub(crate) struct Plan {
     pub(crate) estimated_rows: u64,
     /// Bytes of a row, as the server estimates; at least 1.
     pub(crate) row_bytes: u64,
+    /// Of each column.
+    collations: Vec<Option<String>>,
+}
+
+/// Which rows a chunk is to hold, beside its bounds.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Filter {
+    /// SQL.
+    pub(crate) condition: String,
+    /// Its parameters.
+    pub(crate) parameters: Vec<Value>,
 }
 
 impl Plan {
@@ -36,6 +48,7 @@ impl Plan {
             schema: Arc::clone(&known.schema),
             estimated_rows: table.estimated_rows,
             row_bytes: table.row_bytes.max(1),
+            collations: table.collations.clone(),
         }
     }
 
@@ -44,21 +57,62 @@ impl Plan {
         &self.schema.id
     }
 
+    /// How columns, by name, are compared with values; none if one is not there or cannot be.
+    pub(crate) fn parts_of(&self, columns: &[String]) -> Option<Vec<Part>> {
+        let part = |name: &String| {
+            let i = self.schema.columns.iter().position(|c| c.name == *name)?;
+            bounds::part(&self.schema.columns[i], self.collations.get(i).and_then(Option::as_deref))
+        };
+        columns.iter().map(part).collect()
+    }
+
     /// The statement of one chunk of at most `rows` rows: the table's columns, then the key's parts. One row more is asked for, which tells
     /// whether anything follows.
-    pub(crate) fn chunk(&self, parts: &[Part], behind: bool, rows: u32) -> String {
-        let read: Vec<&str> = parts.iter().map(|p| p.read.as_str()).collect();
-        let order: Vec<&str> = parts.iter().map(|p| p.order.as_str()).collect();
-        let force = self.index.as_ref().map_or(String::new(), |i| format!(" FORCE INDEX ({})", quoted(i)));
-        let condition = if behind { format!(" WHERE {}", bounds::behind(parts)) } else { String::new() };
+    pub(crate) fn chunk(
+        &self,
+        parts: &[Part],
+        (behind, upto): (bool, bool),
+        filter: Option<&Filter>,
+        rows: u32,
+    ) -> String {
         format!(
-            "SELECT {}, {} FROM {}{force}{condition} ORDER BY {} LIMIT {}",
+            "SELECT {}, {} FROM {}{} ORDER BY {} LIMIT {}",
             self.columns(),
-            read.join(", "),
+            read(parts),
             self.name(),
-            order.join(", "),
+            self.within(parts, (behind, upto), filter),
+            order(parts),
             u64::from(rows) + 1
         )
+    }
+
+    /// The statement that gives the key of the row that is `rows` rows behind a bound, where a range may be cut.
+    pub(crate) fn cut(&self, parts: &[Part], behind: bool, rows: u64) -> String {
+        format!(
+            "SELECT {} FROM {}{} ORDER BY {} LIMIT 1 OFFSET {rows}",
+            read(parts),
+            self.name(),
+            self.within(parts, (behind, false), None),
+            order(parts),
+        )
+    }
+
+    fn within(&self, parts: &[Part], (behind, upto): (bool, bool), filter: Option<&Filter>) -> String {
+        // A condition may be served by another index.
+        let index = self.index.as_ref().filter(|_| filter.is_none());
+        let force = index.map_or(String::new(), |i| format!(" FORCE INDEX ({})", quoted(i)));
+        let mut terms = Vec::new();
+        if behind {
+            terms.push(format!("({})", bounds::behind(parts)));
+        }
+        if upto {
+            terms.push(format!("({})", bounds::upto(parts)));
+        }
+        // On lines of its own: a comment in it ends there.
+        terms.extend(filter.map(|f| format!("(\n{}\n)", f.condition)));
+        let condition =
+            if terms.is_empty() { String::new() } else { format!(" WHERE {}", terms.join(" AND ")) };
+        format!("{force}{condition}")
     }
 
     /// The statement that reads all.
@@ -75,4 +129,12 @@ impl Plan {
         // Named, not `*`: invisible columns are in the log too.
         self.schema.columns.iter().map(|c| quoted(&c.name)).collect::<Vec<_>>().join(", ")
     }
+}
+
+fn read(parts: &[Part]) -> String {
+    parts.iter().map(|p| p.read.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn order(parts: &[Part]) -> String {
+    parts.iter().map(|p| p.order.as_str()).collect::<Vec<_>>().join(", ")
 }

@@ -100,7 +100,7 @@ async fn a_table_that_cannot_be_followed_is_set_aside_alone(server: &Server) {
         .await;
     let mut aside = false;
     while mirror.rows("other").len() < 2 {
-        mirror.step(database).await;
+        mirror.step().await;
         aside |= mirror.pending().iter().any(|note| note.starts_with("quarantine/"));
     }
     // Without anybody's doing it is read again, and followed.

@@ -89,7 +89,7 @@ async fn a_foreign_key_made_while_streaming_counts_and_a_restart_forgets_no_casc
         // Until the parent's row is delivered, and not one batch more.
         let before = mirror.rows("p").len();
         while mirror.rows("p").len() == before {
-            mirror.step(&database).await;
+            mirror.step().await;
         }
         mirror.stop();
         mirror.settle(&database).await;

@@ -3,11 +3,14 @@
 
 use crate::server::{Database, Stored, next};
 use crate::state::{Row, render};
-use caudal_core::{Batch, EventHead, Op, Reader, TableSchema};
+use async_trait::async_trait;
+use caudal_core::{
+    Batch, EventHead, Op, Position, Reader, Result, Source, TableId, TableSchema, Written, WrittenRows,
+};
 use mysql_async::Value;
 use mysql_async::prelude::Queryable;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// One table, of its newest generation.
@@ -18,10 +21,52 @@ struct Table {
     rows: BTreeMap<Row, BTreeMap<u32, String>>,
 }
 
+/// What was delivered, as it would lie in the topics.
+#[derive(Default)]
+struct Topics(Mutex<Vec<Arc<Batch>>>);
+
+/// One table's events.
+struct Events(VecDeque<Batch>);
+
+#[async_trait]
+impl Written for Topics {
+    async fn open(&self, table: &TableId) -> Result<Box<dyn WrittenRows>> {
+        let batches = self.0.lock().unwrap().clone();
+        let of = |batch: &Batch, event: &EventHead| batch.table(event).id == *table;
+        let generations = batches.iter().flat_map(|b| b.events.iter().filter(|e| of(b, e)).map(|e| b.table(e).generation));
+        let newest = generations.max().unwrap_or(0);
+        let events = batches.iter().map(|batch| {
+            let mut copy = copied(batch);
+            copy.events.retain(|e| of(batch, e) && batch.table(e).generation == newest);
+            copy
+        });
+        Ok(Box::new(Events(events.filter(|b| !b.events.is_empty()).collect())))
+    }
+}
+
+#[async_trait]
+impl WrittenRows for Events {
+    async fn next(&mut self) -> Result<Option<Batch>> {
+        Ok(self.0.pop_front())
+    }
+}
+
+fn copied(batch: &Batch) -> Batch {
+    Batch {
+        buffers: batch.buffers.clone(),
+        events: batch.events.clone(),
+        cells: batch.cells.clone(),
+        tables: batch.tables.clone(),
+        transactions: batch.transactions.clone(),
+        ..Batch::empty(batch.position.clone())
+    }
+}
+
 /// A reader with what it delivered.
 pub(crate) struct Mirror {
     reader: Option<Box<dyn Reader>>,
-    options: String,
+    source: Arc<dyn Source>,
+    topics: Arc<Topics>,
     pub(crate) stored: Stored,
     tables: BTreeMap<String, Table>,
     /// Operations per table.
@@ -35,20 +80,23 @@ impl Mirror {
     /// Opens a reader and reads what is there. A table `marker` is made for [`Mirror::settle`].
     pub(crate) async fn open(database: &Database, options: &str) -> Self {
         database.run(&["CREATE TABLE marker (id INT PRIMARY KEY)"]).await;
+        let source = caudal_mysql::source("test", database.config(options)).unwrap();
+        let topics = Arc::new(Topics::default());
+        source.bind(Arc::clone(&topics) as Arc<dyn Written>);
         let mut mirror = Self {
             reader: None,
-            options: options.to_owned(),
+            source: Arc::clone(&source),
+            topics,
             stored: Stored::default(),
             tables: BTreeMap::new(),
             seen: HashMap::new(),
             statements: Vec::new(),
             markers: 0,
         };
-        let source = caudal_mysql::source("test", database.config(options)).unwrap();
         let tables = source.discover().await.unwrap();
         let tables: Vec<&str> = tables.iter().map(|t| t.id.table.as_str()).collect();
         while !mirror.stored.done(&tables) {
-            mirror.step(database).await;
+            mirror.step().await;
         }
         mirror.settle(database).await;
         mirror
@@ -60,11 +108,15 @@ impl Mirror {
     }
 
     /// Reads one batch.
-    pub(crate) async fn step(&mut self, database: &Database) {
+    pub(crate) async fn step(&mut self) {
         if self.reader.is_none() {
-            self.reader = Some(database.open(self.stored.position.as_ref(), &self.options).await);
+            let from = self.stored.position.clone().map(Position::Source);
+            self.reader = Some(self.source.open(from).await.unwrap_or_else(|e| panic!("open: {e}")));
         }
-        let batch = next(self.reader.as_mut().expect("opened")).await;
+        let reader = self.reader.as_mut().expect("opened");
+        let batch = next(reader).await;
+        self.topics.0.lock().unwrap().push(Arc::new(copied(&batch)));
+        reader.commit(&batch.position).await.unwrap();
         self.apply(&batch);
         self.stored.apply(&batch);
     }
@@ -76,7 +128,7 @@ impl Mirror {
         database.run(&[&format!("INSERT INTO marker VALUES ({marker})")]).await;
         let deadline = Instant::now() + Duration::from_secs(120);
         loop {
-            self.step(database).await;
+            self.step().await;
             let marked = self.tables.get("marker").is_some_and(|t| t.rows.contains_key(&vec![marker.clone()]));
             if marked && self.pending().is_empty() {
                 return;

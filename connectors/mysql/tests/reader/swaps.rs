@@ -41,10 +41,10 @@ async fn swapped(tool: &[&str], options: &str) {
         let writers: Vec<_> = [1, 1_000_000].iter().map(|seed| writer(&database, *seed, &stop)).collect();
         for statement in tool {
             database.run(&[statement]).await;
-            mirror.step(&database).await;
+            mirror.step().await;
         }
         for _ in 0..20 {
-            mirror.step(&database).await;
+            mirror.step().await;
         }
         stop.store(true, Ordering::Relaxed);
         for writer in writers {
