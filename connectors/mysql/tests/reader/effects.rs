@@ -60,7 +60,7 @@ async fn rewritten_values_are_read_again() {
             &["ALTER TABLE t DROP PRIMARY KEY, ADD PRIMARY KEY (n)"],
         ] {
             let reads = effect(&database, statements).await;
-            assert!(reads >= 3 || statements.is_empty(), "{statements:?}: {reads}");
+            assert!(reads >= 1 || statements.is_empty(), "{statements:?}: {reads}");
         }
         database.drop().await;
     }
