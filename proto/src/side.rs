@@ -7,8 +7,9 @@
 //! | `caudal.<prefix>.watermarks` | `<source>` | [`WatermarkRecord`] |
 //! | `caudal.<prefix>.schemas` | `<topic>/<version>` | [`SchemaRecord`] |
 //! | `caudal.<prefix>.tasks` | `<source>` | [`TaskRecord`] |
+//! | `caudal.<prefix>.signals` | `<source>` | [`SignalRecord`] |
 
-use caudal_core::TableSchema;
+use caudal_core::{Action, Signal, TableSchema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -63,6 +64,12 @@ impl TopicNames {
     #[must_use]
     pub fn tasks(&self) -> String {
         self.side("tasks")
+    }
+
+    /// `caudal.<prefix>.signals`
+    #[must_use]
+    pub fn signals(&self) -> String {
+        self.side("signals")
     }
 
     /// `caudal.<prefix>.dlq.<sink>`
@@ -160,9 +167,88 @@ pub struct TaskRecord {
     pub partition: i32,
 }
 
+/// A command to a running source, as Debezium's signals are written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalRecord {
+    /// The sender's name for it.
+    #[serde(default)]
+    pub id: String,
+    /// `execute-snapshot`, `stop-snapshot`, `pause-snapshot` or `resume-snapshot`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What it is about.
+    #[serde(default)]
+    pub data: SignalData,
+}
+
+/// What a signal is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalData {
+    /// Tables, as `database.table`; patterns are allowed.
+    #[serde(rename = "data-collections", default, skip_serializing_if = "Vec::is_empty")]
+    pub collections: Vec<String>,
+    /// `incremental`.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Of some tables only rows that meet a condition.
+    #[serde(rename = "additional-conditions", default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<SignalCondition>,
+    /// The same, as it was written before that: for all tables.
+    #[serde(rename = "additional-condition", default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+}
+
+/// A condition on one table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalCondition {
+    /// The table.
+    #[serde(rename = "data-collection")]
+    pub collection: String,
+    /// SQL, as behind WHERE.
+    pub filter: String,
+}
+
+impl SignalRecord {
+    /// As a source takes it; none for a type that is not of these. `number` is its place in the topic.
+    #[must_use]
+    pub fn signal(self, number: i64) -> Option<Signal> {
+        let SignalRecord { id, kind, data } = self;
+        let action = match kind.as_str() {
+            "execute-snapshot" => {
+                let all = data
+                    .condition
+                    .map(|c| data.collections.iter().map(move |t| (t.clone(), c.clone())).collect());
+                let of = data.conditions.into_iter().map(|c| (c.collection, c.filter)).collect::<Vec<_>>();
+                let conditions = if of.is_empty() { all.unwrap_or_default() } else { of };
+                Action::Reread { tables: data.collections, conditions }
+            }
+            "stop-snapshot" => Action::Stop { tables: data.collections },
+            "pause-snapshot" => Action::Pause,
+            "resume-snapshot" => Action::Resume,
+            _ => return None,
+        };
+        Some(Signal { number, id, action })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signals_are_read_as_debezium_writes_them() {
+        let text = r#"{"id":"d139b9b7","type":"execute-snapshot","data":{"data-collections":["db.products","db.orders"],"type":"INCREMENTAL","additional-conditions":[{"data-collection":"db.orders","filter":"color='blue'"}]}}"#;
+        let record: SignalRecord = serde_json::from_str(text).unwrap();
+        let Some(Signal { number: 7, id, action: Action::Reread { tables, conditions } }) = record.signal(7)
+        else {
+            panic!("a re-read")
+        };
+        assert_eq!((id.as_str(), tables.len()), ("d139b9b7", 2));
+        assert_eq!(conditions, [("db.orders".to_owned(), "color='blue'".to_owned())]);
+        let read = |text| serde_json::from_str::<SignalRecord>(text).unwrap().signal(0).map(|s| s.action);
+        assert_eq!(read(r#"{"type":"pause-snapshot","data":{"type":"incremental"}}"#), Some(Action::Pause));
+        assert_eq!(read(r#"{"type":"log","data":{"message":"x"}}"#), None);
+    }
 
     #[test]
     fn names_are_legal_for_kafka_whatever_the_table_is_called() {

@@ -4,21 +4,30 @@ use caudal_control::config::{LogSettings, Problem};
 pub(crate) use caudal_log::Log;
 use std::path::Path;
 
-/// Serves the log from `data_dir/log`.
+/// What a request holds beside its largest record.
+const BESIDE_A_RECORD: usize = 4 << 20;
+
+/// Serves the log from `data_dir/log`, for records of up to `largest_record` bytes.
 ///
 /// # Errors
 /// With the field of the configuration: the port is in use, the folder locked or not writable, a file damaged.
-pub(crate) async fn start(settings: &LogSettings, data_dir: &Path) -> Result<Log, Problem> {
+pub(crate) async fn start(
+    settings: &LogSettings,
+    data_dir: &Path,
+    largest_record: u64,
+) -> Result<Log, Problem> {
     std::fs::create_dir_all(data_dir).map_err(|error| {
         Problem::new("data_dir", format!("cannot create {}: {error}", data_dir.display()))
             .fix("create it, writable for the user that runs caudal, or choose another `data_dir`")
     })?;
+    let defaults = caudal_log::Config::default();
     let config = caudal_log::Config {
+        max_frame_bytes: defaults.max_frame_bytes.max(largest_record as usize + BESIDE_A_RECORD),
         listen: settings.listen,
         data_dir: data_dir.join("log"),
         allow_remote: settings.allow_remote,
         segment_bytes: settings.segment_bytes,
-        ..caudal_log::Config::default()
+        ..defaults
     };
     Log::start(config).await.map_err(|error| problem(&error.to_string()))
 }

@@ -30,7 +30,10 @@ pub(crate) async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     let listener = caudal_api::bind(resolved.http.listen).await?;
     let address = listener.local_addr()?;
     let served = match &resolved.log {
-        Some(settings) => Some(embedded::start(settings, &resolved.data_dir).await?),
+        Some(settings) => {
+            let largest_record = resolved.kafka.topics.max_message_bytes.bytes();
+            Some(embedded::start(settings, &resolved.data_dir, largest_record).await?)
+        }
         None => None,
     };
     let mut log = compose::log(&resolved, served.as_ref().map(embedded::Log::address))?;

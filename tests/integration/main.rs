@@ -6,8 +6,11 @@
 mod catchup;
 mod consistency;
 mod crash;
+mod damage;
 mod input;
 mod kit;
+mod large;
 mod log;
 mod ownership;
+mod partial;
 mod types;

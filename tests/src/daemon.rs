@@ -27,6 +27,8 @@ pub struct DaemonConfig {
     pub sources: Vec<(String, String, Vec<String>)>,
     /// Name, URL, further lines of YAML (`consistency: key`).
     pub sinks: Vec<(String, String, Vec<String>)>,
+    /// Name of a source, and a further line of YAML of it.
+    pub source_lines: Vec<(String, String)>,
     /// Further lines of YAML under `kafka:`.
     pub kafka: Vec<String>,
     /// Further lines of YAML at the top level.
@@ -52,6 +54,13 @@ impl DaemonConfig {
     pub fn source(mut self, name: &str, url: &str, tables: &[&str]) -> Self {
         let tables = tables.iter().map(ToString::to_string).collect();
         self.sources.push((name.to_owned(), url.to_owned(), tables));
+        self
+    }
+
+    /// Adds a line of YAML to a source (`tls: {mode: disabled}`).
+    #[must_use]
+    pub fn source_line(mut self, name: &str, line: &str) -> Self {
+        self.source_lines.push((name.to_owned(), line.to_owned()));
         self
     }
 
@@ -93,6 +102,9 @@ impl DaemonConfig {
             if !tables.is_empty() {
                 let quoted: Vec<String> = tables.iter().map(|t| format!("\"{t}\"")).collect();
                 let _ = writeln!(y, "    tables: [{}]", quoted.join(", "));
+            }
+            for (_, line) in self.source_lines.iter().filter(|(of, _)| of == name) {
+                let _ = writeln!(y, "    {line}");
             }
         }
         if !self.sinks.is_empty() {

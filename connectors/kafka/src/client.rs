@@ -35,6 +35,11 @@ pub(crate) struct Clients {
     instance: Option<Arc<str>>,
 }
 
+/// What an answer of a broker holds beside its largest record: other partitions' records.
+const BESIDE_A_RECORD: u64 = 64 << 20;
+/// The library's own default.
+const LEAST_ANSWER: u64 = 100_000_000;
+
 impl Clients {
     pub(crate) fn new(resolved: Resolved) -> Self {
         Self { resolved: Arc::new(resolved), instance: None }
@@ -74,6 +79,9 @@ impl Clients {
         }
         config.set("client.id", format!("{}-{role}", self.resolved.config.client_id));
         config.set("allow.auto.create.topics", "false");
+        // A fetch holds at least one record, however large it is.
+        let record = self.resolved.config.topics.max_message_bytes.bytes();
+        config.set("receive.message.max.bytes", (record + BESIDE_A_RECORD).max(LEAST_ANSWER).to_string());
         config.set_log_level(RDKafkaLogLevel::Notice);
         config
     }

@@ -127,6 +127,17 @@ pub enum Delivery {
     AtLeastOnce,
 }
 
+/// What becomes of a row that makes a record over `max_message_bytes`. It is never skipped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Oversize {
+    /// The capture stops there and says so, until the limit is raised or the column left out.
+    #[default]
+    Park,
+    /// It is written in several records, which Caudal's sinks join again. Other readers of the topic see the parts.
+    Split,
+}
+
 /// How topics are made. What exists is checked against it, never altered.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -141,6 +152,8 @@ pub struct Topics {
     pub partitions_by_table: BTreeMap<String, u32>,
     /// Largest record (key, value and headers) of a data topic.
     pub max_message_bytes: SizeText,
+    /// What becomes of a row that makes a larger record.
+    pub oversize: Oversize,
     /// How long watermarks are kept, and so how long a sink may be away before it must catch up by a sweep.
     pub watermark_retention: DurationText,
     /// For how long no record of a data topic may be compacted away: at least `watermark_retention`.
@@ -161,6 +174,7 @@ impl Default for Topics {
             partitions: 1,
             partitions_by_table: BTreeMap::new(),
             max_message_bytes: SizeText::mib(16),
+            oversize: Oversize::default(),
             watermark_retention: DurationText::secs(WEEK),
             min_compaction_lag: DurationText::secs(WEEK),
             delete_retention: DurationText::secs(2 * WEEK),

@@ -140,6 +140,14 @@ impl TopicSpec {
         spec
     }
 
+    /// Commands to sources: a source remembers the last one that it took, so old ones may go.
+    pub(crate) fn signals(names: &TopicNames, resolved: &Resolved) -> Self {
+        let needs = vec![Need::Exactly("cleanup.policy", "delete".into())];
+        let mut spec = Self::new(names.signals(), 1, resolved, needs);
+        spec.settings.insert("retention.ms".into(), (7 * 86_400_000u64).to_string());
+        spec
+    }
+
     /// Debezium's topic of schema changes: kept for ever.
     pub(crate) fn schema_changes(names: &TopicNames, resolved: &Resolved) -> Self {
         let needs = vec![

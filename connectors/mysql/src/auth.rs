@@ -146,6 +146,25 @@ mod tests {
         assert_eq!((challenge.plugin.as_slice(), challenge.nonce.as_slice()), (NATIVE, &[9; 20][..]));
     }
 
+    /// A challenge is random: one in 256 ends in a zero byte, which belongs to it.
+    #[test]
+    fn a_nonce_that_ends_in_zero_keeps_its_last_byte() {
+        let mut nonce = [7; 32];
+        nonce[31] = 0;
+        let answer = |behind: &[u8]| {
+            let packet = [&[SWITCH][..], ED25519, &[0], &nonce, behind].concat();
+            let challenge = Challenge::switch(&packet).unwrap();
+            assert_eq!(challenge.nonce, nonce);
+            challenge.answer("secret").unwrap()
+        };
+        // Servers send it with a zero byte behind, or without.
+        assert_eq!(answer(&[0]), answer(&[]));
+        let cut = Challenge { plugin: ED25519.to_vec(), nonce: nonce[..31].to_vec() };
+        assert_ne!(cut.answer("secret").unwrap(), answer(&[]));
+        let packet = [&[SWITCH][..], NATIVE, &[0], &[9; 19], &[0, 0]].concat();
+        assert_eq!(Challenge::switch(&packet).unwrap().nonce.len(), 20);
+    }
+
     #[test]
     fn clear_text_goes_out_only_when_encrypted() {
         let challenge = Challenge { plugin: CLEAR.to_vec(), nonce: vec![] };

@@ -1,6 +1,6 @@
 //! What `caudal check` finds on a source, and what `open` refuses: the same findings.
 
-use crate::client::{Client, row_text};
+use crate::client::{Client, Row, row_text};
 use crate::config::Resolved;
 use crate::connection::Family;
 use crate::discover::{self, Table};
@@ -167,7 +167,7 @@ async fn variables(client: &mut Client) -> Result<BTreeMap<String, String>> {
     let sql = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_bin','binlog_format','binlog_row_image','binlog_row_metadata',\
                'gtid_mode','binlog_expire_logs_seconds','expire_logs_days','binlog_row_value_options')";
     let rows = client.rows("read the server's settings", sql).await?;
-    let pair = |r: &mysql_async::Row| Some((row_text(r, 0)?.to_ascii_lowercase(), row_text(r, 1)?));
+    let pair = |r: &Row| Some((row_text(r, 0)?.to_ascii_lowercase(), row_text(r, 1)?));
     let mut variables: BTreeMap<String, String> = rows.iter().filter_map(pair).collect();
     // MySQL is going to have no other format, and then no variable.
     variables.entry("binlog_format".to_owned()).or_insert_with(|| "ROW".to_owned());

@@ -4,13 +4,20 @@
 //! REPEATABLE READ. So a query reads the same whatever the server's defaults are.
 
 use crate::config::{Resolved, TlsMode};
-use crate::connection::Family;
-use caudal_core::{Error, Fault, Result};
-use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, DriverError, IoError, Opts, OptsBuilder, Row, SslOpts, Value};
+use crate::connection::results::Failure;
+use crate::connection::{Connection, Endpoint, Family, Rows};
+use crate::tls::{self, TlsOptions};
+use crate::value::Value;
+use caudal_core::{Error, Result};
+use std::time::Duration;
 
-/// MySQL's maximum; rows of 64 MB and more come in one packet.
-const MAX_PACKET: usize = 1 << 30;
+/// Largest row. MySQL's own limit is 1 GiB for a field; a row is refused beyond that.
+const MAX_ROW: usize = (1 << 30) + (1 << 20);
+/// The longest silence before or within an answer: more than any bound that is set on a statement.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+/// A row of a small result.
+pub(crate) type Row = Vec<Value>;
 
 /// A server's version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,9 +71,9 @@ impl Version {
     }
 }
 
-/// A connection for SQL. Dropping it closes it.
+/// A connection for SQL. Dropping it closes it; so does dropping the future of one of its statements, for it refuses to be used then.
 pub(crate) struct Client {
-    conn: Conn,
+    conn: Connection,
     /// The server's version.
     pub(crate) version: Version,
     /// Whether the connection is encrypted.
@@ -79,32 +86,23 @@ impl Client {
     /// # Errors
     /// `Config` for a wrong password, missing privileges, failed TLS; `Transient` for what may pass.
     pub(crate) async fn connect(config: &Resolved) -> Result<Self> {
-        let place = format!("connect to {}:{}", config.address.host, config.address.port);
-        let within = tokio::time::timeout(config.connect_timeout, Self::connect_unbounded(config));
-        match within.await {
-            Ok(client) => client.map_err(|e| e.context(place).field(config.field("url"))),
-            Err(_) => {
-                Err(Error::transient(format!("{place}: no answer within {:?}", config.connect_timeout))
-                    .field(config.field("url"))
-                    .hint(UNREACHABLE_HINT))
-            }
-        }
+        Self::set_up(config).await.map_err(|e| {
+            let field = config.field(e.field_name().unwrap_or("url"));
+            e.field(field)
+        })
     }
 
-    async fn connect_unbounded(config: &Resolved) -> Result<Self> {
-        let encrypted = config.tls.mode != TlsMode::Disabled;
-        let (conn, encrypted) = match Conn::new(options(config, encrypted)).await {
-            Err(mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer))
-                if config.tls.mode == TlsMode::Preferred =>
-            {
-                (Conn::new(options(config, false)).await, false)
-            }
-            conn => (conn, encrypted),
-        };
-        let mut conn = conn.map_err(classify)?;
-        let version: Option<String> = conn.query_first("SELECT @@version").await.map_err(classify)?;
-        let version = Version::parse(&version.unwrap_or_default());
-        Ok(Self { conn, version, encrypted })
+    async fn set_up(config: &Resolved) -> Result<Self> {
+        let mut conn = Connection::connect(&endpoint(config), MAX_ROW).await?;
+        let told = |e: Failure| e.into_error().context("set up the session");
+        for statement in SESSION {
+            conn.text_rows(statement).await.map_err(told)?;
+        }
+        let version = conn.text_rows("SELECT @@version").await.map_err(told)?;
+        let version = version.first().and_then(|row| row.first()?.as_deref()).unwrap_or_default();
+        let version = Version::parse(&String::from_utf8_lossy(version));
+        conn.set_patience(PATIENCE);
+        Ok(Self { encrypted: conn.is_encrypted(), conn, version })
     }
 
     /// All rows of a statement without parameters, by the text protocol. For small results.
@@ -112,7 +110,9 @@ impl Client {
     /// # Errors
     /// As [`classify`] tells; `what` is "verb object".
     pub(crate) async fn rows(&mut self, what: &str, sql: &str) -> Result<Vec<Row>> {
-        self.conn.query(sql).await.map_err(|e| classify(e).context(what))
+        let rows = self.conn.text_rows(sql).await.map_err(|e| e.into_error().context(what))?;
+        let value = |cell: Option<bytes::Bytes>| cell.map_or(Value::Null, |b| Value::Bytes(b.to_vec()));
+        Ok(rows.into_iter().map(|row| row.into_iter().map(value).collect()).collect())
     }
 
     /// The first row, if any.
@@ -120,7 +120,7 @@ impl Client {
     /// # Errors
     /// As for [`Client::rows`].
     pub(crate) async fn row(&mut self, what: &str, sql: &str) -> Result<Option<Row>> {
-        self.conn.query_first(sql).await.map_err(|e| classify(e).context(what))
+        Ok(self.rows(what, sql).await?.into_iter().next())
     }
 
     /// The first column of the first row as text; none for NULL and for no row.
@@ -141,7 +141,14 @@ impl Client {
         sql: &str,
         parameters: Vec<Value>,
     ) -> Result<Vec<Row>> {
-        self.conn.exec(sql, parameters).await.map_err(|e| classify(e).context(what))
+        let all = async {
+            let (mut out, mut rows) = (Vec::new(), self.conn.run(sql, &parameters).await?);
+            while let Some(row) = rows.next().await? {
+                out.push(row.values().ok_or_else(|| Error::transient("a row is not understood"))?);
+            }
+            Ok(out)
+        };
+        all.await.map_err(|e: Failure| e.into_error().context(what))
     }
 
     /// Runs a statement for its effect.
@@ -149,25 +156,29 @@ impl Client {
     /// # Errors
     /// As for [`Client::rows`].
     pub(crate) async fn run(&mut self, what: &str, sql: &str) -> Result<()> {
-        self.conn.query_drop(sql).await.map_err(|e| classify(e).context(what))
+        self.conn.text_rows(sql).await.map(drop).map_err(|e| e.into_error().context(what))
     }
 
-    /// The connection itself, for reading a large result row by row.
-    pub(crate) fn conn(&mut self) -> &mut Conn {
-        &mut self.conn
+    /// The rows of a statement, one by one as they come, for large results. Where they are not read to their end, the client is of
+    /// no use any more.
+    ///
+    /// # Errors
+    /// What the server refused, or how the connection was lost.
+    pub(crate) async fn stream(&mut self, sql: &str, parameters: &[Value]) -> Result<Rows<'_>, Failure> {
+        self.conn.run(sql, parameters).await
     }
 }
 
+/// What a session begins with.
+const SESSION: [&str; 2] = [
+    "SET NAMES utf8mb4, SESSION time_zone='+00:00', SESSION sql_mode='', SESSION autocommit=1",
+    "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+];
+
 /// A column of a row of metadata as text; none for NULL.
 #[must_use]
-pub(crate) fn row_text(row: &Row, column: usize) -> Option<String> {
-    match row.as_ref(column)? {
-        Value::NULL => None,
-        Value::Bytes(b) => Some(String::from_utf8_lossy(b).into_owned()),
-        Value::Int(n) => Some(n.to_string()),
-        Value::UInt(n) => Some(n.to_string()),
-        other => Some(other.as_sql(true).trim_matches('\'').to_owned()),
-    }
+pub(crate) fn row_text(row: &[Value], column: usize) -> Option<String> {
+    row.get(column)?.text()
 }
 
 /// An identifier in backticks.
@@ -176,106 +187,30 @@ pub(crate) fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
-fn options(config: &Resolved, encrypted: bool) -> Opts {
-    let address = &config.address;
-    let session =
-        "SET NAMES utf8mb4, SESSION time_zone='+00:00', SESSION sql_mode='', SESSION autocommit=1".to_owned();
-    OptsBuilder::default()
-        .ip_or_hostname(address.host.clone())
-        .tcp_port(address.port)
-        .user(Some(address.user.clone()))
-        .pass(Some(address.password.reveal().to_owned()))
-        .db_name(address.database.clone())
-        .prefer_socket(false)
-        .tcp_nodelay(true)
-        .tcp_keepalive(Some(config.keepalive))
-        .max_allowed_packet(Some(MAX_PACKET))
-        .wait_timeout(Some(28_800))
-        .secure_auth(true)
-        .ssl_opts(encrypted.then(|| ssl(config)))
-        .init(vec![session, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_owned()])
-        .into()
-}
-
-fn ssl(config: &Resolved) -> SslOpts {
-    let tls = &config.tls;
-    let checked = matches!(tls.mode, TlsMode::VerifyCa | TlsMode::VerifyIdentity);
-    let mut options = SslOpts::default()
-        .with_danger_accept_invalid_certs(!checked)
-        .with_danger_skip_domain_validation(tls.mode != TlsMode::VerifyIdentity);
-    if let Some(ca) = &tls.ca {
-        options = options.with_root_certs(vec![ca.clone().into()]).with_disable_built_in_roots(checked);
-    }
-    if let (Some(cert), Some(key)) = (&tls.cert, &tls.key) {
-        let identity = mysql_async::ClientIdentity::new(cert.clone().into(), key.clone().into());
-        options = options.with_client_identity(Some(identity));
-    }
-    options
-}
-
-const UNREACHABLE_HINT: &str = "check host and port of the url, that the server runs and listens there (bind-address), and that no firewall is between";
-
-/// Tells who must act on an error of the driver.
+/// The server of a configuration, as its connections know it.
 #[must_use]
-pub(crate) fn classify(error: mysql_async::Error) -> Error {
-    use mysql_async::Error as E;
-    match error {
-        E::Server(e) => server_error(e.code, &e.message),
-        E::Io(IoError::Tls(e)) => Error::config("set up TLS").because(e).hint(
-            "check tls.mode, tls.ca and the server's certificate; certificates that MySQL makes by itself hold no host name: use verify-ca with its ca.pem",
-        ),
-        E::Io(IoError::Io(e)) => Error::transient("talk to the server").because(e).hint(UNREACHABLE_HINT),
-        E::Driver(DriverError::ConnectionClosed) => Error::transient("the server closed the connection"),
-        E::Driver(DriverError::NoClientSslFlagFromServer) => {
-            Error::config("the server offers no TLS").hint("enable TLS on the server, or set tls.mode: disabled")
-        }
-        E::Driver(DriverError::UnknownAuthPlugin { name }) => {
-            Error::config(format!("the server asks for authentication by `{name}`, which is not supported"))
-                .hint("use caching_sha2_password, mysql_native_password or ed25519 for this user")
-        }
-        E::Driver(e) => Error::transient("talk to the server").because(e),
-        other => Error::transient("talk to the server").because(other),
-    }
-}
-
-fn server_error(code: u16, message: &str) -> Error {
-    let fault = match code {
-        1044 | 1045 | 1049 | 1130 | 1142 | 1143 | 1227 | 1370 | 1698 | 1820 | 1862 | 3118 | 4151 => {
-            Fault::Config
-        }
-        _ => Fault::Transient,
+pub(crate) fn endpoint(config: &Resolved) -> Endpoint {
+    let mode = match config.tls.mode {
+        TlsMode::Disabled => tls::TlsMode::Disabled,
+        TlsMode::Preferred => tls::TlsMode::Preferred,
+        TlsMode::Required => tls::TlsMode::Required,
+        TlsMode::VerifyCa => tls::TlsMode::VerifyCa,
+        TlsMode::VerifyIdentity => tls::TlsMode::VerifyIdentity,
     };
-    let error = Error::new(fault, format!("the server says {code}: {message}"));
-    match code {
-        1045 | 1698 => error.hint("check user and password; in SQL: ALTER USER … IDENTIFIED BY '…'"),
-        1044 => error.hint(
-            grant_for(message).unwrap_or_else(|| "grant this user SELECT on the url's database".to_owned()),
-        ),
-        1142 | 1143 | 1227 | 1370 => {
-            error.hint("grant the missing privilege; `caudal check` prints the statements")
-        }
-        1049 => error.hint("check the database in the url"),
-        1130 => error.hint("create the user for this host: CREATE USER 'user'@'%' …"),
-        1820 | 1862 => error.hint("the password has expired: set a new one"),
-        3118 | 4151 => error.hint("the account is locked: ALTER USER … ACCOUNT UNLOCK"),
-        _ => error,
-    }
-}
-
-/// The statement that lets the account into the database, for "Access denied for user 'u'@'h' to database 'd'". Such an account
-/// cannot connect, so nobody can look at its privileges.
-fn grant_for(message: &str) -> Option<String> {
-    let (_, who) = message.split_once(" for user ")?;
-    let (user, database) = who.split_once(" to database ")?;
-    Some(format!("GRANT SELECT ON {}.* TO {user};", quoted(database.trim_matches('\''))))
-}
-
-/// The server's code, where an error came from the server.
-#[must_use]
-pub(crate) fn server_code(error: &mysql_async::Error) -> Option<u16> {
-    match error {
-        mysql_async::Error::Server(e) => Some(e.code),
-        _ => None,
+    let address = &config.address;
+    Endpoint {
+        host: address.host.clone(),
+        port: address.port,
+        user: address.user.clone(),
+        password: address.password.reveal().to_owned(),
+        database: address.database.clone(),
+        tls: TlsOptions {
+            mode,
+            ca: config.tls.ca.clone(),
+            client: config.tls.cert.clone().zip(config.tls.key.clone()),
+        },
+        connect_timeout: config.connect_timeout,
+        keepalive: config.keepalive,
     }
 }
 
@@ -292,20 +227,6 @@ mod tests {
         assert_eq!(v.show_binlog_status(), "SHOW BINARY LOG STATUS");
         assert_eq!(Version::parse("8.0.15").show_binlog_status(), "SHOW MASTER STATUS");
         assert!(!Version::parse("5.7.44-log").supported());
-    }
-
-    #[test]
-    fn an_account_that_may_not_use_the_database_is_told_the_grant() {
-        let error = server_error(1044, "Access denied for user 'cdc'@'%' to database 'shop'");
-        assert_eq!(error.hint_text(), Some("GRANT SELECT ON `shop`.* TO 'cdc'@'%';"));
-        assert!(server_error(1044, "Zugriff verweigert").hint_text().is_some());
-    }
-
-    #[test]
-    fn a_wrong_password_is_the_operators_and_a_cut_connection_passes() {
-        assert_eq!(server_error(1045, "denied").fault(), Fault::Config);
-        assert_eq!(server_error(1040, "too many").fault(), Fault::Transient);
-        assert_eq!(classify(DriverError::ConnectionClosed.into()).fault(), Fault::Transient);
     }
 
     #[test]

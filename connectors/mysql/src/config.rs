@@ -3,6 +3,7 @@
 //! Two stages: [`Config`] is what was written; [`Config::resolve`] turns it into [`Resolved`], after which nothing can be
 //! "invalid config" any more. Errors name the field, the cause and the fix; none of them shows a password.
 
+use crate::connection::Keepalive;
 use crate::selection::Selection;
 use caudal_core::quantity::{DurationText, SizeText};
 use caudal_core::{Error, Result};
@@ -45,9 +46,15 @@ pub struct Config {
     /// How long connecting may take.
     #[serde(default = "default_connect_timeout")]
     pub connect_timeout: DurationText,
-    /// Idle time after which TCP probes the connection.
+    /// Idle time after which TCP probes a connection.
     #[serde(default = "default_keepalive")]
     pub keepalive: DurationText,
+    /// Time between two probes that are not answered.
+    #[serde(default = "default_keepalive_interval")]
+    pub keepalive_interval: DurationText,
+    /// So many probes without an answer end the connection.
+    #[serde(default = "default_keepalive_probes")]
+    pub keepalive_probes: u32,
     /// Bytes of rows of prepared but undecided XA transactions that are kept; more is a fault that names the transaction.
     #[serde(default = "default_xa_bytes")]
     pub xa_bytes: SizeText,
@@ -111,8 +118,8 @@ pub struct SnapshotConfig {
     /// While more threads than this run on the source (`Threads_running`), no further chunk is begun. 0: whatever its load.
     #[serde(default = "default_max_threads_running")]
     pub max_threads_running: u32,
-    /// Where rows of large tables without a key are kept while the table is read, and 24 bytes for each key of a table that is
-    /// read again. The system's place for temporary files when left out.
+    /// Where rows of large tables without a key are kept while the table is read, compressed transactions while they are
+    /// decoded, and 24 bytes for each key of a table that is read again. The system's place for temporary files when left out.
     #[serde(default)]
     pub spool_dir: Option<PathBuf>,
 }
@@ -154,6 +161,12 @@ fn default_connect_timeout() -> DurationText {
 }
 fn default_keepalive() -> DurationText {
     DurationText::secs(30)
+}
+fn default_keepalive_interval() -> DurationText {
+    DurationText::secs(10)
+}
+fn default_keepalive_probes() -> u32 {
+    5
 }
 fn default_xa_bytes() -> SizeText {
     SizeText::mib(32)
@@ -241,7 +254,7 @@ pub struct Resolved {
     /// Bound on connecting.
     pub connect_timeout: Duration,
     /// TCP keepalive.
-    pub keepalive: Duration,
+    pub keepalive: Keepalive,
     /// Bound on undecided XA rows.
     pub xa_bytes: usize,
 }
@@ -271,6 +284,7 @@ impl Config {
     /// `Config`, naming the field.
     pub fn resolve(self, name: &str) -> Result<Resolved> {
         let field = |f: &str| field_of(name, f);
+        probes(name, &self)?;
         let mut address = parse_url(&self.url).map_err(|e| e.field(field("url")))?;
         if let Some(password) = self.password {
             address.password = Secret::new(password);
@@ -293,7 +307,11 @@ impl Config {
             heartbeat: self.heartbeat.get(),
             batch_bytes: self.batch_bytes.bytes() as usize,
             connect_timeout: self.connect_timeout.get().max(Duration::from_secs(1)),
-            keepalive: self.keepalive.get().max(Duration::from_secs(1)),
+            keepalive: Keepalive {
+                idle: self.keepalive.get(),
+                interval: self.keepalive_interval.get(),
+                probes: self.keepalive_probes,
+            },
             snapshot: self.snapshot,
             xa_bytes: self.xa_bytes.bytes() as usize,
         })
@@ -335,6 +353,22 @@ fn bounds(
         (50..=60_000).contains(&snapshot.chunk_time.get().as_millis()),
         "must be between 50ms and 1m",
     )
+}
+
+/// What the kernel takes.
+fn probes(name: &str, config: &Config) -> Result<()> {
+    let wrong = |field: &str, says: &str| Err(Error::config(says).field(field_of(name, field)).hint(says));
+    for (field, time) in
+        [("keepalive", config.keepalive.get()), ("keepalive_interval", config.keepalive_interval.get())]
+    {
+        if !(1..=32_767).contains(&time.as_secs()) {
+            return wrong(field, "must be between 1s and 9h");
+        }
+    }
+    if !(1..=127).contains(&config.keepalive_probes) {
+        return wrong("keepalive_probes", "must be between 1 and 127");
+    }
+    Ok(())
 }
 
 fn check_tls(tls: &TlsConfig) -> Result<()> {

@@ -1,6 +1,10 @@
 //! A connection: greeting, TLS, authentication, and the few text queries that replication needs.
 
 mod greeting;
+pub(crate) mod results;
+mod statement;
+#[cfg(test)]
+mod tests;
 
 use crate::auth::authenticate;
 use crate::packet::{Fields, Wire};
@@ -10,6 +14,9 @@ use bytes::Bytes;
 use caudal_core::fault::Classify;
 use caudal_core::{Error, Fault, Result};
 use greeting::Greeting;
+use results::{Failure, Head};
+use socket2::{SockRef, TcpKeepalive};
+pub(crate) use statement::Rows;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -48,10 +55,31 @@ pub struct Endpoint {
     pub user: String,
     /// Password; empty for none. Never shown.
     pub password: String,
+    /// Default database.
+    pub database: Option<String>,
     /// TLS.
     pub tls: TlsOptions,
     /// For connecting and authenticating together.
     pub connect_timeout: Duration,
+    /// How a peer that vanished is found.
+    pub keepalive: Keepalive,
+}
+
+/// TCP keep-alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence after which the peer is probed.
+    pub idle: Duration,
+    /// Between two probes.
+    pub interval: Duration,
+    /// So many probes without an answer are a dead peer.
+    pub probes: u32,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(30), interval: Duration::from_secs(10), probes: 5 }
+    }
 }
 
 impl fmt::Debug for Endpoint {
@@ -67,6 +95,8 @@ pub type TextRow = Vec<Option<Bytes>>;
 pub struct Connection {
     pub(crate) wire: Wire,
     version: ServerVersion,
+    /// A command was sent whose answer was not read to its end.
+    outstanding: bool,
 }
 
 impl fmt::Debug for Connection {
@@ -95,15 +125,31 @@ impl Connection {
         let tcp = reach(endpoint).await?;
         let mut wire = Wire::new(Transport::Plain(tcp), max_payload, endpoint.connect_timeout);
         let greeting = Greeting::parse(&wire.receive().await?)?;
-        if endpoint.tls.mode != TlsMode::Disabled {
-            wire.send(&greeting.ask_for_tls()?).await?;
+        let plain = match endpoint.tls.mode {
+            TlsMode::Disabled => true,
+            TlsMode::Preferred => !greeting.has_tls(),
+            TlsMode::Required | TlsMode::VerifyCa | TlsMode::VerifyIdentity => false,
+        };
+        if !plain {
+            wire.send(&greeting.ask_for_tls(endpoint)?).await?;
             wire = wire.encrypt(async |plain| endpoint.tls.encrypt(&endpoint.host, plain).await).await?;
         }
-        let answer = greeting.answer(&endpoint.user, &endpoint.password, wire.is_encrypted());
+        let answer = greeting.answer(endpoint, wire.is_encrypted());
         wire.send(&answer).await?;
         let Greeting { version, challenge, .. } = greeting;
         authenticate(&mut wire, challenge, &endpoint.password).await?;
-        Ok(Self { wire, version })
+        Ok(Self { wire, version, outstanding: false })
+    }
+
+    /// The longest silence that is taken for life from now on.
+    pub(crate) fn set_patience(&mut self, patience: Duration) {
+        self.wire.patience = patience;
+    }
+
+    /// Whether it is encrypted.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.wire.is_encrypted()
     }
 
     /// The server's version.
@@ -118,12 +164,13 @@ impl Connection {
         self.version.family
     }
 
-    /// Runs a statement that gives no rows, or whose rows don't matter.
+    /// Runs a statement for its effect, and gives how many rows it changed. Rows that it returns are passed over.
     ///
     /// # Errors
     /// As [`Connection::query`].
-    pub async fn execute(&mut self, sql: &str) -> Result<()> {
-        self.query(sql).await.map(drop)
+    pub async fn execute(&mut self, sql: &str) -> Result<u64> {
+        let (affected, _) = self.answer(sql, |_| Some(())).await.map_err(told)?;
+        Ok(affected)
     }
 
     /// Runs a statement and gives its rows as text. For small answers: all rows are held.
@@ -131,30 +178,31 @@ impl Connection {
     /// # Errors
     /// What the server says, with its fault; `Transient` where the connection is lost.
     pub async fn query(&mut self, sql: &str) -> Result<Vec<TextRow>> {
-        self.command(&[&[COM_QUERY], sql.as_bytes()].concat()).await?;
-        let head = self.wire.receive().await?;
-        match head.first() {
-            Some(0x00) => return Ok(Vec::new()),
-            Some(0xff) => return Err(error_packet("query the server", &head)),
-            _ => {}
-        }
-        let columns = Fields(&head).length_encoded().filter(|n| *n <= 4096).ok_or_else(garbled)?;
-        for _ in 0..=columns {
-            self.wire.receive().await?;
-        }
-        self.rows(columns as usize).await
+        self.text_rows(sql).await.map_err(told)
     }
 
-    async fn rows(&mut self, columns: usize) -> Result<Vec<TextRow>> {
+    /// As [`Connection::query`].
+    pub(crate) async fn text_rows(&mut self, sql: &str) -> Result<Vec<TextRow>, Failure> {
+        let (_, rows) = self.answer(sql, text_row).await?;
+        Ok(rows)
+    }
+
+    /// Runs a statement, and makes something of each row's packet: the columns in it are `usize`.
+    async fn answer<T>(
+        &mut self,
+        sql: &str,
+        mut make: impl FnMut((&Bytes, usize)) -> Option<T>,
+    ) -> Result<(u64, Vec<T>), Failure> {
         let mut rows = Vec::new();
-        loop {
-            let packet = self.wire.receive().await?;
-            match packet.first() {
-                Some(0xff) => return Err(error_packet("query the server", &packet)),
-                Some(0xfe) if packet.len() < 9 => return Ok(rows),
-                _ => rows.push(text_row(&packet, columns).ok_or_else(garbled)?),
+        match self.ask(&[&[COM_QUERY], sql.as_bytes()].concat()).await? {
+            Head::Done { affected } => return Ok((affected, rows)),
+            Head::Rows(forms) => {
+                while let Some(packet) = self.row().await? {
+                    rows.push(make((&packet, forms.len())).ok_or_else(garbled)?);
+                }
             }
         }
+        Ok((0, rows))
     }
 
     /// The first value of the first row, as text.
@@ -185,7 +233,15 @@ impl Connection {
     }
 }
 
-fn text_row(packet: &Bytes, columns: usize) -> Option<TextRow> {
+/// A failure while replication is prepared, whose statements are ours.
+fn told(failure: Failure) -> Error {
+    match failure {
+        Failure::Refused(refusal) => refusal.of("query the server"),
+        Failure::Lost(error) => error,
+    }
+}
+
+fn text_row((packet, columns): (&Bytes, usize)) -> Option<TextRow> {
     let mut fields = Fields(packet);
     let mut row = Vec::with_capacity(columns);
     for _ in 0..columns {
@@ -211,7 +267,7 @@ async fn reach(endpoint: &Endpoint) -> Result<TcpStream> {
     })?;
     let mut last = Error::transient("the host's name has no address");
     for address in addresses {
-        match dial(address).await {
+        match dial(address, endpoint.keepalive).await {
             Ok(tcp) => return Ok(tcp),
             Err(e) => last = e.hint("is the server running, and is it the right host and port?"),
         }
@@ -220,14 +276,13 @@ async fn reach(endpoint: &Endpoint) -> Result<TcpStream> {
 }
 
 /// Without delay, and with keep-alive: a peer that vanished is found even where no heartbeat is due.
-async fn dial(address: SocketAddr) -> Result<TcpStream> {
-    let socket = match address {
-        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
-        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
-    }
-    .fault(Fault::Transient, "open a socket")?;
-    socket.set_keepalive(true).fault(Fault::Transient, "set keep-alive")?;
-    let tcp = socket.connect(address).await.fault(Fault::Transient, "connect")?;
+async fn dial(address: SocketAddr, keepalive: Keepalive) -> Result<TcpStream> {
+    let tcp = TcpStream::connect(address).await.fault(Fault::Transient, "connect")?;
+    let probes = TcpKeepalive::new()
+        .with_time(keepalive.idle)
+        .with_interval(keepalive.interval)
+        .with_retries(keepalive.probes);
+    SockRef::from(&tcp).set_tcp_keepalive(&probes).fault(Fault::Transient, "set keep-alive")?;
     tcp.set_nodelay(true).fault(Fault::Transient, "set no-delay")?;
     Ok(tcp)
 }

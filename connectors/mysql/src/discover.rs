@@ -2,11 +2,11 @@
 //!
 //! Memory: the shapes of the selected tables.
 
-use crate::client::{Client, row_text};
+use crate::client::{Client, Row, row_text};
 use crate::native::NativeType;
 use crate::selection::Selection;
+use crate::value::Value;
 use caudal_core::{Column, ColumnType, Error, ForeignKey, KeyKind, Result, TableId, TableSchema, UniqueKey};
-use mysql_async::Row;
 use std::collections::BTreeMap;
 
 /// A table with what only the reader needs to know of it.
@@ -124,7 +124,7 @@ impl<'a> Filter<'a> {
     }
 
     /// A condition on the named columns and its parameters.
-    fn condition(&self, schema: &str, table: &str) -> (String, Vec<mysql_async::Value>) {
+    fn condition(&self, schema: &str, table: &str) -> (String, Vec<Value>) {
         if let Some(id) = self.only {
             let parameters = vec![id.database.as_str().into(), id.table.as_str().into()];
             return (format!("{schema} = ? AND {table} = ?"), parameters);

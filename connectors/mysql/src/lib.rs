@@ -1,12 +1,12 @@
 //! MySQL and MariaDB: binlog capture and snapshot.
 //!
 //! The replication protocol and everything that turns its bytes into cells lives in `packet`, `auth`, `tls`, `connection`,
-//! `gtid`, `charset` and `binlog`; none of it knows the pipeline. Nothing in there panics on any bytes, and every length that
+//! `gtid`, `charset`, `value` and `binlog`; none of it knows the pipeline. Nothing in there panics on any bytes, and every length that
 //! comes from the network is compared with a cap before it is believed.
 
 //!
-//! What runs in the pipeline is in `config`, `check`, `discover`, `schema`, `snapshot`, `position` and `reader`: SQL by an ordinary
-//! driver, the windows of the snapshot, and the reader that merges both into batches.
+//! What runs in the pipeline is in `config`, `check`, `discover`, `schema`, `snapshot`, `position` and `reader`: SQL, the windows
+//! of the snapshot, and the reader that merges both into batches.
 
 mod auth;
 pub mod binlog;
@@ -28,7 +28,9 @@ mod schema;
 pub mod selection;
 mod snapshot;
 mod source;
+mod spooled;
 pub mod tls;
+mod value;
 
 pub use config::Config;
 pub use source::source;

@@ -3,12 +3,18 @@
 //! A packet is a length of 3 bytes, a sequence number and the payload; a payload of 16 MiB - 1 goes on in the next packet.
 //! (MySQL internals manual, "Protocol Basics".)
 //!
-//! Memory: one payload of at most `max_payload` bytes, while it is collected up to twice that, and a read buffer of 256 KiB.
+//! In a dump of the binlog each payload says twice how long it is: the packets' lengths and the event's own. They are compared as soon
+//! as both are there: a damaged length would else be waited for, for as long as heartbeats come.
+//!
+//! Memory: one payload of at most `max_payload` bytes, while it is collected up to twice that, and a read buffer of 256 KiB. A
+//! compressed transaction is as long as its transaction is: it goes to a file as it comes ([`Spooled`]).
 
+use crate::spooled::{self, Spooled};
 use crate::tls::Transport;
 use bytes::{Buf, Bytes, BytesMut};
 use caudal_core::fault::Classify;
 use caudal_core::{Error, Fault, Result};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -25,9 +31,39 @@ pub(crate) struct Wire {
     in_parts: bool,
     sequence: u8,
     max_payload: usize,
+    /// Set while a dump runs.
+    dump: Option<Dump>,
     /// The longest silence that is taken for life.
     pub(crate) patience: Duration,
 }
+
+/// What is known of a running dump.
+struct Dump {
+    /// Where compressed transactions are kept.
+    spool_dir: PathBuf,
+    /// Bytes of the payload whose first packet was seen; 0 between payloads.
+    total: usize,
+    /// A payload that goes to a file.
+    spooling: Option<spooled::Writer>,
+    /// What is left of its packet.
+    packet_left: usize,
+    done: Option<Spooled>,
+}
+
+/// A payload of a dump.
+pub(crate) enum Incoming {
+    /// In memory.
+    Memory(Bytes),
+    /// An event that was written to a file.
+    File(Spooled),
+}
+
+/// A marker byte, then an event's header up to its length.
+const EVENT_START: usize = 1 + 13;
+/// No more than this is reserved for what an event says of its length.
+const MOST_RESERVED: usize = 128 << 20;
+/// Longest payload of a dump that is no event.
+const MOST_ERROR: usize = 4096;
 
 impl Wire {
     /// Payloads longer than `max_payload` are refused before they are collected.
@@ -39,8 +75,14 @@ impl Wire {
             in_parts: false,
             sequence: 0,
             max_payload,
+            dump: None,
             patience,
         }
+    }
+
+    /// From here on the payloads are events. Large compressed transactions go to files without names in `spool_dir`.
+    pub(crate) fn start_dump(&mut self, spool_dir: PathBuf) {
+        self.dump = Some(Dump { spool_dir, total: 0, spooling: None, packet_left: 0, done: None });
     }
 
     /// Swaps the transport below (plain to TLS). What was read ahead in plain text is refused: it would be taken for encrypted.
@@ -65,16 +107,22 @@ impl Wire {
         self.sequence = 0;
     }
 
-    /// Sends one payload below 16 MiB.
+    /// Sends one payload. Not cancel-safe: a connection on which a send was dropped is of no use.
     pub(crate) async fn send(&mut self, payload: &[u8]) -> Result<()> {
-        if payload.len() >= FULL {
-            return Err(Error::bug("send a command of 16 MiB or more"));
-        }
         let mut packet = Vec::with_capacity(HEADER + payload.len());
-        packet.extend_from_slice(&(payload.len() as u32).to_le_bytes()[..3]);
-        packet.push(self.sequence);
-        packet.extend_from_slice(payload);
-        self.sequence = self.sequence.wrapping_add(1);
+        let mut rest = payload;
+        loop {
+            let (part, behind) = rest.split_at(rest.len().min(FULL));
+            packet.extend_from_slice(&(part.len() as u32).to_le_bytes()[..3]);
+            packet.push(self.sequence);
+            packet.extend_from_slice(part);
+            self.sequence = self.sequence.wrapping_add(1);
+            rest = behind;
+            // A full packet says that another one follows, be it an empty one.
+            if part.len() < FULL {
+                break;
+            }
+        }
         let write = async {
             self.transport.write_all(&packet).await?;
             self.transport.flush().await
@@ -90,6 +138,19 @@ impl Wire {
         loop {
             if let Some(payload) = self.take()? {
                 return Ok(payload);
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// The next payload of a dump. Cancel-safe.
+    pub(crate) async fn receive_event(&mut self) -> Result<Incoming> {
+        loop {
+            if let Some(payload) = self.take()? {
+                return Ok(Incoming::Memory(payload));
+            }
+            if let Some(event) = self.dump.as_mut().and_then(|d| d.done.take()) {
+                return Ok(Incoming::File(event));
             }
             self.fill().await?;
         }
@@ -111,39 +172,157 @@ impl Wire {
 
     /// A whole payload out of what was read, if there is one.
     fn take(&mut self) -> Result<Option<Bytes>> {
-        while self.incoming.len() >= HEADER {
+        loop {
+            self.spool()?;
+            if self.dump.as_ref().is_some_and(|d| d.packet_left > 0 || d.done.is_some()) {
+                return Ok(None);
+            }
+            if self.incoming.len() < HEADER {
+                return Ok(None);
+            }
             let length = usize::from(self.incoming[0])
                 | usize::from(self.incoming[1]) << 8
                 | usize::from(self.incoming[2]) << 16;
-            if self.parts.len() + length > self.max_payload {
+            if self.dump.is_none() && self.parts.len() + length > self.max_payload {
                 return Err(self.too_long(self.parts.len() + length));
+            }
+            match self.expect(length)? {
+                Expected::Unknown => return Ok(None),
+                Expected::Collect => {}
+                Expected::Spool => {
+                    self.check_sequence()?;
+                    self.incoming.advance(HEADER);
+                    self.end_spool()?;
+                    continue;
+                }
             }
             if self.incoming.len() < HEADER + length {
                 self.incoming.reserve(HEADER + length - self.incoming.len());
                 return Ok(None);
             }
-            if self.incoming[3] != self.sequence {
-                return Err(Error::transient("packets from the server are out of order"));
-            }
-            self.sequence = self.sequence.wrapping_add(1);
+            self.check_sequence()?;
             let mut part = self.incoming.split_to(HEADER + length);
             part.advance(HEADER);
             if length < FULL && !self.in_parts {
+                self.end_payload();
                 return Ok(Some(part.freeze()));
+            }
+            if self.parts.is_empty() {
+                let total = self.dump.as_ref().map_or(0, |d| d.total);
+                self.parts.reserve(total.min(MOST_RESERVED));
             }
             self.parts.extend_from_slice(&part);
             self.in_parts = length == FULL;
             if !self.in_parts {
+                self.end_payload();
                 return Ok(Some(std::mem::take(&mut self.parts).freeze()));
             }
         }
-        Ok(None)
+    }
+
+    fn check_sequence(&mut self) -> Result<()> {
+        if self.incoming[3] != self.sequence {
+            return Err(Error::transient("packets from the server are out of order"));
+        }
+        self.sequence = self.sequence.wrapping_add(1);
+        Ok(())
+    }
+
+    fn end_payload(&mut self) {
+        if let Some(dump) = &mut self.dump {
+            dump.total = 0;
+        }
+    }
+
+    /// In a dump: whether a packet of this length may come now, and what is done with it.
+    fn expect(&mut self, length: usize) -> Result<Expected> {
+        let Some(dump) = &mut self.dump else { return Ok(Expected::Collect) };
+        let start = &self.incoming[HEADER..];
+        if let Some(spooling) = &dump.spooling {
+            same_length(length, dump.total - spooling.written())?;
+            dump.packet_left = length;
+            return Ok(Expected::Spool);
+        }
+        if dump.total > 0 {
+            same_length(length, dump.total - self.parts.len())?;
+            return Ok(Expected::Collect);
+        }
+        match start.first() {
+            None if length == 0 => return Err(Error::transient("a packet of the dump is empty")),
+            None => return Ok(Expected::Unknown),
+            Some(0) => {}
+            Some(_) if length > MOST_ERROR => {
+                return Err(Error::transient("the server's packet is no event"));
+            }
+            Some(_) => return Ok(Expected::Collect),
+        }
+        if length < EVENT_START {
+            return Err(Error::transient("an event is shorter than its header"));
+        }
+        let Some(&[a, b, c, d]) = start.get(EVENT_START - 4..EVENT_START) else {
+            return Ok(Expected::Unknown);
+        };
+        let total = u32::from_le_bytes([a, b, c, d]) as usize + 1;
+        same_length(length, total)?;
+        if total > self.max_payload {
+            return Err(self.too_long(total));
+        }
+        dump.total = total;
+        if !spooled::is_for_file(start[5], total) {
+            return Ok(Expected::Collect);
+        }
+        dump.spooling = Some(spooled::Writer::create(&dump.spool_dir, total)?);
+        dump.packet_left = length;
+        Ok(Expected::Spool)
+    }
+
+    /// Moves what was read of a spooled packet to its file.
+    fn spool(&mut self) -> Result<()> {
+        let Some(Dump { spooling: Some(writer), packet_left, .. }) = &mut self.dump else { return Ok(()) };
+        if *packet_left == 0 {
+            return Ok(());
+        }
+        let part = self.incoming.split_to(self.incoming.len().min(*packet_left));
+        *packet_left -= part.len();
+        writer.write(&part)?;
+        if self.incoming.capacity() > 4 * READ_BYTES && self.incoming.is_empty() {
+            self.incoming = BytesMut::new();
+        }
+        let full = self.dump.as_ref().is_some_and(|d| d.total % FULL == 0);
+        // One whose last packet is full has an empty packet behind it.
+        if full { Ok(()) } else { self.end_spool() }
+    }
+
+    /// Ends a spooled payload whose last packet is through.
+    fn end_spool(&mut self) -> Result<()> {
+        let Some(dump) = &mut self.dump else { return Ok(()) };
+        if dump.packet_left == 0 && dump.spooling.as_ref().is_some_and(|w| w.written() == dump.total) {
+            dump.done = dump.spooling.take().map(spooled::Writer::finish).transpose()?;
+            dump.total = 0;
+        }
+        Ok(())
     }
 
     fn too_long(&self, length: usize) -> Error {
         Error::data(format!("an event of at least {length} bytes is over the limit of {}", self.max_payload))
             .hint("raise the limit for events, or split the row")
     }
+}
+
+/// What is done with a packet.
+enum Expected {
+    /// It is not known yet: too little of it has come.
+    Unknown,
+    Collect,
+    Spool,
+}
+
+/// Whether a packet's length is that of a payload of which `left` bytes are to come.
+fn same_length(length: usize, left: usize) -> Result<()> {
+    if length == left.min(FULL) {
+        return Ok(());
+    }
+    Err(Error::transient("an event's length is not that of its packets: the stream is damaged"))
 }
 
 /// A cursor over a payload for the few structures of the connection phase.
@@ -155,6 +334,17 @@ impl<'a> Fields<'a> {
         let (head, rest) = self.0.split_at_checked(n)?;
         self.0 = rest;
         Some(head)
+    }
+
+    /// The next `N` bytes.
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    /// Bytes behind their length of one byte.
+    pub(crate) fn short(&mut self) -> Option<&'a [u8]> {
+        let length = self.take(1)?[0];
+        self.take(length.into())
     }
 
     /// Up to a zero byte, which is passed over.
@@ -219,6 +409,85 @@ mod tests {
         drop(sender.await.unwrap());
         let closed = wire.receive().await.unwrap_err();
         assert_eq!(closed.fault(), Fault::Transient);
+    }
+
+    /// A payload of a dump: a marker, an event of this type and size, its checksum.
+    fn dumped(code: u8, size: usize) -> Vec<u8> {
+        let mut event = vec![0; 9 + 10];
+        event[4] = code;
+        event[9..13].copy_from_slice(&(size as u32).to_le_bytes());
+        event.extend((0..size - 19 - 4).map(|i| (i * 7) as u8));
+        let sum = crc32fast::hash(&event);
+        event.extend_from_slice(&sum.to_le_bytes());
+        [vec![0], event].concat()
+    }
+
+    /// The payload in its packets.
+    fn packets(payload: &[u8], sequence: &mut u8) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut rest = payload;
+        loop {
+            let part = &rest[..rest.len().min(FULL)];
+            out.extend(packet(*sequence, part));
+            *sequence = sequence.wrapping_add(1);
+            rest = &rest[part.len()..];
+            if part.len() < FULL {
+                return out;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_compressed_transaction_goes_to_a_file_byte_by_byte_as_it_was_sent() {
+        use std::io::Read;
+        let (mut wire, mut server) = pair(128 << 20).await;
+        wire.start_dump(std::env::temp_dir());
+        // Of one packet, of several, and of just full ones; one event of another kind between them stays in memory.
+        let sizes = [2 << 20, FULL - 1, 2 * FULL - 1, FULL + 5];
+        let payloads: Vec<Vec<u8>> =
+            sizes.iter().flat_map(|size| [dumped(40, *size), dumped(30, 2 << 20)]).collect();
+        let sent = payloads.clone();
+        let sender = tokio::spawn(async move {
+            let mut sequence = 0;
+            for payload in &sent {
+                server.write_all(&packets(payload, &mut sequence)).await.unwrap();
+            }
+            server
+        });
+        for payload in &payloads {
+            match wire.receive_event().await.unwrap() {
+                Incoming::Memory(bytes) => assert!(payload[5] == 30 && bytes == payload),
+                Incoming::File(mut event) => {
+                    let mut written = Vec::new();
+                    event.file.read_to_end(&mut written).unwrap();
+                    assert!(payload[5] == 40 && written == payload[1..] && event.fits);
+                    assert_eq!((event.size, &event.head[..]), (payload.len() - 1, &payload[1..20]));
+                }
+            }
+            assert!(wire.incoming.capacity() < 4 << 20, "{} bytes are held", wire.incoming.capacity());
+        }
+        drop(sender.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_length_is_an_error_at_once_and_not_waited_for() {
+        let event = dumped(30, 500);
+        let mut sequence = 0;
+        let whole = packets(&event, &mut sequence);
+        // Each bit of the packet's length, and of the event's.
+        for bit in (0..24).chain((4 + 1 + 9) * 8..(4 + 1 + 13) * 8) {
+            let (mut wire, mut server) = pair(64 << 20).await;
+            wire.start_dump(std::env::temp_dir());
+            let mut bad = whole.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            server.write_all(&bad).await.unwrap();
+            let error = match wire.receive_event().await {
+                Err(error) => error,
+                Ok(_) => panic!("bit {bit} is believed"),
+            };
+            assert_eq!(error.fault(), Fault::Transient, "bit {bit}");
+            assert!(!error.to_string().contains("silent"), "bit {bit} is waited for: {error}");
+        }
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! Codes are those of the servers' error reference (`mysqld_error.h`); the kinds of error 1236 are told apart by the
 //! server's English texts, for it has one code for all of them (dump threads always answer in English).
 
+use crate::client::quoted;
 use caudal_core::{Error, Fault};
 
 /// Why a dump was refused (error 1236), named apart because what helps differs.
@@ -80,65 +81,132 @@ impl DumpRefusal {
 /// What we do when a server's error is about the account itself.
 pub(crate) const CONNECT: &str = "connect";
 
-/// The fault for the server's error `code`; `doing` is what we did: "connect".
-pub(crate) fn refused(doing: &str, code: u16, state: &str, message: &str) -> Error {
-    if code == 1236 {
-        let kind = DumpRefusal::of(message);
-        return Error::config(format!("{doing}: {}: {message}", kind.what())).hint(kind.hint());
+/// An error as the server sent it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// `mysqld_error.h`.
+    pub(crate) code: u16,
+    /// Five characters; none before the handshake's answer.
+    pub(crate) state: String,
+    /// In the server's language.
+    pub(crate) message: String,
+}
+
+impl Refusal {
+    /// From an error packet (its first byte is 0xff).
+    pub(crate) fn parse(packet: &[u8]) -> Option<Self> {
+        let (code, rest) = packet.get(1..)?.split_first_chunk::<2>()?;
+        // The SQL state is there from the handshake's answer on, not before.
+        let (state, text) = match rest.split_first_chunk::<6>() {
+            Some((state, text)) if state[0] == b'#' => (&state[1..], text),
+            _ => (&rest[..0], rest),
+        };
+        let text = String::from_utf8_lossy(text).into_owned();
+        Some(Self {
+            code: u16::from_le_bytes(*code),
+            state: String::from_utf8_lossy(state).into_owned(),
+            message: text,
+        })
     }
-    let text = format!("{doing}: the server says: {message} (error {code})");
-    // A server also says "access denied" to an account that may connect but not replicate.
-    let code = if code == 1045 && doing != CONNECT { 1227 } else { code };
-    let (fault, hint) = judge(code, state);
-    let error = Error::new(fault, text);
-    match hint {
-        Some(hint) => error.hint(hint),
-        None => error,
+
+    /// What it means for an ordinary statement.
+    pub(crate) fn of_statement(&self) -> Error {
+        self.judged(format!("the server says {}: {}", self.code, self.message), self.code, Fault::Transient)
+    }
+
+    /// What it means for connecting and replicating; `doing` is what we did: "connect".
+    pub(crate) fn of(&self, doing: &str) -> Error {
+        let Self { code, state, message } = self;
+        if *code == 1236 {
+            let kind = DumpRefusal::of(message);
+            return Error::config(format!("{doing}: {}: {message}", kind.what())).hint(kind.hint());
+        }
+        // A server also says "access denied" to an account that may connect but not replicate.
+        let meant = if *code == 1045 && doing != CONNECT { 1227 } else { *code };
+        let other = match state.get(..2) {
+            Some("42" | "28") => Fault::Config,
+            _ => Fault::Transient,
+        };
+        self.judged(format!("{doing}: the server says {code}: {message}"), meant, other)
+    }
+
+    fn judged(&self, text: String, code: u16, other: Fault) -> Error {
+        match self.advice(code) {
+            Some(hint) => Error::config(text).hint(hint),
+            None => Error::new(other, text),
+        }
+    }
+
+    /// What the operator can do; none where that is not known to help.
+    fn advice(&self, code: u16) -> Option<String> {
+        let fixed = match code {
+            1044 => {
+                return Some(
+                    grant_for(&self.message)
+                        .unwrap_or_else(|| "grant the user SELECT on the url's database".to_owned()),
+                );
+            }
+            1045 | 1698 => {
+                "check user and password of the source's url; in SQL: ALTER USER … IDENTIFIED BY '…'"
+            }
+            1049 => "check the database in the url",
+            1129 => "run FLUSH HOSTS on the server, then look for what failed before",
+            1130 => "create the user for this client's host: CREATE USER 'user'@'%' …",
+            1142 | 1143 | 1370 => "grant the missing privilege; `caudal check` prints the statements",
+            1227 => {
+                "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO the user (MariaDB: REPLICATION SLAVE, BINLOG MONITOR); \
+                 `caudal check` prints the statements"
+            }
+            1251 | 1524 => "the user's authentication plugin is not loaded on the server",
+            1381 => "start the server with log_bin",
+            1820 | 1862 => "the password has expired: ALTER USER … IDENTIFIED BY '…'",
+            3118 | 4151 => "the account is locked: ALTER USER … ACCOUNT UNLOCK",
+            3159 => "the server takes only encrypted connections: set tls.mode to required or more",
+            _ => return None,
+        };
+        Some(fixed.to_owned())
     }
 }
 
-fn judge(code: u16, state: &str) -> (Fault, Option<&'static str>) {
-    match code {
-        1045 | 1698 => (Fault::Config, Some("check user and password of the source's url")),
-        1044 | 1142 | 1143 => (Fault::Config, Some("grant the user SELECT on the tables")),
-        1227 => (
-            Fault::Config,
-            Some(
-                "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO the user (MariaDB: REPLICATION SLAVE, BINLOG MONITOR)",
-            ),
-        ),
-        1130 => (Fault::Config, Some("create the user for this client's host: 'user'@'%'")),
-        1129 => (Fault::Config, Some("run FLUSH HOSTS on the server, then look for what failed before")),
-        1820 | 1862 => (Fault::Config, Some("the password has expired: ALTER USER … IDENTIFIED BY …")),
-        3118 | 4151 => (Fault::Config, Some("the account is locked: ALTER USER … ACCOUNT UNLOCK")),
-        3159 => {
-            (Fault::Config, Some("the server takes only encrypted connections: set tls to required or more"))
-        }
-        1251 | 1524 => (Fault::Config, Some("the user's authentication plugin is not loaded on the server")),
-        1381 => (Fault::Config, Some("start the server with log_bin")),
-        _ if state.starts_with("42") || state.starts_with("28") => (Fault::Config, None),
-        _ => (Fault::Transient, None),
-    }
+/// The statement that lets the account into the database, for "Access denied for user 'u'@'h' to database 'd'". Such an account
+/// cannot connect, so nobody can look at its privileges.
+fn grant_for(message: &str) -> Option<String> {
+    let (_, who) = message.split_once(" for user ")?;
+    let (user, database) = who.split_once(" to database ")?;
+    Some(format!("GRANT SELECT ON {}.* TO {user};", quoted(database.trim_matches('\''))))
 }
 
 /// The fault of an error packet (its first byte is 0xff).
 pub(crate) fn error_packet(doing: &str, packet: &[u8]) -> Error {
-    let Some([low, high]) = packet.get(1..3) else {
-        return Error::transient(format!("{doing}: the server sent half an error"));
-    };
-    let code = u16::from_le_bytes([*low, *high]);
-    let rest = &packet[3..];
-    // The SQL state is there from the handshake's answer on, not before.
-    let (state, text) = match rest.split_first_chunk::<6>() {
-        Some((state, text)) if state[0] == b'#' => (&state[1..], text),
-        _ => (&rest[..0], rest),
-    };
-    refused(doing, code, &String::from_utf8_lossy(state), &String::from_utf8_lossy(text))
+    match Refusal::parse(packet) {
+        Some(refusal) => refusal.of(doing),
+        None => Error::transient(format!("{doing}: the server sent half an error")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn refused(doing: &str, code: u16, state: &str, message: &str) -> Error {
+        Refusal { code, state: state.to_owned(), message: message.to_owned() }.of(doing)
+    }
+
+    #[test]
+    fn an_account_that_may_not_use_the_database_is_told_the_grant() {
+        let error = refused(CONNECT, 1044, "42000", "Access denied for user 'cdc'@'%' to database 'shop'");
+        assert_eq!(error.hint_text(), Some("GRANT SELECT ON `shop`.* TO 'cdc'@'%';"));
+        assert!(refused(CONNECT, 1044, "42000", "Zugriff verweigert").hint_text().is_some());
+    }
+
+    #[test]
+    fn a_statement_that_fails_by_itself_may_succeed_again() {
+        let refusal = |code| Refusal { code, state: "42S02".to_owned(), message: "x".to_owned() };
+        assert_eq!(refusal(1146).of_statement().fault(), Fault::Transient);
+        assert_eq!(refusal(1142).of_statement().fault(), Fault::Config);
+        assert_eq!(refusal(1146).of(CONNECT).fault(), Fault::Config);
+        assert!(refusal(1146).of_statement().to_string().contains("says 1146"));
+    }
 
     #[test]
     fn the_kinds_of_error_1236_are_told_apart() {

@@ -2,8 +2,8 @@
 
 use crate::binlog::{BinlogStream, Start, StreamOptions};
 use crate::check;
-use crate::client::{Client, row_text};
-use crate::config::{Config, Resolved, SnapshotMode, TlsMode};
+use crate::client::{self, Client, row_text};
+use crate::config::{Config, Resolved, SnapshotMode};
 use crate::connection::{Endpoint, Family};
 use crate::discover::{self, Table};
 use crate::gtid::GtidSet;
@@ -16,7 +16,7 @@ use crate::snapshot::access::Server;
 use crate::snapshot::board::Board;
 use crate::snapshot::commands::Inbox;
 use crate::snapshot::progress::{Notes, table_note};
-use crate::tls::{self, TlsOptions};
+use crate::tls;
 use async_trait::async_trait;
 use caudal_core::{
     Check, Error, Position, Progress, Reader, Result, SetAside, Signal, Source, TableId, TableSchema,
@@ -114,9 +114,11 @@ async fn open(
         history(&mut sql, set).await?;
     }
     let log_end = clock::log_end(&mut sql).await?;
-    let stream =
-        BinlogStream::open(&endpoint(config, sql.encrypted), stream_options(config, &mut sql, &token).await?)
-            .await?;
+    let stream = BinlogStream::open(
+        &stream_endpoint(config, sql.encrypted),
+        stream_options(config, &mut sql, &token).await?,
+    )
+    .await?;
     let survey = discover::survey(&mut sql, &config.selection, None).await?;
     let mut tables = survey.tables;
     named_tables(config, &tables, &survey.refused, &others)?;
@@ -260,6 +262,9 @@ async fn stream_options(config: &Resolved, sql: &mut Client, token: &Token) -> R
     };
     let mut options = StreamOptions::new(server_id(config, sql).await?, start);
     options.heartbeat = config.heartbeat.clamp(Duration::from_millis(500), Duration::from_secs(20));
+    if let Some(dir) = &config.snapshot.spool_dir {
+        options.spool_dir.clone_from(dir);
+    }
     Ok(options)
 }
 
@@ -299,24 +304,11 @@ async fn server_id(config: &Resolved, sql: &mut Client) -> Result<u32> {
     })
 }
 
-fn endpoint(config: &Resolved, encrypted: bool) -> Endpoint {
-    let mode = match config.tls.mode {
-        TlsMode::Disabled => tls::TlsMode::Disabled,
-        TlsMode::Preferred if !encrypted => tls::TlsMode::Disabled,
-        TlsMode::Preferred | TlsMode::Required => tls::TlsMode::Required,
-        TlsMode::VerifyCa => tls::TlsMode::VerifyCa,
-        TlsMode::VerifyIdentity => tls::TlsMode::VerifyIdentity,
-    };
-    Endpoint {
-        host: config.address.host.clone(),
-        port: config.address.port,
-        user: config.address.user.clone(),
-        password: config.address.password.reveal().to_owned(),
-        tls: TlsOptions {
-            mode,
-            ca: config.tls.ca.clone(),
-            client: config.tls.cert.clone().zip(config.tls.key.clone()),
-        },
-        connect_timeout: config.connect_timeout,
+/// For the stream: encrypted if the connections for SQL are.
+fn stream_endpoint(config: &Resolved, encrypted: bool) -> Endpoint {
+    let mut endpoint = client::endpoint(config);
+    if endpoint.tls.mode == tls::TlsMode::Preferred {
+        endpoint.tls.mode = if encrypted { tls::TlsMode::Required } else { tls::TlsMode::Disabled };
     }
+    endpoint
 }

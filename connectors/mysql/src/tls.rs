@@ -22,6 +22,8 @@ pub enum TlsMode {
     /// Not at all.
     #[default]
     Disabled,
+    /// Encrypted where the server can; the certificate is not checked.
+    Preferred,
     /// Encrypted; the certificate is not checked.
     Required,
     /// The certificate's chain is checked, its name is not (servers' self-made certificates name no host).

@@ -5,11 +5,17 @@
 
 mod wire {
     pub(crate) mod corpus;
+    #[allow(dead_code, unreachable_pub, reason = "the integration tests use the rest")]
+    #[path = "../../../../tests/src/proxy.rs"]
+    pub(crate) mod proxy;
     pub(crate) mod server;
+    pub(crate) mod simulated;
     pub(crate) mod text;
 
     mod charsets;
     mod connecting;
+    mod damage;
+    mod events;
     mod json;
     mod transactions;
     mod types;

@@ -1,7 +1,8 @@
 //! Where a pipeline stands, for `/health`, `/status` and `caudal status`.
 
 use crate::metrics::Metrics;
-use caudal_core::{Error, Position, SetAside};
+use crate::pipeline::Pipeline;
+use caudal_core::{Error, Position, Progress, SetAside, Source};
 use serde::Serialize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,8 +66,9 @@ pub struct PipelineStatus {
     pub position: Option<String>,
     /// The last error; stays after recovery.
     pub last_error: Option<LastError>,
+    /// What the source reads beside its stream, and did lately.
+    pub reading: Vec<Progress>,
     /// Tables that the source cannot follow for now, while the others are.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub set_aside: Vec<SetAside>,
 }
 
@@ -76,14 +78,19 @@ struct Moving {
     since_us: i64,
     position: Option<Position>,
     last_error: Option<LastError>,
-    set_aside: Vec<SetAside>,
 }
 
-#[derive(Debug)]
 struct Inner {
     name: String,
     metrics: Metrics,
     moving: Mutex<Moving>,
+    source: Option<Arc<dyn Source>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// Shared between a pipeline's task and whoever asks.
@@ -93,14 +100,18 @@ pub struct StatusHandle(Arc<Inner>);
 impl StatusHandle {
     /// For the pipeline `name`, starting.
     pub fn new(name: impl Into<String>) -> Self {
-        let moving = Moving {
-            state: State::Starting,
-            since_us: now_us(),
-            position: None,
-            last_error: None,
-            set_aside: Vec::new(),
-        };
-        Self(Arc::new(Inner { name: name.into(), metrics: Metrics::default(), moving: Mutex::new(moving) }))
+        Self::with(name.into(), None)
+    }
+
+    /// For a pipeline, starting; its source is asked for what it reads beside its stream.
+    #[must_use]
+    pub fn of(pipeline: &Pipeline) -> Self {
+        Self::with(pipeline.name.clone(), Some(Arc::clone(&pipeline.source)))
+    }
+
+    fn with(name: String, source: Option<Arc<dyn Source>>) -> Self {
+        let moving = Moving { state: State::Starting, since_us: now_us(), position: None, last_error: None };
+        Self(Arc::new(Inner { name, source, metrics: Metrics::default(), moving: Mutex::new(moving) }))
     }
 
     /// The pipeline's name.
@@ -138,7 +149,8 @@ impl StatusHandle {
             watermark_us: (watermark > 0).then_some(watermark),
             position: moving.position.as_ref().and_then(Position::source).map(|p| p.token.clone()),
             last_error: moving.last_error.clone(),
-            set_aside: moving.set_aside.clone(),
+            reading: self.0.source.as_ref().map(|s| s.progress()).unwrap_or_default(),
+            set_aside: self.0.source.as_ref().map(|s| s.set_aside()).unwrap_or_default(),
         }
     }
 
@@ -150,11 +162,8 @@ impl StatusHandle {
         }
     }
 
-    pub(crate) fn committed(&self, position: Position, set_aside: Vec<SetAside>) {
-        self.metrics().set_aside.store(set_aside.len() as u64, Relaxed);
-        let mut moving = self.moving();
-        moving.position = Some(position);
-        moving.set_aside = set_aside;
+    pub(crate) fn committed(&self, position: Position) {
+        self.moving().position = Some(position);
     }
 
     pub(crate) fn failed(&self, error: &Error) {

@@ -198,8 +198,13 @@ fn encoder() -> Encoder {
     let config = Config { brokers: vec!["127.0.0.1:1".into()], ..Config::default() };
     let clients = Clients::new(config.resolve("kafka").unwrap());
     let layout = Arc::new(Layout::new(TopicNames::new("p"), clients));
-    let options =
-        EncodeOptions { prefix: "p".into(), connector: "mysql".into(), max_record: 1 << 30, clock: || 1 };
+    let options = EncodeOptions {
+        prefix: "p".into(),
+        connector: "mysql".into(),
+        max_record: 1 << 30,
+        oversize: crate::config::Oversize::Park,
+        clock: || 1,
+    };
     Encoder::new(options, layout)
 }
 

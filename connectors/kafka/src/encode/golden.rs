@@ -88,6 +88,7 @@ impl Fixture {
             prefix: "shop".into(),
             connector: "mysql".into(),
             max_record: 4096,
+            oversize: crate::config::Oversize::Park,
             clock: || 1_700_000_001_000_001,
         };
         let position = SourcePosition::default();

@@ -13,9 +13,11 @@ pub(crate) mod ddl;
 mod decimal;
 mod envelope;
 pub(crate) mod plan;
+pub(crate) mod split;
 pub(crate) mod text;
 mod value;
 
+use crate::config::Oversize;
 use crate::topics::Layout;
 use caudal_core::{Batch, Error, Prepare, Result, TableSchema};
 use plan::TablePlan;
@@ -47,6 +49,8 @@ pub(crate) struct EncodeOptions {
     pub(crate) connector: String,
     /// Largest record, bytes.
     pub(crate) max_record: usize,
+    /// What becomes of larger ones.
+    pub(crate) oversize: Oversize,
     /// Microseconds since the epoch: the envelope's processing time.
     pub(crate) clock: fn() -> i64,
 }
@@ -136,7 +140,7 @@ impl Encoder {
             }
             let first = encoded.records.len();
             envelope::event(&mut encoded, batch, event, now)?;
-            self.check_sizes(&encoded, first)?;
+            self.check_sizes(&mut encoded, first)?;
         }
         if boundary.is_some_and(|b| b >= batch.events.len()) {
             encoded.boundary = Some(encoded.records.len());
@@ -161,8 +165,11 @@ impl Encoder {
         plan
     }
 
-    fn check_sizes(&self, encoded: &Encoded, first: usize) -> Result<()> {
+    fn check_sizes(&self, encoded: &mut Encoded, first: usize) -> Result<()> {
         let limit = self.options.max_record;
+        if self.options.oversize == Oversize::Split && split::split(encoded, first, limit) {
+            return Ok(());
+        }
         for record in &encoded.records[first..] {
             let size = record.len() + RECORD_OVERHEAD;
             if size > limit {
@@ -171,7 +178,7 @@ impl Encoder {
                 return Err(Error::data(format!(
                     "a row of {table} (key hash {key:08x}) takes {size} bytes in the log, over the limit of {limit}"
                 ))
-                .hint("raise kafka.topics.max_message_bytes and max.message.bytes of the topic, or leave out the large column"));
+                .hint("raise kafka.topics.max_message_bytes and max.message.bytes of the topic, set kafka.topics.oversize to split, or leave out the large column"));
             }
         }
         Ok(())

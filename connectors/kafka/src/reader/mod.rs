@@ -6,12 +6,14 @@
 //! | `shared.rs` | `consistency: key`: partitions shared among instances |
 //! | `sides.rs` | the side topics of a source |
 //! | `partitions.rs` | the partitions in hand, their shapes and offsets |
+//! | `join.rs` | records that were written in parts |
 //! | `feed.rs`, `lanes.rs` | partitions as queues; over librdkafka |
 //! | `runner.rs`, `wake.rs` | the thread that reads |
 //! | `publication.rs`, `freshness.rs` | what is told to Kafka's tools and to operators |
 
 mod feed;
 mod freshness;
+mod join;
 mod lanes;
 mod partitions;
 mod publication;
@@ -222,13 +224,12 @@ impl LogSource {
             let promise = Promise { lag_ms, now: now_ms };
             let limits =
                 Limits { batch_bytes: options.batch_bytes, step_records: options.step_records, promise };
-            let ids =
-                |topics: &[String]| runtime.block_on(topic_ids::fetch(clients.resolved(), topics));
+            let ids = |topics: &[String]| runtime.block_on(topic_ids::fetch(clients.resolved(), topics));
             let mode: Box<dyn Mode> = match consistency {
                 Consistency::Transaction => Box::new(Whole::open(lanes, &sides, &from, limits, &ids)?),
                 Consistency::Key => {
                     Box::new(Shared::open(lanes, &sides, (&owned, &shared), &from, limits, &ids)?)
-                },
+                }
             };
             Ok((mode, wake, tails))
         })

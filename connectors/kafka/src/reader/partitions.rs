@@ -12,6 +12,7 @@
 //! reached, still has its tombstone, which is decoded as a deletion by key and stays readable for `delete_retention` more.
 
 use super::feed::{Feed, Fetched, Lane, Polled, Start, Wanted};
+use super::join::{Join, Joined};
 use crate::decode::{Record, decode, tombstone};
 use crate::schemas::{self, Schemas, Shapes};
 use crate::topic_ids::TopicIds;
@@ -52,6 +53,8 @@ struct Partition {
     topic_id: Uuid,
     /// The next offset that a batch would take.
     next: i64,
+    /// Records that come in parts. While one does, a restart begins at its head.
+    join: Join,
     shapes: Shapes,
     /// Over how many partitions the table's keys are spread.
     spread: u32,
@@ -204,6 +207,7 @@ impl Partitions {
             partition: name.1,
             topic_id,
             next,
+            join: Join::default(),
             shapes: Shapes::new(),
             spread: 1,
             changes: 0,
@@ -241,7 +245,8 @@ impl Partitions {
                 ));
             }
             // Who comes to an empty table needs no sweep; a shape that nobody announced has no rows.
-            let Some(schema) = store.newest(topic).filter(|s| whole && (reason.is_some() || !s.key.is_empty()))
+            let Some(schema) =
+                store.newest(topic).filter(|s| whole && (reason.is_some() || !s.key.is_empty()))
             else {
                 continue;
             };
@@ -325,12 +330,16 @@ impl Partitions {
         let polled = feed.poll(lane, end, &mut |fetched| {
             taken = partition.pass(fetched.offset, promise);
             if taken.is_ok() {
-                partition.take(fetched, schemas, batch);
+                taken = partition.take(fetched, schemas, batch);
             }
         })?;
         taken?;
-        if polled == Polled::Taken {
-            self.moved.insert(lane);
+        match polled {
+            // A piece of a record moves nothing.
+            Polled::Taken if partition.join.from().is_some() => {}
+            Polled::Taken => drop(self.moved.insert(lane)),
+            Polled::Reached => partition.check_joined()?,
+            Polled::Empty => {}
         }
         Ok(polled)
     }
@@ -338,17 +347,16 @@ impl Partitions {
     /// Moves a lane to an end that it has reached.
     ///
     /// # Errors
-    /// `Transient` if what was passed over may have been compacted away.
+    /// `Transient` if what was passed over may have been compacted away, `Data` if a record that was written in parts lacks some.
     pub(super) fn reached(&mut self, lane: Lane, end: i64) -> Result<()> {
-        if let Some(partition) = self.lanes.get_mut(&lane)
-            && partition.next < end
-        {
+        let Some(partition) = self.lanes.get_mut(&lane) else { return Ok(()) };
+        if partition.next < end {
             // The last offset may be a marker's.
             partition.pass(end - 1, self.promise)?;
             partition.next = end;
             self.moved.insert(lane);
         }
-        Ok(())
+        if partition.next == end { partition.check_joined() } else { Ok(()) }
     }
 
     /// All that was written before `as_of_ms` to the lanes of a source is read: what they have moved tells so.
@@ -439,21 +447,34 @@ impl Partition {
         Ok(())
     }
 
-    fn take(&mut self, fetched: Fetched<'_>, schemas: &Schemas, batch: &mut BatchBuilder) {
+    fn take(&mut self, fetched: Fetched<'_>, schemas: &Schemas, batch: &mut BatchBuilder) -> Result<()> {
         if self.changes != schemas.changes() {
             self.shapes = schemas.shapes(&self.topic, self.partition);
             self.spread = schemas.spread(&self.topic);
             self.changes = schemas.changes();
         }
-        let record = Record {
-            topic: &self.topic,
-            partition: self.partition,
-            offset: fetched.offset,
-            spread: self.spread,
-            key: fetched.key,
-            value: fetched.value,
-        };
-        let schema = schemas::at(&self.shapes, fetched.offset);
+        let joined = self.join.take(fetched).map_err(|e| e.context(format!("read {}", self.topic)))?;
+        match &joined {
+            Joined::Plain(record) => self.decode(record.offset, (record.key, record.value), batch),
+            Joined::Whole(offset, key, value) => self.decode(*offset, (key.as_deref(), Some(value)), batch),
+            Joined::Piece => {}
+        }
+        self.next = fetched.offset + 1;
+        if self.join.from().is_none() {
+            self.as_of_ms = self.as_of_ms.max(fetched.ts_ms);
+        }
+        Ok(())
+    }
+
+    fn decode(
+        &mut self,
+        offset: i64,
+        (key, value): (Option<&[u8]>, Option<&[u8]>),
+        batch: &mut BatchBuilder,
+    ) {
+        let record =
+            Record { topic: &self.topic, partition: self.partition, offset, spread: self.spread, key, value };
+        let schema = schemas::at(&self.shapes, offset);
         match record.value {
             Some(_) => {
                 let events = batch.events.len();
@@ -464,8 +485,12 @@ impl Partition {
             None if self.deleted.is_some() && self.deleted.as_deref() == record.key => self.deleted = None,
             None => tombstone(&record, schema, batch),
         }
-        self.next = fetched.offset + 1;
-        self.as_of_ms = self.as_of_ms.max(fetched.ts_ms);
+    }
+
+    /// At an end that was reached: no record may lack parts.
+    fn check_joined(&mut self) -> Result<()> {
+        let place = format!("read topic {} partition {}", self.topic, self.partition);
+        self.join.check_end().map_err(|e| e.context(place))
     }
 
     fn offset(&self) -> LogOffset {
@@ -473,7 +498,7 @@ impl Partition {
             topic: Arc::clone(&self.topic),
             topic_id: self.topic_id,
             partition: self.partition,
-            offset: self.next,
+            offset: self.join.from().unwrap_or(self.next),
             leader_epoch: self.epoch,
             as_of_ms: self.as_of_ms,
             unswept: self.unswept,

@@ -64,6 +64,7 @@ impl Sink for CaptureSink {
             prefix: self.log.names.prefix().to_owned(),
             connector: self.options.connector.clone(),
             max_record,
+            oversize: self.log.clients.resolved().config.topics.oversize,
             clock: self.options.clock,
         };
         Ok(Box::new(CaptureWriter {

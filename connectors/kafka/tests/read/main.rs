@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests, and what only tests call")]
 
 mod conformance;
+mod split;
 mod support;
 
 use caudal_core::{Fault, Op, Position, Raw, Rejected, Source, SweepPart, Undecodable};

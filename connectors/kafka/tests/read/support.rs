@@ -2,8 +2,10 @@
 
 use caudal_core::{
     Batch, BatchBuilder, Boundary, Cell, Column, ColumnType, Error, EventHead, Fault, KeyKind, LogPosition,
-    Op, Position, Reader, Result, Sink, SnapshotMark, SourcePosition, SweepPart, TableId, TableSchema, Transaction, Writer,
+    Op, Position, Reader, Result, Sink, SnapshotMark, SourcePosition, SweepPart, TableId, TableSchema,
+    Transaction, Writer,
 };
+use caudal_kafka::config::Topics;
 use caudal_kafka::{CaptureOptions, Config, Consistency, Log, LogSource, ReadOptions};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -29,12 +31,16 @@ pub(crate) struct TestLog {
 impl TestLog {
     /// None where no log is given to test against.
     pub(crate) fn from_env() -> Option<Self> {
-        let brokers = std::env::var("CAUDAL_TEST_KAFKA").ok()?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
-        let prefix = format!("r{now}x{}", std::process::id());
-        let config = Config { brokers: vec![brokers.clone()], ..Config::default() };
-        let log = Log::new(config, &prefix).unwrap();
-        Some(Self { brokers, prefix, log })
+        Self::of(&format!("r{now}x{}", std::process::id()), Topics::default())
+    }
+
+    /// With a prefix and settings of topics.
+    pub(crate) fn of(prefix: &str, topics: Topics) -> Option<Self> {
+        let brokers = std::env::var("CAUDAL_TEST_KAFKA").ok()?;
+        let config = Config { brokers: vec![brokers.clone()], topics, ..Config::default() };
+        let log = Log::new(config, prefix).unwrap();
+        Some(Self { brokers, prefix: prefix.to_owned(), log })
     }
 
     pub(crate) fn topic(&self, table: &str) -> String {
@@ -173,7 +179,8 @@ pub(crate) struct Capture {
     sink: Arc<dyn Sink>,
     writer: Box<dyn Writer>,
     tables: BTreeMap<String, Arc<TableSchema>>,
-    number: i64,
+    /// Of the last transaction.
+    pub(crate) number: i64,
 }
 
 impl Capture {

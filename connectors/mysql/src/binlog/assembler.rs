@@ -10,6 +10,7 @@ use super::query::{Statement, parse_query};
 use super::table_map::TableMaps;
 use super::transaction;
 use crate::connection::Family;
+use crate::spooled::Spooled;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use std::sync::Arc;
 const NO_TABLE: u64 = 0xff_ffff;
 const NO_TABLE_WIDE: u64 = 0xffff_ffff_ffff;
 const STATEMENT_END: u16 = 1;
+/// No file is that long; sums of positions stay within 64 bits.
+const MOST_POSITION: u64 = 1 << 62;
 
 /// Where an event is, and its head.
 #[derive(Clone, Copy)]
@@ -26,6 +29,8 @@ struct Place {
     end_pos: u64,
     timestamp: u32,
     server_id: u32,
+    /// May be passed over if its type is not known.
+    ignorable: bool,
 }
 
 /// Turns events into [`Event`]s: `push` one, then `pop` until there is none.
@@ -48,7 +53,7 @@ impl Assembler {
     /// `checksums`: whether the server said that it would send them.
     pub(crate) fn new(family: Family, checksums: bool, max_event_bytes: usize) -> Self {
         Self {
-            checksums: Checksums(checksums),
+            checksums: Checksums::new(checksums),
             max_event_bytes,
             file: "".into(),
             pos: 4,
@@ -67,20 +72,50 @@ impl Assembler {
 
     /// Takes one event: header to checksum.
     pub(crate) fn push(&mut self, event: &Bytes) -> Read<()> {
-        let (head, body) = self.checksums.open(event)?;
-        let place = self.advance(&head);
+        let (head, body) = self.open(event)?;
+        self.take(&head, &body)
+    }
+
+    /// Checks that an event came as it was sent.
+    pub(crate) fn open(&mut self, event: &Bytes) -> Read<(Head, Bytes)> {
+        self.checksums.open(event)
+    }
+
+    /// The same of one in a file.
+    pub(crate) fn open_spooled(&mut self, event: &Spooled) -> Read<Head> {
+        let head = Head::parse(&event.head)?;
+        if head.size as usize != event.size {
+            return damage("an event's size is not that of its packets");
+        }
+        if self.checksums.on && !event.fits {
+            return damage("the checksum of a compressed transaction does not fit");
+        }
+        Ok(head)
+    }
+
+    /// Takes a compressed transaction in a file.
+    pub(crate) fn take_spooled(&mut self, head: &Head, event: Spooled) -> Read<()> {
+        let place = self.advance(head);
+        let payload = Payload::open_file(event, self.checksums.on, self.max_event_bytes)?;
+        self.payload = Some((payload, place));
+        Ok(())
+    }
+
+    /// Takes an event that was opened.
+    pub(crate) fn take(&mut self, head: &Head, body: &Bytes) -> Read<()> {
+        let place = self.advance(head);
         match head.code {
-            code::ROTATE => self.rotate(place, &body),
+            code::ROTATE => self.rotate(place, body),
             code::HEARTBEAT => {
                 let file = body.slice(..body.iter().position(|b| *b == 0).unwrap_or(body.len()));
                 self.heartbeat(place, &file, u64::from(head.next_pos))
             }
-            code::HEARTBEAT_V2 => self.heartbeat_v2(place, &body),
+            code::HEARTBEAT_V2 => self.heartbeat_v2(place, body),
             code::TRANSACTION_PAYLOAD => {
-                self.payload = Some((Payload::open(&body, self.max_event_bytes)?, place));
+                self.payload = Some((Payload::open(body, self.max_event_bytes)?, place));
                 Ok(())
             }
-            _ => self.inner(head.code, place, body),
+            _ => self.inner(head.code, place, body.clone()),
         }
     }
 
@@ -98,7 +133,8 @@ impl Assembler {
                 continue;
             };
             self.payload = Some((payload, container));
-            let place = Place { timestamp: head.timestamp, server_id: head.server_id, ..container };
+            let (timestamp, server_id, ignorable) = (head.timestamp, head.server_id, head.is_ignorable());
+            let place = Place { timestamp, server_id, ignorable, ..container };
             match head.code {
                 code::FORMAT | code::ROTATE | code::TRANSACTION_PAYLOAD => {
                     return damage("a compressed transaction holds an event that can't be in one");
@@ -111,9 +147,14 @@ impl Assembler {
     /// Moves on. Headers hold 32 bits of the position; files can be longer than that, so the rest is counted here.
     fn advance(&mut self, head: &Head) -> Place {
         let heartbeat = matches!(head.code, code::HEARTBEAT | code::HEARTBEAT_V2);
-        let mut place =
-            Place { pos: self.pos, end_pos: self.pos, timestamp: head.timestamp, server_id: head.server_id };
-        if !head.is_artificial() && !heartbeat {
+        let mut place = Place {
+            pos: self.pos,
+            end_pos: self.pos,
+            timestamp: head.timestamp,
+            server_id: head.server_id,
+            ignorable: head.is_ignorable(),
+        };
+        if !head.is_artificial(self.pos) && !heartbeat {
             place.end_pos = widen(head.next_pos, self.pos);
             place.pos = place.end_pos.saturating_sub(u64::from(head.size));
             self.pos = place.end_pos;
@@ -128,6 +169,9 @@ impl Assembler {
             Ok(name) if !name.is_empty() => name.into(),
             _ => return damage("a rotation names no file"),
         };
+        if pos > MOST_POSITION {
+            return damage("a rotation leads to an impossible position");
+        }
         // The real one is followed by an artificial one that says the same.
         if *file == *self.file && pos == self.pos {
             return Ok(());
@@ -141,7 +185,7 @@ impl Assembler {
 
     fn heartbeat(&mut self, mut place: Place, file: &[u8], pos: u64) -> Read<()> {
         // The server passes over transactions that we have seen and tells how far it is.
-        if file == self.file.as_bytes() {
+        if file == self.file.as_bytes() && pos <= MOST_POSITION {
             self.pos = self.pos.max(pos);
         }
         (place.pos, place.end_pos) = (self.pos, self.pos);
@@ -184,6 +228,10 @@ impl Assembler {
                 let plain = self.inflate_query(&body)?;
                 self.query(place, &plain)?;
             }
+            code::EXECUTE_LOAD_QUERY => {
+                let plain = load_as_query(&body)?;
+                self.query(place, &plain)?;
+            }
             code::XID => self.end(place, EventKind::Commit),
             code::XA_PREPARE => match transaction::xa_prepare(&body)? {
                 (true, _) => self.end(place, EventKind::Commit),
@@ -210,7 +258,14 @@ impl Assembler {
                 self.emit(place, EventKind::Previous(set));
             }
             code::INCIDENT => self.incident(place, &body)?,
-            other => self.emit(place, EventKind::Other(other)),
+            other if place.ignorable || code::says_nothing(other) => {
+                self.emit(place, EventKind::Other(other));
+            }
+            other => {
+                return Err(Damage::of(format!(
+                    "events of type {other} are not known, and the server does not mark them as ones that may be passed over"
+                )));
+            }
         }
         Ok(())
     }
@@ -305,7 +360,7 @@ impl Assembler {
     }
 
     fn emit(&mut self, place: Place, kind: EventKind) {
-        let Place { pos, end_pos, timestamp, server_id } = place;
+        let Place { pos, end_pos, timestamp, server_id, .. } = place;
         self.ready.push_back(Event {
             file: Arc::clone(&self.file),
             pos,
@@ -392,6 +447,17 @@ impl RowsShape {
         let extra_header = !v1.contains(&code) && !v1_compressed.contains(&code);
         Self { op, extra_header, compressed: code >= code::MARIADB_WRITE_ROWS_COMPRESSED_V1 }
     }
+}
+
+/// The statement that loads a file, logged as text: a query with 13 bytes about the file behind its fixed part.
+/// (`Execute_load_query_event` in MySQL's `load_data_events.h`.)
+fn load_as_query(body: &[u8]) -> Read<Vec<u8>> {
+    const FIXED: usize = 13;
+    const OF_THE_FILE: usize = 4 + 4 + 4 + 1;
+    let mut c = Cursor(body);
+    let fixed = c.take(FIXED)?;
+    c.take(OF_THE_FILE)?;
+    Ok([fixed, c.0].concat())
 }
 
 /// The 64-bit position whose low half is `low` and that is not before `from`.

@@ -5,23 +5,32 @@
 //! malicious length allocates more than what really comes out.
 
 use super::cursor::{Cursor, Damage, Read, damage};
-use super::frame::{HEADER_BYTES, Head};
+use super::frame::{CHECKSUM_BYTES, HEADER_BYTES, Head};
+use crate::spooled::Spooled;
 use bytes::{Buf, Bytes};
-use std::io::Read as _;
+use std::io::{BufRead, BufReader, Read as _, Seek, SeekFrom};
 
 /// A MySQL transaction payload (event 40), opened event by event.
 ///
-/// Memory: the compressed bytes, zstd's window (at most 128 MiB, 2 to 8 MiB at the server's usual levels), and one inner event.
+/// Memory: the compressed bytes (a buffer of 256 KiB if they are in a file), zstd's window (at most 128 MiB, 2 to 8 MiB at the
+/// server's usual levels), and one inner event.
 pub(crate) struct Payload {
     source: PayloadSource,
     max_event_bytes: usize,
     events: u64,
 }
 
+/// Where the bytes are: in memory or in a file.
+type Compressed = Box<dyn BufRead + Send + Sync>;
+
 enum PayloadSource {
-    Plain(bytes::buf::Reader<Bytes>),
-    Zstd(Box<zstd::stream::read::Decoder<'static, bytes::buf::Reader<Bytes>>>),
+    Plain(Compressed),
+    Zstd(Box<zstd::stream::read::Decoder<'static, Compressed>>),
 }
+
+const FILE_BUFFER: usize = 256 * 1024;
+/// What stands in front of the compressed bytes: three fields.
+const MOST_FIELDS: usize = 256;
 
 const FIELD_END: u64 = 0;
 const FIELD_COMPRESSION: u64 = 2;
@@ -32,22 +41,31 @@ impl Payload {
     /// From the event's body: fields of type, length and value, up to the end mark, then the bytes.
     pub(crate) fn open(body: &Bytes, max_event_bytes: usize) -> Read<Self> {
         let mut c = Cursor(body);
-        let mut compression = COMPRESSION_NONE;
-        loop {
-            let field = c.length_encoded()?;
-            if field == FIELD_END {
-                break;
-            }
-            let mut value = Cursor(c.counted()?);
-            if field == FIELD_COMPRESSION {
-                compression = value.length_encoded()?;
-            }
-        }
-        let rest = body.slice_ref(c.0).reader();
+        let compression = fields(&mut c)?;
+        Self::of(compression, Box::new(body.slice_ref(c.0).reader()), max_event_bytes)
+    }
+
+    /// From an event in a file, with or without a checksum at its end.
+    pub(crate) fn open_file(event: Spooled, checksum: bool, max_event_bytes: usize) -> Read<Self> {
+        let unreadable = |e: std::io::Error| Damage::of(format!("read a compressed transaction back: {e}"));
+        let Spooled { mut file, size, .. } = event;
+        let end = (size - if checksum { CHECKSUM_BYTES } else { 0 }) as u64;
+        file.seek(SeekFrom::Start(HEADER_BYTES as u64)).map_err(unreadable)?;
+        let mut start = Vec::new();
+        (&file).take(MOST_FIELDS as u64).read_to_end(&mut start).map_err(unreadable)?;
+        let mut c = Cursor(&start);
+        let compression = fields(&mut c)?;
+        let at = (HEADER_BYTES + start.len() - c.0.len()) as u64;
+        file.seek(SeekFrom::Start(at)).map_err(unreadable)?;
+        let rest = BufReader::with_capacity(FILE_BUFFER, file).take(end.saturating_sub(at));
+        Self::of(compression, Box::new(rest), max_event_bytes)
+    }
+
+    fn of(compression: u64, bytes: Compressed, max_event_bytes: usize) -> Read<Self> {
         let source = match compression {
-            COMPRESSION_NONE => PayloadSource::Plain(rest),
+            COMPRESSION_NONE => PayloadSource::Plain(bytes),
             COMPRESSION_ZSTD => PayloadSource::Zstd(Box::new(
-                zstd::stream::read::Decoder::with_buffer(rest).map_err(|e| Damage::of(e.to_string()))?,
+                zstd::stream::read::Decoder::with_buffer(bytes).map_err(|e| Damage::of(e.to_string()))?,
             )),
             other => {
                 return Err(Damage::of(format!(
@@ -103,6 +121,21 @@ impl Payload {
             }
         }
         Ok(true)
+    }
+}
+
+/// The fields in front of the bytes; gives the algorithm.
+fn fields(c: &mut Cursor<'_>) -> Read<u64> {
+    let mut compression = COMPRESSION_NONE;
+    loop {
+        let field = c.length_encoded()?;
+        if field == FIELD_END {
+            return Ok(compression);
+        }
+        let mut value = Cursor(c.counted()?);
+        if field == FIELD_COMPRESSION {
+            compression = value.length_encoded()?;
+        }
     }
 }
 

@@ -182,11 +182,26 @@ impl<'a> Images<'a> {
                 self.documents.clear();
                 let before = self.image(self.before, out)?;
                 let after = if self.partial_json { self.partial(out)? } else { self.image(self.after, out)? };
+                self.complete(before, after, out);
                 (before, after)
             }
         };
         // An image of no columns takes no bytes, and there would be no end of them.
         if self.rest.0.len() == left { damage("a row takes no bytes") } else { Ok(Some(images)) }
+    }
+
+    /// What an image after leaves out did not change: it is what it was, where the image before tells.
+    fn complete(&self, before: u32, after: u32, out: &mut BatchBuilder) {
+        let width = self.plan.steps.len();
+        if self.after.all && !self.partial_json {
+            return;
+        }
+        let (earlier, later) = out.cells.split_at_mut(after as usize);
+        for (new, old) in later[..width].iter_mut().zip(&earlier[before as usize..][..width]) {
+            if *new == Cell::Unchanged {
+                *new = *old;
+            }
+        }
     }
 
     fn image(&mut self, present: Present<'a>, out: &mut BatchBuilder) -> Read<u32> {

@@ -1,13 +1,16 @@
 //! The replication client.
 
 use super::assembler::Assembler;
+use super::cursor::Damage;
 use super::dump;
 use super::event::{Event, EventKind};
 use crate::connection::{Connection, Endpoint, Family, ServerVersion};
 use crate::gtid::GtidSet;
+use crate::packet::Incoming;
 use crate::refusal::error_packet;
 use bytes::{Buf, Bytes};
 use caudal_core::{Error, Result};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where to begin.
@@ -35,13 +38,16 @@ pub struct StreamOptions {
     pub heartbeat: Duration,
     /// The largest event, compressed or not, in bytes. The server's own limit is 1 GiB.
     pub max_event_bytes: usize,
+    /// Where compressed transactions over 1 MiB are kept while they are read.
+    pub spool_dir: PathBuf,
 }
 
 impl StreamOptions {
-    /// A heartbeat each 5 s, events up to 1 GiB + 1 MiB.
+    /// A heartbeat each 5 s, events up to 1 GiB + 1 MiB, files in the system's place for temporary ones.
     #[must_use]
     pub fn new(server_id: u32, start: Start) -> Self {
-        Self { server_id, start, heartbeat: Duration::from_secs(5), max_event_bytes: (1 << 30) + (1 << 20) }
+        let (heartbeat, max_event_bytes) = (Duration::from_secs(5), (1 << 30) + (1 << 20));
+        Self { server_id, start, heartbeat, max_event_bytes, spool_dir: std::env::temp_dir() }
     }
 }
 
@@ -52,8 +58,8 @@ const LEAST_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A running dump of the source's binlog.
 ///
-/// Memory: one event (at most `max_event_bytes`, twice that while it is collected), of a compressed transaction the
-/// compressed bytes, zstd's window and one inner event, and the parsed table maps (at most 4,096).
+/// Memory: one event (at most `max_event_bytes`, twice that while it is collected), of a compressed transaction zstd's window
+/// and one inner event (the compressed bytes are in a file), and the parsed table maps (at most 4,096).
 pub struct BinlogStream {
     connection: Connection,
     assembler: Assembler,
@@ -76,6 +82,7 @@ impl BinlogStream {
         let mut connection = Connection::connect(endpoint, options.max_event_bytes).await?;
         let checksums = dump::start(&mut connection, &options).await?;
         connection.wire.patience = (options.heartbeat * PATIENCE_PERIODS).max(LEAST_PATIENCE);
+        connection.wire.start_dump(options.spool_dir);
         let assembler = Assembler::new(connection.family(), checksums, options.max_event_bytes);
         let skip_below = match options.start {
             Start::File { pos, .. } if pos > u64::from(u32::MAX) => Some(pos),
@@ -87,8 +94,9 @@ impl BinlogStream {
     /// The next event. Cancel-safe: dropping the future loses nothing.
     ///
     /// # Errors
-    /// `Transient` when the connection is lost or silent, `Data` when bytes are damaged or not understood (a checksum that
-    /// does not fit, an unknown column type), `Config` when the server refuses (error 1236: purged, unknown GTID, …).
+    /// `Transient` when the connection is lost or silent, or when an event did not come as it was written (a checksum or a
+    /// length that does not fit: the next connection may bring it whole), `Data` when an event is whole but not understood (an
+    /// unknown column type), `Config` when the server refuses (error 1236: purged, unknown GTID, …).
     pub async fn next(&mut self) -> Result<Event> {
         loop {
             while let Some(event) = self.assembler.pop().map_err(|d| self.place(d.into()))? {
@@ -96,9 +104,17 @@ impl BinlogStream {
                     return Ok(event);
                 }
             }
-            let packet = self.connection.wire.receive().await?;
-            let event = opened(packet)?;
-            self.assembler.push(&event).map_err(|d| self.place(d.into()))?;
+            match self.connection.wire.receive_event().await? {
+                Incoming::Memory(packet) => {
+                    let event = opened(packet)?;
+                    let (head, body) = self.assembler.open(&event).map_err(|d| self.place(damaged(d)))?;
+                    self.assembler.take(&head, &body).map_err(|d| self.place(d.into()))?;
+                }
+                Incoming::File(event) => {
+                    let head = self.assembler.open_spooled(&event).map_err(|d| self.place(damaged(d)))?;
+                    self.assembler.take_spooled(&head, event).map_err(|d| self.place(d.into()))?;
+                }
+            }
         }
     }
 
@@ -132,15 +148,23 @@ impl BinlogStream {
     }
 }
 
+/// An event that did not come as it was written.
+fn damaged(damage: Damage) -> Error {
+    Error::transient(damage.0).hint(
+        "the connection, or the log on the server's disk, is damaged; if it happens at the same place again and again, look at the file with mysqlbinlog --verify-binlog-checksum",
+    )
+}
+
 /// The event in a packet of the dump: 0 in front of an event, else an error or the end.
 fn opened(mut packet: Bytes) -> Result<Bytes> {
-    match packet.first() {
-        Some(0x00) => {
+    match (packet.first(), packet.get(3)) {
+        (Some(0x00), _) => {
             packet.advance(1);
             Ok(packet)
         }
-        Some(0xff) => Err(error_packet("read the binlog", &packet)),
-        Some(0xfe) => Err(Error::transient("the server ended the dump")),
+        // A marker in front of the SQL state: without it these are damaged bytes.
+        (Some(0xff), Some(b'#')) => Err(error_packet("read the binlog", &packet)),
+        (Some(0xfe), _) => Err(Error::transient("the server ended the dump")),
         _ => Err(Error::transient("the server's packet is no event")),
     }
 }

@@ -1,6 +1,6 @@
 //! The server's greeting and our answer (protocol version 10, "HandshakeV10" and "HandshakeResponse41").
 
-use super::{Family, ServerVersion};
+use super::{Endpoint, Family, ServerVersion};
 use crate::auth::{Challenge, trim_nonce};
 use crate::packet::Fields;
 use crate::refusal::{CONNECT, error_packet};
@@ -8,6 +8,7 @@ use caudal_core::{Error, Result};
 
 /// Set by MySQL, not by MariaDB.
 const CLIENT_MYSQL: u32 = 1;
+const CLIENT_CONNECT_WITH_DB: u32 = 8;
 const CLIENT_PROTOCOL_41: u32 = 0x200;
 const CLIENT_SSL: u32 = 0x800;
 const CLIENT_TRANSACTIONS: u32 = 0x2000;
@@ -66,29 +67,46 @@ impl Greeting {
         Some(Self { version, challenge: Challenge { plugin, nonce }, capabilities })
     }
 
+    /// Whether the server can encrypt.
+    pub(super) fn has_tls(&self) -> bool {
+        self.capabilities & CLIENT_SSL != 0
+    }
+
     /// The first half of the answer, after which both sides speak TLS.
-    pub(super) fn ask_for_tls(&self) -> Result<Vec<u8>> {
-        if self.capabilities & CLIENT_SSL == 0 {
+    pub(super) fn ask_for_tls(&self, endpoint: &Endpoint) -> Result<Vec<u8>> {
+        if !self.has_tls() {
             return Err(Error::config("the server has no TLS")
                 .hint("give the server a certificate (ssl_cert, ssl_key), or set tls to disabled"));
         }
-        Ok(Self::head(OURS | CLIENT_SSL))
+        Ok(Self::head(endpoint, true))
     }
 
-    pub(super) fn answer(&self, user: &str, password: &str, encrypted: bool) -> Vec<u8> {
-        let mut answer = Self::head(if encrypted { OURS | CLIENT_SSL } else { OURS });
-        let proof = self.challenge.answer(password).unwrap_or_default();
-        answer.extend_from_slice(user.as_bytes());
+    pub(super) fn answer(&self, endpoint: &Endpoint, encrypted: bool) -> Vec<u8> {
+        let mut answer = Self::head(endpoint, encrypted);
+        let proof = self.challenge.answer(&endpoint.password).unwrap_or_default();
+        answer.extend_from_slice(endpoint.user.as_bytes());
         // Proofs are at most 64 bytes: one byte of length.
         answer.extend_from_slice(&[0, proof.len() as u8]);
         answer.extend_from_slice(&proof);
+        if let Some(database) = &endpoint.database {
+            answer.extend_from_slice(database.as_bytes());
+            answer.push(0);
+        }
         answer.extend_from_slice(&self.challenge.plugin);
         answer.extend_from_slice(&[0, ATTRIBUTES.len() as u8]);
         answer.extend_from_slice(ATTRIBUTES);
         answer
     }
 
-    fn head(capabilities: u32) -> Vec<u8> {
+    /// Servers want the same flags before TLS and within.
+    fn head(endpoint: &Endpoint, encrypted: bool) -> Vec<u8> {
+        let mut capabilities = OURS;
+        if encrypted {
+            capabilities |= CLIENT_SSL;
+        }
+        if endpoint.database.is_some() {
+            capabilities |= CLIENT_CONNECT_WITH_DB;
+        }
         let mut head = capabilities.to_le_bytes().to_vec();
         head.extend_from_slice(&MAX_PACKET.to_le_bytes());
         head.push(COLLATION);
@@ -119,7 +137,10 @@ fn not_a_server() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::Keepalive;
+    use crate::tls::TlsOptions;
     use caudal_core::Fault;
+    use std::time::Duration;
 
     fn greeting(version: &str, plugin: &str) -> Vec<u8> {
         let mut p = vec![0x0a];
@@ -160,8 +181,18 @@ mod tests {
     #[test]
     fn tls_is_not_asked_of_a_server_without_it() {
         let mut g = Greeting::parse(&greeting("9.7.4", "x")).unwrap();
-        assert!(g.ask_for_tls().is_ok());
+        let endpoint = Endpoint {
+            host: "h".into(),
+            port: 3306,
+            user: "u".into(),
+            password: String::new(),
+            database: None,
+            tls: TlsOptions::default(),
+            connect_timeout: Duration::from_secs(1),
+            keepalive: Keepalive::default(),
+        };
+        assert!(g.ask_for_tls(&endpoint).is_ok());
         g.capabilities &= !CLIENT_SSL;
-        assert_eq!(g.ask_for_tls().unwrap_err().fault(), Fault::Config);
+        assert_eq!(g.ask_for_tls(&endpoint).unwrap_err().fault(), Fault::Config);
     }
 }

@@ -8,9 +8,9 @@ use crate::snapshot::chunk::{self, Cut, Job, Read};
 use crate::snapshot::plan::Plan;
 use crate::snapshot::visible;
 use crate::snapshot::whole::{self, Piece};
+use crate::value::Value;
 use async_trait::async_trait;
 use caudal_core::Result;
-use mysql_async::Value;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -93,6 +93,10 @@ pub(crate) async fn build(
                 continue;
             }
             let schema = batch.table(event);
+            // Rows under another key are in another topic: here they are not.
+            if schema.generation != plan.schema.generation {
+                continue;
+            }
             aligned.to(schema, &plan.schema);
             let Some(image) = batch.after(event).or_else(|| batch.before(event)) else { continue };
             let Some(hashes) = aligned.hashes(image, &plan.schema, |s| batch.bytes(s)) else { continue };

@@ -15,10 +15,10 @@
 //! A key with a part of any other type, or indexed by a prefix only, is unusable: the table is read in one piece.
 
 use caudal_core::{Column, ColumnType};
-use mysql_async::Value;
 use serde::{Deserialize, Serialize};
 
 use crate::client::quoted;
+use crate::value::Value;
 
 /// One key column's part in a chunk's query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,7 +166,7 @@ impl Stored {
     /// None for NULL, which no key holds.
     pub(crate) fn from_value(value: &Value) -> Option<Self> {
         Some(match value {
-            Value::NULL => return None,
+            Value::Null => return None,
             Value::Int(n) => Self::Int(*n),
             Value::UInt(n) => Self::Uint(*n),
             Value::Float(n) => Self::Float(n.to_bits()),

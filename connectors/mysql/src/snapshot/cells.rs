@@ -3,14 +3,18 @@
 //! The binary protocol is what makes this possible: FLOAT arrives as its four bytes (the text protocol rounds it), temporal values as
 //! their parts (also those that are no moment of the calendar), BIT and BINARY as their bytes.
 
+use crate::value::Value;
 use caudal_core::temporal::{MICROS_PER_DAY, days_from_civil};
 use caudal_core::{BatchBuilder, Cell, ColumnType};
-use mysql_async::Value;
 
 /// The cell of a value; none if the value is not of the column's type (the table was altered under the query).
-pub(crate) fn cell(value: &Value, ty: &ColumnType, out: &mut BatchBuilder) -> Option<Cell> {
+pub(crate) fn cell<B: AsRef<[u8]>>(
+    value: &Value<B>,
+    ty: &ColumnType,
+    out: &mut BatchBuilder,
+) -> Option<Cell> {
     Some(match (value, ty) {
-        (Value::NULL, _) => Cell::Null,
+        (Value::Null, _) => Cell::Null,
         (Value::Int(n), ColumnType::Bool) => Cell::I64(i64::from(*n != 0)),
         (Value::Int(n), ColumnType::Int { .. } | ColumnType::Year) => Cell::I64(*n),
         (Value::UInt(n), ColumnType::Year) => Cell::I64(i64::try_from(*n).ok()?),
@@ -20,14 +24,14 @@ pub(crate) fn cell(value: &Value, ty: &ColumnType, out: &mut BatchBuilder) -> Op
         (Value::Int(n), ColumnType::UInt { .. }) if *n >= 0 => Cell::I64(*n),
         (Value::Float(n), ColumnType::Float32) => Cell::F32(*n),
         (Value::Double(n), ColumnType::Float64) => Cell::F64(*n),
-        (Value::Bytes(b), ColumnType::Decimal { .. }) => Cell::Decimal(out.write(|a| decimal(a, b))),
-        (Value::Bytes(b), ColumnType::Bit { .. }) if b.len() <= 8 => {
-            Cell::U64(b.iter().fold(0, |n, &x| n << 8 | u64::from(x)))
+        (Value::Bytes(b), ColumnType::Decimal { .. }) => Cell::Decimal(out.write(|a| decimal(a, b.as_ref()))),
+        (Value::Bytes(b), ColumnType::Bit { .. }) if b.as_ref().len() <= 8 => {
+            Cell::U64(b.as_ref().iter().fold(0, |n, &x| n << 8 | u64::from(x)))
         }
-        (Value::Bytes(b), ColumnType::Json) => Cell::Json(out.copy(b)),
-        (Value::Bytes(b), ty) if is_text(ty) => Cell::Text(out.copy(b)),
+        (Value::Bytes(b), ColumnType::Json) => Cell::Json(out.copy(b.as_ref())),
+        (Value::Bytes(b), ty) if is_text(ty) => Cell::Text(out.copy(b.as_ref())),
         (Value::Bytes(b), ColumnType::Bytes { .. } | ColumnType::Geometry | ColumnType::Vector { .. }) => {
-            Cell::Bytes(out.copy(b))
+            Cell::Bytes(out.copy(b.as_ref()))
         }
         (Value::Date(y, m, d, ..), ColumnType::Date) => date(*y, *m, *d, out),
         (
@@ -120,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_is_no_moment_of_the_calendar_stays_as_the_source_writes_it() {
-        let zero = Value::Date(0, 0, 0, 0, 0, 0, 0);
+        let zero: Value = Value::Date(0, 0, 0, 0, 0, 0, 0);
         assert_eq!(text(&zero, &ColumnType::Date), "0000-00-00");
         assert_eq!(text(&zero, &ColumnType::DateTime { precision: 3 }), "0000-00-00 00:00:00.000");
         assert_eq!(text(&zero, &ColumnType::Timestamp { precision: 0 }), "0000-00-00 00:00:00");
@@ -129,7 +133,7 @@ mod tests {
     #[test]
     fn negative_times_are_negative_as_a_whole() {
         let mut out = BatchBuilder::default();
-        let value = Value::Time(true, 34, 22, 59, 59, 999_999);
+        let value: Value = Value::Time(true, 34, 22, 59, 59, 999_999);
         let cell = cell(&value, &ColumnType::Time { precision: 6 }, &mut out);
         assert!(cell == Some(Cell::I64(-((838 * 3600 + 59 * 60 + 59) * 1_000_000 + 999_999))));
     }

@@ -1,16 +1,16 @@
 //! Steps 2 and 3 of a window: wait, then read one chunk whole into bounded memory.
 
-use crate::client::{Client, classify, server_code};
+use crate::client::Client;
+use crate::connection::results::{Failure, PackedRow};
 use crate::position::Place;
 use crate::snapshot::access::Access;
 use crate::snapshot::bounds::behind_parameters;
 use crate::snapshot::cells;
 use crate::snapshot::plan::{Filter, Plan};
+use crate::value::Value;
 use caudal_core::batch::NO_ROW;
 use caudal_core::{BatchBuilder, Error, EventHead, Op, Result, SnapshotMark};
 use caudal_index::KeyHash;
-use mysql_async::prelude::Queryable;
-use mysql_async::{Row, Value};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -162,25 +162,34 @@ pub(crate) async fn cut(
         sql = sql.replacen("SELECT", &hint, 1);
     }
     let parameters = from.map(behind_parameters).unwrap_or_default();
-    let found: Result<Option<Row>, _> = client.conn().exec_first(sql, parameters).await;
-    match found {
-        Ok(Some(row)) => Ok(Cut::At(row.unwrap())),
+    let failed = |failure: Failure| match failure.code() {
+        Some(3024 | 1969 | 1317 | 1054 | 1146 | 1412 | 1205 | 1176) => Ok(Cut::Unknown),
+        _ => Err(failure.into_error().context(format!("look where to cut {}", plan.id()))),
+    };
+    let mut rows = match client.stream(&sql, &parameters).await {
+        Ok(rows) => rows,
+        Err(failure) => return failed(failure),
+    };
+    match rows.next().await {
         Ok(None) => Ok(Cut::Nowhere),
-        Err(e) => match server_code(&e) {
-            Some(3024 | 1969 | 1317 | 1054 | 1146 | 1412 | 1205 | 1176) => Ok(Cut::Unknown),
-            _ => Err(classify(e).context(format!("look where to cut {}", plan.id()))),
-        },
+        Ok(Some(row)) => {
+            if let Err(failure) = rows.skip().await {
+                return failed(failure);
+            }
+            Ok(row.values().map_or(Cut::Unknown, Cut::At))
+        }
+        Err(failure) => failed(failure),
     }
 }
 
 /// What the server's refusal of a SELECT means.
-pub(crate) fn refused(error: mysql_async::Error, job: &Job) -> Result<Read> {
-    match server_code(&error) {
+pub(crate) fn refused(failure: Failure, job: &Job) -> Result<Read> {
+    match failure.code() {
         // Stopped at the limit (MySQL, MariaDB), or by somebody.
         Some(3024 | 1969 | 1317) => Ok(Read::TooSlow),
         // Unknown column, no such table, definition changed, lock wait, no such key.
-        Some(1054 | 1146 | 1412 | 1205 | 1176) => Ok(Read::Changed(error.to_string())),
-        _ => Err(classify(error).context(format!("read a chunk of {}", job.plan.id()))),
+        Some(1054 | 1146 | 1412 | 1205 | 1176) => Ok(Read::Changed(failure.into_error().to_string())),
+        _ => Err(failure.into_error().context(format!("read a chunk of {}", job.plan.id()))),
     }
 }
 
@@ -190,35 +199,35 @@ async fn rows(
     job: &Job,
     sql: &str,
     parameters: Vec<Value>,
-) -> Result<Option<Chunk>, mysql_async::Error> {
+) -> Result<Option<Chunk>, Failure> {
     let width = job.plan.schema.width();
     let mut builder = BatchBuilder::default();
     let (mut last, mut end, mut taken) = (None, true, 0);
-    let mut result = client.conn().exec_iter(sql, parameters).await?;
+    let mut result = client.stream(sql, &parameters).await?;
     while let Some(row) = result.next().await? {
         // What is behind the bounds is left to the next chunk: the rows so far are a chunk of their own.
         if !end || taken == job.rows || (taken > 0 && builder.size() >= job.bytes) {
             end = false;
             continue;
         }
-        let values = row.unwrap();
-        if append(&values, &job.plan, &mut builder).is_none() {
-            result.drop_result().await?;
+        if append(&row, &job.plan, &mut builder).is_none() {
+            result.skip().await?;
             return Ok(None);
         }
         taken += 1;
-        last = Some(values);
+        last = Some(row);
     }
-    let key = |mut row: Vec<Value>| row.split_off(width);
+    let last = last.and_then(|row| row.values()).map(|mut values| values.split_off(width));
     let chunk = Chunk::new(builder, Arc::clone(&job.plan));
-    Ok(Some(Chunk { last: last.map(key), end, ..chunk }))
+    Ok(Some(Chunk { last, end, ..chunk }))
 }
 
 /// Appends one row as an event of [`Op::Read`]; none if a value is not of its column's type.
-pub(crate) fn append(row: &[Value], plan: &Plan, builder: &mut BatchBuilder) -> Option<()> {
+pub(crate) fn append(row: &PackedRow, plan: &Plan, builder: &mut BatchBuilder) -> Option<()> {
+    let mut fields = row.fields();
     let start = builder.cells.len();
-    for (i, column) in plan.schema.columns.iter().enumerate() {
-        let cell = cells::cell(row.get(i)?, &column.ty, builder)?;
+    for column in &plan.schema.columns {
+        let cell = cells::cell(&fields.next()?, &column.ty, builder)?;
         builder.cells.push(cell);
     }
     let table = builder.table(&plan.schema);

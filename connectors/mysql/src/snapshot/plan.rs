@@ -3,8 +3,8 @@
 use crate::client::quoted;
 use crate::schema::Known;
 use crate::snapshot::bounds::{self, Part};
+use crate::value::Value;
 use caudal_core::{TableId, TableSchema};
-use mysql_async::Value;
 use std::sync::Arc;
 
 /// How one table is read.

@@ -2,10 +2,13 @@
 //!
 //! Memory: the bound given, or one row if that is larger. The file is unlinked as soon as it is open: it is gone with the process.
 
+use crate::connection::results::PackedRow;
+use crate::value::Form;
+use bytes::Bytes;
 use caudal_core::fault::Classify;
 use caudal_core::{Error, Fault, Result};
-use mysql_async::{Row, Value};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufReader};
 
@@ -16,6 +19,7 @@ pub(crate) struct Writer {
     memory: Vec<u8>,
     file: Option<File>,
     rows: u64,
+    forms: Arc<[Form]>,
 }
 
 /// Being read back.
@@ -24,24 +28,26 @@ pub(crate) struct Spool {
     memory: Vec<u8>,
     at: usize,
     left: u64,
+    forms: Arc<[Form]>,
 }
 
 impl Writer {
     /// Keeps up to `bound` bytes in memory; more goes into a file in `dir`.
     pub(crate) fn new(dir: &Path, bound: usize) -> Self {
-        Self { dir: dir.to_owned(), bound, memory: Vec::new(), file: None, rows: 0 }
+        Self { dir: dir.to_owned(), bound, memory: Vec::new(), file: None, rows: 0, forms: Arc::default() }
     }
 
     /// Adds a row.
     ///
     /// # Errors
     /// `Config` if the file cannot be written.
-    pub(crate) async fn push(&mut self, row: &Row) -> Result<()> {
-        let start = self.memory.len();
-        self.memory.extend_from_slice(&[0; 4]);
-        (0..row.len()).for_each(|i| encode(row.as_ref(i).unwrap_or(&Value::NULL), &mut self.memory));
-        let length = (self.memory.len() - start - 4) as u32;
-        self.memory[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    pub(crate) async fn push(&mut self, row: &PackedRow) -> Result<()> {
+        if self.rows == 0 {
+            self.forms = Arc::clone(&row.forms);
+        }
+        // A row is at most 1 GiB.
+        self.memory.extend_from_slice(&(row.bytes.len() as u32).to_le_bytes());
+        self.memory.extend_from_slice(&row.bytes);
         self.rows += 1;
         if self.memory.len() >= self.bound { self.spill().await } else { Ok(()) }
     }
@@ -70,7 +76,7 @@ impl Writer {
             f.rewind().await.fault(Fault::Transient, "read spooled rows")?;
             file = Some(BufReader::with_capacity(1 << 18, f));
         }
-        Ok(Spool { file, memory: self.memory, at: 0, left: self.rows })
+        Ok(Spool { file, memory: self.memory, at: 0, left: self.rows, forms: self.forms })
     }
 }
 
@@ -98,11 +104,11 @@ impl Spool {
         self.left
     }
 
-    /// The next row's values.
+    /// The next row.
     ///
     /// # Errors
     /// `Transient` if the file cannot be read.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<Value>>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<PackedRow>> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -114,108 +120,41 @@ impl Spool {
                 file.read_exact(&mut body).await.fault(Fault::Transient, "read spooled rows")?;
                 body
             }
-            None => {
-                let mut rest = &self.memory[self.at..];
-                let length = take(&mut rest, 4).map_or(0, |b| number(b) as usize);
-                let body = take(&mut rest, length).unwrap_or_default().to_vec();
-                self.at += 4 + length;
-                body
-            }
+            None => self.remembered().ok_or_else(|| Error::bug("read a spooled row"))?,
         };
-        decode(&body).map(Some).ok_or_else(|| Error::bug("read a spooled row"))
+        Ok(Some(PackedRow { bytes: Bytes::from(body), forms: Arc::clone(&self.forms) }))
     }
-}
 
-fn encode(value: &Value, out: &mut Vec<u8>) {
-    match value {
-        Value::NULL => out.push(0),
-        Value::Int(n) => tagged(out, 1, &n.to_le_bytes()),
-        Value::UInt(n) => tagged(out, 2, &n.to_le_bytes()),
-        Value::Float(n) => tagged(out, 3, &n.to_bits().to_le_bytes()),
-        Value::Double(n) => tagged(out, 4, &n.to_bits().to_le_bytes()),
-        Value::Bytes(b) => {
-            tagged(out, 5, &(b.len() as u32).to_le_bytes());
-            out.extend_from_slice(b);
-        }
-        &Value::Date(y, mo, d, h, mi, s, us) => {
-            tagged(out, 6, &y.to_le_bytes());
-            out.extend_from_slice(&[mo, d, h, mi, s]);
-            out.extend_from_slice(&us.to_le_bytes());
-        }
-        &Value::Time(negative, d, h, m, s, us) => {
-            tagged(out, 7, &[u8::from(negative)]);
-            out.extend_from_slice(&d.to_le_bytes());
-            out.extend_from_slice(&[h, m, s]);
-            out.extend_from_slice(&us.to_le_bytes());
-        }
+    fn remembered(&mut self) -> Option<Vec<u8>> {
+        let (length, rest) = self.memory.get(self.at..)?.split_first_chunk::<4>()?;
+        let body = rest.get(..u32::from_le_bytes(*length) as usize)?.to_vec();
+        self.at += 4 + body.len();
+        Some(body)
     }
-}
-
-fn tagged(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
-    out.push(tag);
-    out.extend_from_slice(bytes);
-}
-
-fn decode(mut body: &[u8]) -> Option<Vec<Value>> {
-    let b = &mut body;
-    let mut values = Vec::new();
-    while let Some(tag) = take(b, 1) {
-        values.push(match tag[0] {
-            0 => Value::NULL,
-            1 => Value::Int(number(take(b, 8)?) as i64),
-            2 => Value::UInt(number(take(b, 8)?)),
-            3 => Value::Float(f32::from_bits(number(take(b, 4)?) as u32)),
-            4 => Value::Double(f64::from_bits(number(take(b, 8)?))),
-            5 => {
-                let length = number(take(b, 4)?) as usize;
-                Value::Bytes(take(b, length)?.to_vec())
-            }
-            6 => {
-                let year = number(take(b, 2)?) as u16;
-                let &[mo, d, h, mi, s] = take(b, 5)? else { return None };
-                Value::Date(year, mo, d, h, mi, s, number(take(b, 4)?) as u32)
-            }
-            7 => {
-                let negative = take(b, 1)?[0] != 0;
-                let days = number(take(b, 4)?) as u32;
-                let &[h, m, s] = take(b, 3)? else { return None };
-                Value::Time(negative, days, h, m, s, number(take(b, 4)?) as u32)
-            }
-            _ => return None,
-        });
-    }
-    Some(values)
-}
-
-fn take<'a>(from: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
-    let (taken, rest) = from.split_at_checked(n)?;
-    *from = rest;
-    Some(taken)
-}
-
-fn number(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn spooled_values_come_back_as_they_were() {
-        let values = vec![
-            Value::NULL,
-            Value::Int(-5),
-            Value::UInt(u64::MAX),
-            Value::Float(1.5),
-            Value::Double(-0.1),
-            Value::Bytes(vec![0, 1, 255]),
-            Value::Date(2024, 2, 29, 23, 59, 58, 999_999),
-            Value::Time(true, 34, 22, 59, 59, 1),
-        ];
-        let mut body = Vec::new();
-        values.iter().for_each(|v| encode(v, &mut body));
-        assert_eq!(decode(&body).unwrap(), values);
-        assert!(decode(&body[..body.len() - 1]).is_none());
+    #[tokio::test]
+    async fn spooled_rows_come_back_as_they_were_from_memory_and_from_the_file() {
+        let forms: Arc<[Form]> = [Form::new(253, 0)].into();
+        let rows: Vec<PackedRow> = [&b"\0\0\x03abc"[..], b"\0\x04", b"\0\0\x02yz"]
+            .map(|bytes| PackedRow { bytes: Bytes::from_static(bytes), forms: Arc::clone(&forms) })
+            .into();
+        for bound in [1, 1 << 20] {
+            let mut writer = Writer::new(&std::env::temp_dir(), bound);
+            for row in &rows {
+                writer.push(row).await.unwrap();
+            }
+            let mut spool = writer.finish().await.unwrap();
+            assert_eq!(spool.left(), 3);
+            for row in &rows {
+                let back = spool.next().await.unwrap().unwrap();
+                assert!(back.bytes == row.bytes && back.values() == row.values());
+            }
+            assert!(spool.next().await.unwrap().is_none());
+        }
     }
 }

@@ -15,8 +15,9 @@
 //! for that long. Rows are spooled, so that nothing downstream prolongs it.
 
 use crate::binlog::Begin;
-use crate::client::{Client, classify};
+use crate::client::Client;
 use crate::config::Resolved;
+use crate::connection::results::Failure;
 use crate::gtid::{Gtid, GtidSet};
 use crate::position::{Place, Resend, file_number};
 use crate::reader::clock::log_end;
@@ -25,7 +26,6 @@ use crate::snapshot::plan::Plan;
 use crate::snapshot::spool::{Spool, Writer};
 use crate::snapshot::visible;
 use caudal_core::{Error, Result};
-use mysql_async::prelude::Queryable;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -154,14 +154,13 @@ async fn locked(client: &mut Client, config: &Arc<Resolved>, plan: &Plan, gtids:
 async fn spool(client: &mut Client, config: &Resolved, plan: &Plan) -> Result<Spool> {
     let dir = config.spool_dir();
     let mut writer = Writer::new(&dir, config.snapshot.chunk_bytes.bytes() as usize);
-    let failed = |e| classify(e).context(format!("read {}", plan.id()));
-    let mut result = client.conn().exec_iter(plan.whole(), ()).await.map_err(failed)?;
+    let failed = |e: Failure| e.into_error().context(format!("read {}", plan.id()));
+    let mut result = client.stream(&plan.whole(), &[]).await.map_err(failed)?;
     while let Some(row) = result.next().await.map_err(failed)? {
-        if row.len() != plan.schema.width() {
+        if row.width() != plan.schema.width() {
             return Err(Error::transient(format!("{}: the table was changed while it was read", plan.id())));
         }
         writer.push(&row).await?;
     }
-    drop(result);
     writer.finish().await
 }

@@ -33,7 +33,7 @@ impl Verifier {
         provider: Arc<CryptoProvider>,
     ) -> Result<Self> {
         let web = match mode {
-            TlsMode::Disabled | TlsMode::Required => None,
+            TlsMode::Disabled | TlsMode::Preferred | TlsMode::Required => None,
             TlsMode::VerifyCa | TlsMode::VerifyIdentity => Some(
                 WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
                     .build()

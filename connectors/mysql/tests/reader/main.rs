@@ -9,6 +9,7 @@ mod conformance;
 mod ddl;
 mod effects;
 mod mirror;
+mod reread;
 mod resume;
 mod server;
 mod snapshot;

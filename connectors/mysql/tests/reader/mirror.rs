@@ -33,8 +33,9 @@ impl Written for Topics {
     async fn open(&self, table: &TableId) -> Result<Box<dyn WrittenRows>> {
         let batches = self.0.lock().unwrap().clone();
         let of = |batch: &Batch, event: &EventHead| batch.table(event).id == *table;
-        let generations = batches.iter().flat_map(|b| b.events.iter().filter(|e| of(b, e)).map(|e| b.table(e).generation));
-        let newest = generations.max().unwrap_or(0);
+        // A shape without rows has its topic all the same.
+        let shapes = batches.iter().flat_map(|b| b.tables.iter().filter(|t| t.id == *table));
+        let newest = shapes.map(|t| t.generation).max().unwrap_or(0);
         let events = batches.iter().map(|batch| {
             let mut copy = copied(batch);
             copy.events.retain(|e| of(batch, e) && batch.table(e).generation == newest);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Writes at random, with several connections, until told to stop.
-fn writers(
+pub(crate) fn writers(
     database: &Arc<Database>,
     count: u32,
     rows: u32,
@@ -44,7 +44,7 @@ fn writers(
         .collect()
 }
 
-async fn filled(database: &Database, rows: u32) {
+pub(crate) async fn filled(database: &Database, rows: u32) {
     database.run(&["CREATE TABLE t (id INT PRIMARY KEY, n INT NOT NULL, s VARCHAR(40))"]).await;
     let mut conn = database.connect().await;
     for start in (0..rows).step_by(1000) {
@@ -55,7 +55,7 @@ async fn filled(database: &Database, rows: u32) {
 }
 
 /// The rows of `t`, as the model renders them.
-async fn selected(database: &Database) -> State {
+pub(crate) async fn selected(database: &Database) -> State {
     let mut conn = database.connect().await;
     let rows: Vec<(i64, i64, Option<String>)> = conn.query("SELECT id, n, s FROM t").await.unwrap();
     let mut state = State::default();

@@ -25,6 +25,26 @@ fn sequences(charset: &str) -> Vec<Vec<u8>> {
     all
 }
 
+/// Characters of all lengths in the sets of Unicode, in their bytes there.
+fn unicode(charset: &str) -> Vec<Vec<u8>> {
+    let beyond = !matches!(charset, "ucs2" | "utf8mb3" | "utf8");
+    let points = (0..0x3000).chain((0x3000..0x1_0000).step_by(7)).chain([0xd7ff, 0xe000, 0xfffd]);
+    let points = points
+        .chain((0x1_0000..0x11_0000).step_by(997).filter(|_| beyond))
+        .chain(beyond.then_some(0x10_ffff));
+    let bytes = |c: char| -> Vec<u8> {
+        let mut units = [0; 2];
+        let units = c.encode_utf16(&mut units).iter();
+        match charset {
+            "utf16" | "ucs2" => units.flat_map(|u| u.to_be_bytes()).collect(),
+            "utf16le" => units.flat_map(|u| u.to_le_bytes()).collect(),
+            "utf32" => u32::from(c).to_be_bytes().to_vec(),
+            _ => c.to_string().into_bytes(),
+        }
+    };
+    points.filter_map(char::from_u32).map(bytes).collect()
+}
+
 /// What the server makes of each sequence; none where it says that it is not well-formed.
 async fn converted(server: &mut Server, charset: &str, sequences: &[Vec<u8>]) -> Vec<Option<String>> {
     let mut all = Vec::new();
@@ -43,15 +63,14 @@ async fn every_charset_agrees(server: &mut Server) {
     let mut report = Vec::new();
     for set in sets {
         let name = set[0].clone().expect("a name");
-        if matches!(
-            name.as_str(),
-            "binary" | "filename" | "utf8mb3" | "utf8mb4" | "utf16" | "utf16le" | "utf32" | "ucs2"
-        ) {
+        // Bytes, and the names of the server's files.
+        if matches!(name.as_str(), "binary" | "filename") {
             continue;
         }
         let charset = Charset::by_name(&name).expect("every set of the server is known");
-        let sequences = match set[1].as_deref() {
-            Some("1") => (0..=255u8).map(|b| vec![b]).collect(),
+        let sequences = match (name.as_str(), set[1].as_deref()) {
+            ("utf8" | "utf8mb3" | "utf8mb4" | "utf16" | "utf16le" | "utf32" | "ucs2", _) => unicode(&name),
+            (_, Some("1")) => (0..=255u8).map(|b| vec![b]).collect(),
             _ => sequences(&name),
         };
         let theirs = converted(server, &name, &sequences).await;

@@ -4,7 +4,7 @@ use caudal_core::{BatchBuilder, Cell, Column, ColumnType, KeyKind, TableId, Tabl
 use caudal_mysql::binlog::{
     BinlogStream, Event, EventKind, NO_IMAGE, RowDecoder, RowsOp, Start, StreamOptions,
 };
-use caudal_mysql::connection::{Connection, Endpoint, Family};
+use caudal_mysql::connection::{Connection, Endpoint, Family, Keepalive};
 use caudal_mysql::gtid::GtidSet;
 use caudal_mysql::tls::TlsOptions;
 use std::sync::Arc;
@@ -46,8 +46,10 @@ pub(crate) fn endpoint(variable: &str) -> Option<Endpoint> {
         port,
         user: user.into(),
         password: password.into(),
+        database: None,
         tls: TlsOptions::default(),
         connect_timeout: Duration::from_secs(20),
+        keepalive: Keepalive::default(),
     })
 }
 
