@@ -81,6 +81,9 @@ Examples:
   caudal status --output json | jq '.pipelines[] | {name, state, freshness_seconds}'")]
     Status,
 
+    /// Read tables again while the daemon goes on: rows that differ are delivered, rows that are gone are deleted.
+    Snapshot(SnapshotArguments),
+
     /// Print events as they arrive in the log.
     Tap(TapArguments),
 
@@ -153,6 +156,49 @@ pub(crate) struct TapArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "The daemon must run; the command goes to it through the log, is stored there, and survives restarts. What the log holds
+already is not delivered again. With --where only rows that meet the condition are read, and those of its children by foreign
+key; a row that no longer meets it is left as it is. Exits with 1 if a table is not captured, or the re-read was stopped.
+
+Examples:
+  caudal snapshot plex orders
+  caudal snapshot plex orders --where 'created >= \"2024-01-01\"'
+  caudal snapshot plex 'fact*' --detach --output json
+  caudal snapshot plex --pause
+  caudal snapshot plex orders --stop"
+)]
+pub(crate) struct SnapshotArguments {
+    /// The source, as the configuration names it.
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+
+    /// Tables, or patterns, as in the source's `tables`.
+    #[arg(value_name = "TABLE", required_unless_present_any = ["pause", "resume", "stop"])]
+    pub(crate) tables: Vec<String>,
+
+    /// Only rows that meet this condition, in the source's SQL.
+    #[arg(long = "where", value_name = "SQL", requires = "tables")]
+    pub(crate) condition: Option<String>,
+
+    /// Do not wait until it is done.
+    #[arg(long)]
+    pub(crate) detach: bool,
+
+    /// Have the source begin no further chunk.
+    #[arg(long, conflicts_with_all = ["tables", "condition", "resume", "stop"])]
+    pub(crate) pause: bool,
+
+    /// Go on.
+    #[arg(long, conflicts_with_all = ["tables", "condition", "stop"])]
+    pub(crate) resume: bool,
+
+    /// Give up the re-reads of these tables; of all with none named.
+    #[arg(long, conflicts_with = "condition")]
+    pub(crate) stop: bool,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Examples:
   caudal schema config > caudal.schema.json
   caudal schema config --markdown > configuration.md")]
@@ -207,6 +253,13 @@ mod tests {
             panic!("tap")
         };
         assert_eq!((tap.topics.len(), tap.from_beginning, tap.limit), (2, true, Some(5)));
+        let Command::Snapshot(snapshot) = parsed("caudal snapshot plex a b --where x=1").unwrap().command
+        else {
+            panic!("snapshot")
+        };
+        assert_eq!((snapshot.source.as_str(), snapshot.tables.len()), ("plex", 2));
+        assert_eq!(snapshot.condition.as_deref(), Some("x=1"));
+        assert!(matches!(parsed("caudal snapshot plex --pause").unwrap().command, Command::Snapshot(_)));
         assert!(matches!(parsed("caudal status").unwrap().command, Command::Status));
         assert!(matches!(parsed("caudal schema config").unwrap().command, Command::Schema(_)));
     }
@@ -219,6 +272,8 @@ mod tests {
             ("caudal init", ErrorKind::MissingRequiredArgument),
             ("caudal check --ofline", ErrorKind::UnknownArgument),
             ("caudal tap -n many", ErrorKind::ValueValidation),
+            ("caudal snapshot plex", ErrorKind::MissingRequiredArgument),
+            ("caudal snapshot plex a --pause", ErrorKind::ArgumentConflict),
             ("caudal run --output yaml", ErrorKind::InvalidValue),
         ] {
             let error = parsed(line).unwrap_err();

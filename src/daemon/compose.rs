@@ -29,6 +29,7 @@ pub(crate) fn pipelines(resolved: &Resolved<Kafka>, log: &Log) -> Vec<Pipeline> 
 const CAPTURE_COMMIT_BYTES: usize = 4 << 20;
 
 fn capture(entry: &SourceEntry, log: &Log) -> Pipeline {
+    entry.source.bind(log.written(&entry.name));
     let options = CaptureOptions { connector: entry.kind.to_owned(), ..CaptureOptions::default() };
     Pipeline {
         name: format!("capture/{}", entry.name),

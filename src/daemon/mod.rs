@@ -2,17 +2,20 @@
 
 mod check;
 mod cli;
+mod commands;
 mod compose;
 mod embedded;
 mod exit;
 mod init;
 mod instance;
 mod logging;
+mod memory;
 mod output;
 mod registry;
 mod run;
 mod schema;
 mod signals;
+mod snapshot;
 mod status;
 mod tap;
 
@@ -24,6 +27,9 @@ use std::process::ExitCode;
 /// Parses, runs the verb, and turns its end into an exit code: 0 done, 1 found something wrong, 2 used wrongly.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Run) {
+        memory::settle();
+    }
     logging::start(cli.log_format, matches!(cli.command, Command::Run));
     // Fails only if a provider is there already: the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -45,6 +51,7 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Init(arguments) => init::init(cli, arguments).await,
         Command::Check(arguments) => check::check(cli, arguments).await,
         Command::Status => status::status(cli).await,
+        Command::Snapshot(arguments) => snapshot::snapshot(cli, arguments).await,
         Command::Tap(arguments) => tap::tap(cli, arguments).await,
         Command::Schema(arguments) => schema::schema(arguments),
     }

@@ -4,6 +4,7 @@
 //! mend themselves. At the end pipelines stop before the log that they write to.
 
 use super::cli::Cli;
+use super::commands;
 use super::compose;
 use super::embedded;
 use super::exit::Failure;
@@ -47,12 +48,13 @@ pub(crate) async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     announce(&resolved, &whereabouts, address);
 
     let (trigger, shutdown) = shutdown::channel();
-    let handles: Vec<StatusHandle> = pipelines.iter().map(|p| StatusHandle::new(&p.name)).collect();
+    let handles: Vec<StatusHandle> = pipelines.iter().map(StatusHandle::of).collect();
     let info =
         Info { version: env!("CARGO_PKG_VERSION").into(), prefix: resolved.prefix.clone(), log: whereabouts };
     let board = Arc::new(Board::new(info, handles.clone()));
     let mut tasks = JoinSet::new();
     serve_http(&mut tasks, listener, resolved.http.clone(), board, &shutdown);
+    tasks.spawn(commands::forward(log, resolved.sources.clone(), shutdown.clone()));
     start(&mut tasks, pipelines, handles, &shutdown);
 
     let signal = signals.next().await;

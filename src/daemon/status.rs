@@ -99,6 +99,7 @@ mod tests {
             watermark_us: Some(9_500_000),
             freshness_seconds: Some(0.5),
             position: None,
+            reading: Vec::new(),
             last_error: Some(Trouble {
                 fault: "config".into(),
                 message: "sinks.d.url: no such role".into(),

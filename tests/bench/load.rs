@@ -82,6 +82,26 @@ impl Loader {
         Ok(written)
     }
 
+    /// Writes `count` transactions of one row, by eight connections.
+    pub(crate) async fn singles(&self, count: u64) -> Result<()> {
+        const WRITERS: u64 = 8;
+        let first = self.top().await? + 1;
+        let mut tasks = tokio::task::JoinSet::new();
+        for writer in 0..WRITERS {
+            let mut conn = self.connect().await?;
+            tasks.spawn(async move {
+                for id in (writer..count).step_by(WRITERS as usize) {
+                    Self::single(&mut conn, first + id).await?;
+                }
+                anyhow::Ok(())
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done??;
+        }
+        Ok(())
+    }
+
     /// Inserts one row in a transaction of its own.
     pub(crate) async fn single(conn: &mut Conn, id: u64) -> Result<()> {
         insert(conn, id, 1).await

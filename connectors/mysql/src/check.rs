@@ -1,18 +1,37 @@
 //! What `caudal check` finds on a source, and what `open` refuses: the same findings.
 
+mod grants;
+
 use crate::client::{Client, Row, row_text};
-use crate::config::Resolved;
+use crate::config::{Resolved, SnapshotMode};
 use crate::connection::Family;
 use crate::discover::{self, Table};
 use caudal_core::{Check, Error, Result, Severity, TableId};
+use grants::Grants;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Binlogs kept for less than this are purged under a longer stop or snapshot.
 const SHORT_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
-/// All findings. Changes nothing; what cannot be reached is a finding.
+/// All findings, of each server of the list. Changes nothing; what cannot be reached is a finding.
 pub(crate) async fn check(config: &Resolved) -> Vec<Check> {
+    let places = config.places();
+    let mut findings = Vec::new();
+    for place in &places {
+        let found = check_one(&config.at(place)).await;
+        let named = |mut check: Check| {
+            if places.len() > 1 {
+                check.subject = format!("{} ({}:{})", check.subject, place.0, place.1);
+            }
+            check
+        };
+        findings.extend(found.into_iter().map(named));
+    }
+    findings
+}
+
+async fn check_one(config: &Resolved) -> Vec<Check> {
     let mut client = match Client::connect(config).await {
         Ok(client) => client,
         Err(e) => return vec![finding("connection", &e)],
@@ -27,12 +46,21 @@ pub(crate) async fn check(config: &Resolved) -> Vec<Check> {
         Ok(found) => findings.extend(found),
         Err(e) => findings.push(finding("settings", &e)),
     }
-    match privileges(&mut client, config).await {
-        Ok(found) => findings.extend(found),
-        Err(e) => findings.push(finding("privileges", &e)),
-    }
+    let grants = match grants(&mut client).await {
+        Ok(grants) => {
+            findings.extend(privileges(&grants, &client, config));
+            Some(grants)
+        }
+        Err(e) => {
+            findings.push(finding("privileges", &e));
+            None
+        }
+    };
     match discover::survey(&mut client, &config.selection, None).await {
         Ok(survey) => {
+            if let Some(grants) = &grants {
+                findings.extend(privileges_on(&mut client, config, grants, &survey.tables).await);
+            }
             let logged = discover::logs_cascades(&mut client).await.unwrap_or(false);
             findings.extend(tables_found(config, logged, &survey.tables));
             findings.extend(survey.refused.iter().map(|(id, e)| finding(&id.to_string(), e)));
@@ -48,7 +76,7 @@ pub(crate) async fn check(config: &Resolved) -> Vec<Check> {
 /// `Config`, with the fix.
 pub(crate) async fn require(client: &mut Client, config: &Resolved) -> Result<()> {
     let mut findings = settings(client).await?;
-    findings.extend(privileges(client, config).await?);
+    findings.extend(privileges(&grants(client).await?, client, config));
     match findings.into_iter().find(|f| f.severity == Severity::Error) {
         Some(found) => Err(Error::config(format!("{}: {}", found.subject, found.message))
             .field(config.field("url"))
@@ -207,72 +235,46 @@ fn retention(variables: &BTreeMap<String, String>, family: Family) -> Check {
     Check::warning("binlog retention", format!("{hours}: a longer stop loses the place"), fix)
 }
 
-/// What `SHOW GRANTS` says, as far as a capture needs it.
-async fn privileges(client: &mut Client, config: &Resolved) -> Result<Vec<Check>> {
+async fn grants(client: &mut Client) -> Result<Grants> {
     let rows = client.rows("read this user's privileges", "SHOW GRANTS").await?;
-    let grants: Vec<String> =
-        rows.iter().filter_map(|r| row_text(r, 0)).map(|g| g.to_ascii_uppercase()).collect();
-    let global = |names: &[&str]| grants.iter().any(|g| grants_globally(g, names));
-    // What roles bring is not listed everywhere: then only the server can tell.
-    let roles = grants.iter().any(|g| g.starts_with("GRANT ") && !g.contains(" ON "));
+    let rows: Vec<String> = rows.iter().filter_map(|r| row_text(r, 0)).collect();
     let user = client.text("ask who this is", "SELECT CURRENT_USER()").await?.unwrap_or_default();
-    let user = quoted_user(&user);
-    let needs = |name: &str, any: &[&str], why: &str| {
-        if global(any) {
-            Check::ok(name, "granted")
-        } else if roles {
-            let fix = format!("GRANT {name} ON *.* TO {user};");
-            Check::warning(
-                name,
-                format!("is not granted to this user itself; a role may grant it, else {why}"),
-                fix,
-            )
-        } else {
-            Check::error(
-                name,
-                format!("this user has no {name}, {why}"),
-                format!("GRANT {name} ON *.* TO {user};"),
-            )
-        }
-    };
-    let position = match client.version.family {
-        Family::MariaDb => "BINLOG MONITOR",
-        Family::MySql => "REPLICATION CLIENT",
-    };
-    let mut found = vec![
-        needs(
-            "REPLICATION SLAVE",
-            &["REPLICATION SLAVE", "REPLICATION REPLICA"],
-            "so it may not read the binlog",
-        ),
-        needs(position, &["REPLICATION CLIENT", "BINLOG MONITOR"], "so it may not ask where the binlog ends"),
-    ];
-    // Which tables it may read shows in information_schema: a table that it may not read is not there.
-    if grants.iter().all(|g| !g.contains("SELECT") && !g.contains("ALL PRIVILEGES")) {
-        let database = config.address.database.as_deref().map_or("*".to_owned(), crate::client::quoted);
-        found.push(Check::error(
-            "SELECT",
-            "this user may read no table",
-            format!("GRANT SELECT ON {database}.* TO {user};"),
-        ));
+    Ok(Grants::read(&rows, &user))
+}
+
+/// Privileges without which nothing works.
+fn privileges(grants: &Grants, client: &Client, config: &Resolved) -> Vec<Check> {
+    let mut found = grants.replication(client.version.family);
+    found.extend(grants.any_select(config.address.database.as_deref()));
+    found
+}
+
+/// Privileges on the selected tables; locks only where a snapshot takes any: on MySQL without GTIDs, and for tables without a usable key.
+async fn privileges_on(
+    client: &mut Client,
+    config: &Resolved,
+    grants: &Grants,
+    tables: &BTreeMap<TableId, Table>,
+) -> Vec<Check> {
+    let ids: Vec<&TableId> = tables.keys().collect();
+    let mut found = grants.select(&ids);
+    if client.version.is_mariadb() || config.snapshot.mode == SnapshotMode::Never {
+        return found;
     }
-    Ok(found)
-}
-
-fn grants_globally(grant: &str, names: &[&str]) -> bool {
-    let Some((privileges, place)) = grant.strip_prefix("GRANT ").and_then(|g| g.split_once(" ON ")) else {
-        return false;
-    };
-    place.starts_with("*.*")
-        && privileges
-            .split(',')
-            .map(str::trim)
-            .any(|p| p == "ALL PRIVILEGES" || p == "ALL" || names.contains(&p))
-}
-
-fn quoted_user(user: &str) -> String {
-    let (name, host) = user.rsplit_once('@').unwrap_or((user, "%"));
-    format!("'{}'@'{}'", name.replace('\'', "''"), host.replace('\'', "''"))
+    match crate::source::gtid_mode(client).await {
+        Ok(true) => {
+            let keyless: Vec<&TableId> =
+                tables.iter().filter(|(_, t)| t.schema.key.is_empty()).map(|(id, _)| id).collect();
+            let why = "a table without a key that is never at rest for a moment is read under a short lock";
+            found.extend(grants.lock(&keyless, why, false));
+        }
+        Ok(false) => {
+            let why = "without GTIDs each chunk of the snapshot takes a short lock";
+            found.extend(grants.lock(&ids, why, true));
+        }
+        Err(e) => found.push(finding("gtid_mode", &e)),
+    }
+    found
 }
 
 fn tables_found(config: &Resolved, logged: bool, tables: &BTreeMap<TableId, Table>) -> Vec<Check> {
@@ -320,18 +322,6 @@ fn cascades(logged: bool, id: &TableId, table: &Table) -> Vec<Check> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn global_privileges_are_read_from_grants_of_both_families() {
-        let client = ["REPLICATION CLIENT", "BINLOG MONITOR"];
-        assert!(grants_globally(
-            "GRANT SELECT, REPLICATION SLAVE, BINLOG MONITOR ON *.* TO `C`@`%`",
-            &client
-        ));
-        assert!(grants_globally("GRANT ALL PRIVILEGES ON *.* TO `C`@`%` WITH GRANT OPTION", &client));
-        assert!(!grants_globally("GRANT ALL PRIVILEGES ON `SHOP`.* TO `C`@`%`", &client));
-        assert!(!grants_globally("GRANT USAGE ON *.* TO `C`@`%`", &client));
-    }
 
     #[test]
     fn short_retention_is_a_warning_with_a_command() {

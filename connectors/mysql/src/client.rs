@@ -9,12 +9,17 @@ use crate::connection::{Connection, Endpoint, Family, Rows};
 use crate::tls::{self, TlsOptions};
 use crate::value::Value;
 use caudal_core::{Error, Result};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Largest row. MySQL's own limit is 1 GiB for a field; a row is refused beyond that.
 const MAX_ROW: usize = (1 << 30) + (1 << 20);
 /// The longest silence before or within an answer: more than any bound that is set on a statement.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+/// A connection that was not used for this long may have been cut.
+const IDLE: Duration = Duration::from_secs(1);
+/// How long an idle connection may take to answer; then it is replaced.
+const PING: Duration = Duration::from_secs(5);
 
 /// A row of a small result.
 pub(crate) type Row = Vec<Value>;
@@ -78,6 +83,11 @@ pub(crate) struct Client {
     pub(crate) version: Version,
     /// Whether the connection is encrypted.
     pub(crate) encrypted: bool,
+    /// What the server calls itself: no other server of a topology has the same name.
+    pub(crate) identity: String,
+    config: Box<Resolved>,
+    /// When a statement was last given.
+    used: Instant,
 }
 
 impl Client {
@@ -93,16 +103,58 @@ impl Client {
     }
 
     async fn set_up(config: &Resolved) -> Result<Self> {
-        let mut conn = Connection::connect(&endpoint(config), MAX_ROW).await?;
+        let mut conn = Connection::connect(&endpoint(config)?, MAX_ROW).await?;
         let told = |e: Failure| e.into_error().context("set up the session");
         for statement in SESSION {
             conn.text_rows(statement).await.map_err(told)?;
         }
-        let version = conn.text_rows("SELECT @@version").await.map_err(told)?;
-        let version = version.first().and_then(|row| row.first()?.as_deref()).unwrap_or_default();
-        let version = Version::parse(&String::from_utf8_lossy(version));
-        conn.set_patience(PATIENCE);
-        Ok(Self { encrypted: conn.is_encrypted(), conn, version })
+        let mut client = Self {
+            encrypted: conn.is_encrypted(),
+            conn,
+            version: Version::parse(""),
+            identity: String::new(),
+            config: Box::new(config.clone()),
+            used: Instant::now(),
+        };
+        let version = client.text("ask for the version", "SELECT @@version").await?;
+        client.version = Version::parse(&version.unwrap_or_default());
+        client.identity = client.ask_identity().await?;
+        if config.identity.as_ref().is_some_and(|expected| *expected != client.identity) {
+            return Err(Error::transient(format!(
+                "another server answers there now: {}, not {}",
+                client.identity,
+                config.identity.as_deref().unwrap_or_default()
+            )));
+        }
+        client.conn.set_patience(PATIENCE);
+        Ok(client)
+    }
+
+    async fn ask_identity(&mut self) -> Result<String> {
+        let (name, sql) = match self.version.family {
+            Family::MySql => ("server_uuid", "SELECT @@GLOBAL.server_uuid"),
+            Family::MariaDb => ("server_id", "SELECT @@GLOBAL.server_id"),
+        };
+        let value = self.text("ask who the server is", sql).await?.unwrap_or_default();
+        Ok(format!("{name} {value}"))
+    }
+
+    /// Makes sure that the connection works, before something new is begun on it: servers, proxies and firewalls cut what is idle. A
+    /// connection that was cut is replaced; whatever the session held is gone then.
+    ///
+    /// # Errors
+    /// As for [`Client::connect`].
+    pub(crate) async fn revive(&mut self) -> Result<()> {
+        if self.used.elapsed() < IDLE {
+            return Ok(());
+        }
+        let alive = tokio::time::timeout(PING, self.conn.ping()).await;
+        if !matches!(alive, Ok(Ok(()))) {
+            let config = Resolved { identity: Some(self.identity.clone()), ..(*self.config).clone() };
+            *self = Self::connect(&config).await?;
+        }
+        self.used = Instant::now();
+        Ok(())
     }
 
     /// All rows of a statement without parameters, by the text protocol. For small results.
@@ -110,6 +162,7 @@ impl Client {
     /// # Errors
     /// As [`classify`] tells; `what` is "verb object".
     pub(crate) async fn rows(&mut self, what: &str, sql: &str) -> Result<Vec<Row>> {
+        self.used = Instant::now();
         let rows = self.conn.text_rows(sql).await.map_err(|e| e.into_error().context(what))?;
         let value = |cell: Option<bytes::Bytes>| cell.map_or(Value::Null, |b| Value::Bytes(b.to_vec()));
         Ok(rows.into_iter().map(|row| row.into_iter().map(value).collect()).collect())
@@ -141,6 +194,7 @@ impl Client {
         sql: &str,
         parameters: Vec<Value>,
     ) -> Result<Vec<Row>> {
+        self.used = Instant::now();
         let all = async {
             let (mut out, mut rows) = (Vec::new(), self.conn.run(sql, &parameters).await?);
             while let Some(row) = rows.next().await? {
@@ -156,6 +210,7 @@ impl Client {
     /// # Errors
     /// As for [`Client::rows`].
     pub(crate) async fn run(&mut self, what: &str, sql: &str) -> Result<()> {
+        self.used = Instant::now();
         self.conn.text_rows(sql).await.map(drop).map_err(|e| e.into_error().context(what))
     }
 
@@ -165,6 +220,7 @@ impl Client {
     /// # Errors
     /// What the server refused, or how the connection was lost.
     pub(crate) async fn stream(&mut self, sql: &str, parameters: &[Value]) -> Result<Rows<'_>, Failure> {
+        self.used = Instant::now();
         self.conn.run(sql, parameters).await
     }
 }
@@ -188,8 +244,10 @@ pub(crate) fn quoted(name: &str) -> String {
 }
 
 /// The server of a configuration, as its connections know it.
-#[must_use]
-pub(crate) fn endpoint(config: &Resolved) -> Endpoint {
+///
+/// # Errors
+/// `Config` if the file of the password cannot be read. It is read each time, so that a new password needs no restart.
+pub(crate) fn endpoint(config: &Resolved) -> Result<Endpoint> {
     let mode = match config.tls.mode {
         TlsMode::Disabled => tls::TlsMode::Disabled,
         TlsMode::Preferred => tls::TlsMode::Preferred,
@@ -198,11 +256,23 @@ pub(crate) fn endpoint(config: &Resolved) -> Endpoint {
         TlsMode::VerifyIdentity => tls::TlsMode::VerifyIdentity,
     };
     let address = &config.address;
-    Endpoint {
+    let password = match &config.password_file {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|e| {
+                Error::config(format!("read the password in {}", path.display()))
+                    .field("password_file")
+                    .hint("check the path and that this user may read it")
+                    .because(e)
+            })?
+            .trim_end_matches(['\r', '\n'])
+            .to_owned(),
+        None => address.password.reveal().to_owned(),
+    };
+    Ok(Endpoint {
         host: address.host.clone(),
         port: address.port,
         user: address.user.clone(),
-        password: address.password.reveal().to_owned(),
+        password,
         database: address.database.clone(),
         tls: TlsOptions {
             mode,
@@ -211,7 +281,7 @@ pub(crate) fn endpoint(config: &Resolved) -> Endpoint {
         },
         connect_timeout: config.connect_timeout,
         keepalive: config.keepalive,
-    }
+    })
 }
 
 #[cfg(test)]

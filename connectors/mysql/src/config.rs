@@ -23,6 +23,14 @@ pub struct Config {
     /// The password, where it should not stand in the url. Taken as it is.
     #[serde(default)]
     pub password: Option<String>,
+    /// A file that holds the password, read anew for each connection: a password that was changed there needs no restart. Wins over `password`
+    /// and the url's.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// Further servers of the same topology, as `host` or `host:port`, for a failover: the first that answers and can go on from where reading
+    /// stopped is read; the url's own comes first. They share the url's user, password and database. Needs GTIDs.
+    #[serde(default)]
+    pub hosts: Vec<String>,
     /// Which tables to capture: `orders`, `fact*`, `otherdb.table`, `!*_tmp`. A pattern with `!` excludes, and wins. A pattern
     /// without a database means the url's. Empty: all tables.
     #[serde(default)]
@@ -239,6 +247,12 @@ pub struct Resolved {
     pub name: String,
     /// Where the server is.
     pub address: Address,
+    /// Further servers.
+    pub hosts: Vec<(String, u16)>,
+    /// The only server that may answer, as it names itself, once one was chosen.
+    pub identity: Option<String>,
+    /// File of the password, in place of the address's.
+    pub password_file: Option<PathBuf>,
     /// Encryption.
     pub tls: TlsConfig,
     /// Which tables.
@@ -271,6 +285,21 @@ impl Resolved {
     pub fn field(&self, field: &str) -> String {
         field_of(&self.name, field)
     }
+
+    /// All servers, the url's first.
+    #[must_use]
+    pub fn places(&self) -> Vec<(String, u16)> {
+        let first = (self.address.host.clone(), self.address.port);
+        let others = self.hosts.iter().filter(|place| **place != first).cloned();
+        std::iter::once(first.clone()).chain(others).collect()
+    }
+
+    /// The same for one server.
+    #[must_use]
+    pub fn at(&self, (host, port): &(String, u16)) -> Self {
+        let address = Address { host: host.clone(), port: *port, ..self.address.clone() };
+        Self { address, ..self.clone() }
+    }
 }
 
 fn field_of(source: &str, field: &str) -> String {
@@ -300,6 +329,9 @@ impl Config {
         bounds(name, &self.heartbeat, &self.snapshot, self.batch_bytes)?;
         Ok(Resolved {
             name: name.to_owned(),
+            hosts: hosts(name, &self.hosts)?,
+            identity: None,
+            password_file: self.password_file,
             address,
             tls: self.tls,
             selection,
@@ -353,6 +385,19 @@ fn bounds(
         (50..=60_000).contains(&snapshot.chunk_time.get().as_millis()),
         "must be between 50ms and 1m",
     )
+}
+
+fn hosts(name: &str, written: &[String]) -> Result<Vec<(String, u16)>> {
+    let place = |text: &String| {
+        let (host, port) = split_port(text).filter(|(host, _)| !host.is_empty())?;
+        (!host.contains(['/', '@'])).then(|| (host.to_owned(), port))
+    };
+    let wrong = || {
+        Error::config("a host is not written as `host` or `host:port`")
+            .field(field_of(name, "hosts"))
+            .hint("write `hosts: [db2, \"db3:3307\"]`; user, password and database are the url's")
+    };
+    written.iter().map(|text| place(text).ok_or_else(wrong)).collect()
 }
 
 /// What the kernel takes.
@@ -504,6 +549,15 @@ mod tests {
     }
 
     #[test]
+    fn servers_are_tried_in_their_order_each_once() {
+        let text = r#"{"url":"mysql://u@a:1/d","hosts":["b:2","a:1","[::1]"]}"#;
+        let resolved = serde_json::from_str::<Config>(text).unwrap().resolve("s").unwrap();
+        let places = resolved.places();
+        assert_eq!(places, [("a".into(), 1), ("b".into(), 2), ("::1".into(), 3306)]);
+        assert_eq!(resolved.at(&places[1]).address, address("mysql://u@b:2/d"));
+    }
+
+    #[test]
     fn errors_name_the_field() {
         let with = |extra: &str| {
             let text = format!(r#"{{"url":"mysql://u@h/d",{extra}}}"#);
@@ -512,6 +566,8 @@ mod tests {
         assert_eq!(with(r#""server_id":0"#).field_name(), Some("sources.plex.server_id"));
         assert_eq!(with(r#""tls":{"mode":"verify-ca"}"#).field_name(), Some("sources.plex.tls"));
         assert_eq!(with(r#""heartbeat":"1ms""#).field_name(), Some("sources.plex.heartbeat"));
+        assert_eq!(with(r#""hosts":["b:x"]"#).field_name(), Some("sources.plex.hosts"));
+        assert_eq!(with(r#""keepalive_probes":0"#).field_name(), Some("sources.plex.keepalive_probes"));
         assert_eq!(with(r#""tables":["a.b.c.","!"]"#).field_name(), Some("sources.plex.tables"));
     }
 }

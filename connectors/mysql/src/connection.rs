@@ -23,6 +23,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 const COM_QUERY: u8 = 0x03;
+const COM_PING: u8 = 0x0e;
 
 /// Whose server it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -181,6 +182,11 @@ impl Connection {
         self.text_rows(sql).await.map_err(told)
     }
 
+    /// Whether the server still answers.
+    pub(crate) async fn ping(&mut self) -> Result<(), Failure> {
+        self.ask(&[COM_PING]).await.map(drop)
+    }
+
     /// As [`Connection::query`].
     pub(crate) async fn text_rows(&mut self, sql: &str) -> Result<Vec<TextRow>, Failure> {
         let (_, rows) = self.answer(sql, text_row).await?;
@@ -245,7 +251,10 @@ fn text_row((packet, columns): (&Bytes, usize)) -> Option<TextRow> {
     let mut fields = Fields(packet);
     let mut row = Vec::with_capacity(columns);
     for _ in 0..columns {
-        if fields.0.first() == Some(&0xfb) {
+        // MySQL 8.0 leaves the last field out for a replica without a UUID (SHOW SLAVE HOSTS).
+        if fields.0.is_empty() {
+            row.push(None);
+        } else if fields.0.first() == Some(&0xfb) {
             fields.take(1)?;
             row.push(None);
         } else {

@@ -70,6 +70,7 @@ pub(crate) async fn survey(
     selection: &Selection,
     only: Option<&TableId>,
 ) -> Result<Survey> {
+    client.revive().await?;
     let filter = Filter::new(selection, only);
     let mut tables = base_tables(client, &filter).await?;
     let refused = columns(client, &filter, &mut tables).await?;
@@ -98,7 +99,8 @@ pub(crate) async fn estimates(
     tables: &mut BTreeMap<TableId, Table>,
 ) -> Result<()> {
     let only = (tables.len() == 1).then(|| tables.keys().next().cloned()).flatten();
-    let (condition, parameters) = Filter::new(selection, only.as_ref()).condition("TABLE_SCHEMA", "TABLE_NAME");
+    let (condition, parameters) =
+        Filter::new(selection, only.as_ref()).condition("TABLE_SCHEMA", "TABLE_NAME");
     let sql = format!(
         "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_ROWS, AVG_ROW_LENGTH FROM information_schema.TABLES WHERE {condition}"
     );
@@ -342,7 +344,8 @@ async fn references(client: &mut Client, filter: &Filter<'_>) -> Result<Vec<Refe
     for row in client.bound_rows("list columns of foreign keys", &sql, parameters).await? {
         let (child, name) = key(&row);
         if out.last().is_none_or(|r| (&r.child, &r.key.name) != (&child, &name)) {
-            let (on_delete, on_update) = rules.get(&(child.clone(), name.clone())).cloned().unwrap_or_default();
+            let (on_delete, on_update) =
+                rules.get(&(child.clone(), name.clone())).cloned().unwrap_or_default();
             let parent = TableId::new(text(&row, 4), text(&row, 5));
             let (columns, parent_columns) = (Vec::new(), Vec::new());
             out.push(Reference {

@@ -41,6 +41,8 @@ struct Stored {
     ts: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     resend: Option<Resend>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
     #[serde(default, skip_serializing_if = "is_zero")]
     mark: u64,
 }
@@ -117,6 +119,8 @@ pub(crate) struct Token {
     pub(crate) ts_us: i64,
     /// Where the dump must begin, if before `place`.
     pub(crate) resend: Option<Resend>,
+    /// The server whose file and position these are, as it names itself; not known of places that were stored by early versions.
+    pub(crate) server: Option<String>,
     /// How many re-reads had begun in the session that wrote it: of no meaning in another.
     pub(crate) mark: u64,
 }
@@ -138,6 +142,7 @@ impl Token {
             last: self.within.last.clone(),
             ts: self.ts_us,
             resend: self.resend.clone(),
+            server: self.server.clone(),
             mark: self.mark,
         };
         serde_json::to_string(&stored).unwrap_or_default()
@@ -181,6 +186,7 @@ impl Token {
             },
             ts_us: stored.ts,
             resend: stored.resend,
+            server: stored.server,
             mark: stored.mark,
         })
     }
@@ -221,6 +227,7 @@ mod tests {
             within: Within { rows: 7, key: u64::MAX, ..Within::default() },
             ts_us: 1,
             resend: None,
+            server: None,
             mark: 0,
         }
     }
@@ -232,6 +239,11 @@ mod tests {
         token.within.last = Some("d.b".to_owned());
         let text = token.encode(Family::MariaDb);
         assert_eq!(Token::decode(&text, Family::MariaDb).unwrap(), token);
+        for server in [None, Some("server_id 10".to_owned())] {
+            let token = Token { server, ..token.clone() };
+            let text = token.encode(Family::MariaDb);
+            assert_eq!(Token::decode(&text, Family::MariaDb).unwrap(), token);
+        }
     }
 
     #[test]

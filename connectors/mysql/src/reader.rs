@@ -15,6 +15,7 @@ pub(crate) mod clock;
 mod kin;
 mod prepared;
 pub(crate) mod quarantine;
+pub(crate) mod retention;
 mod rows;
 pub(crate) mod statement;
 mod tally;
@@ -31,14 +32,17 @@ use crate::snapshot::commands::Inbox;
 use crate::snapshot::shapes::Asked;
 use crate::snapshot::{Emission, Snapshot};
 use async_trait::async_trait;
-use caudal_core::{Batch, BatchBuilder, Boundary, Position, Reader, Result, SourcePosition, TableId, Transaction};
+use caudal_core::{
+    Batch, BatchBuilder, Boundary, Position, Reader, Result, SourcePosition, TableId, Transaction,
+};
 use clock::Clock;
 pub(crate) use kin::Kin;
 use prepared::Prepared;
 pub(crate) use quarantine::Quarantine;
+use retention::Guard;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use transaction::Tx;
 
 /// Most events of a batch, whatever their size.
@@ -78,6 +82,9 @@ pub(crate) struct MySqlReader {
     boundary: Option<usize>,
     /// An event that waits until a table's piece is handed on; the stream stands still meanwhile.
     held: Option<Event>,
+    /// The server that is read, as it names itself.
+    server: Option<String>,
+    guard: Guard,
     out: VecDeque<Batch>,
     inbox: Arc<Inbox>,
     /// The last command taken.
@@ -103,6 +110,10 @@ pub(crate) struct Start {
     pub(crate) signal: i64,
     /// The end of the log now.
     pub(crate) log_end: (String, u64),
+    /// The stream's first event.
+    pub(crate) first: Event,
+    /// How long the server keeps its log.
+    pub(crate) retention: Option<Duration>,
 }
 
 impl MySqlReader {
@@ -121,6 +132,8 @@ impl MySqlReader {
             inbox,
             signal,
             log_end,
+            first,
+            retention,
         } = start;
         let replayed = token.resend.is_some().then(|| token.place.clone());
         Self {
@@ -146,7 +159,9 @@ impl MySqlReader {
             builder: BatchBuilder::default(),
             notes,
             boundary: None,
-            held: None,
+            held: Some(first),
+            server: token.server,
+            guard: Guard::new(retention),
             out: VecDeque::new(),
             inbox,
             signal,
@@ -284,6 +299,9 @@ impl MySqlReader {
         let between = self.tx.is_none();
         let due = if between { self.clock.due(&self.place) } else { None };
         self.ts_us = self.ts_us.max(due.unwrap_or(self.ts_us));
+        if let Some(now) = self.clock.source_time() {
+            self.guard.look(&self.config.name, now, self.ts_us);
+        }
         if between && (period || due.is_some()) {
             self.boundary = Some(self.builder.events.len());
         }
@@ -330,6 +348,7 @@ impl MySqlReader {
             within,
             ts_us: self.ts_us,
             resend: self.prepared.resend(),
+            server: self.server.clone(),
             mark: self.snapshot.mark(),
         }
     }

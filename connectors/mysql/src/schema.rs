@@ -326,7 +326,11 @@ impl Timeline {
 ///
 /// # Errors
 /// As for SQL; `Data` where the log lacks names and the table has another shape now.
-pub(crate) async fn of_map(client: &mut Client, selection: &Selection, map: &TableMap) -> Result<TableSchema> {
+pub(crate) async fn of_map(
+    client: &mut Client,
+    selection: &Selection,
+    map: &TableMap,
+) -> Result<TableSchema> {
     let id = TableId::new(map.database.clone(), map.table.clone());
     if map.full {
         return mapped::from_map(&id, map, None, None);

@@ -16,16 +16,32 @@
 //! output, as it should: whatever r already shows of it ends in the same state once e has passed. A key that the SELECT did not see
 //! was deleted, or not yet inserted, in what it saw; in both cases an event for it is either in S or comes later.
 //!
-//! What breaks when the order changes: with 2 or 3 before 1, an event delivered in between is neither in S nor recorded, and
-//! the older row from the SELECT is emitted after it, for good. Without 2, an event may be delivered (the log's end runs ahead
-//! of what a SELECT sees) that the SELECT does not see yet and that was delivered before recording began. The test
-//! `a_snapshot_under_concurrent_writers_ends_in_the_sources_state` was seen to fail for each of these: at once without recording and with
-//! recording begun late, in about every second run without the wait.
+//! # Several windows at once
 //!
-//! A statement that changes the table while the window is open discards the chunk. So does a window whose recorded keys exceed
-//! their bound. A chunk is one batch together with its progress note, so a restart reads again only what was not delivered.
+//! The argument is about one key and one window, and needs nothing of the other windows. What has to hold besides is that each key
+//! belongs to exactly one range of its table: ranges are cut at keys that the server gave, and are asked for by "behind this key" and "not
+//! behind that key", which are each other's complement in the server's order ([`bounds`]). A row whose key changes from one range into
+//! another is two keys: the event tells both, both are recorded for every open window of the table, and S and step 2 are each window's own.
+//! Windows of different tables share nothing.
 //!
-//! Memory: one chunk (`chunk_bytes`, or one row if that is larger) and at most [`window::MAX_BYTES`] of recorded keys.
+//! All windows of a table share one record of touched keys, which says for each key in which window's time it was touched last:
+//! [`window`].
+//!
+//! # What breaks when the order changes
+//!
+//! With 2 or 3 before 1, an event delivered in between is neither in S nor recorded, and the older row from the SELECT is emitted
+//! after it, for good. Without 2, an event may be delivered (the log's end runs ahead of what a SELECT sees) that the SELECT
+//! does not see yet and that was delivered before recording began. On real servers the latter shows in about every second run of
+//! `a_snapshot_under_concurrent_writers_ends_in_the_sources_state`; `model` runs this very code against a model of a source and shows each of
+//! these every time.
+//!
+//! A statement that changes the table discards its open windows. So does a record of touched keys that exceeds its bound. A chunk is one
+//! batch together with the note of what ranges are left, so a restart reads again only what was not delivered.
+//!
+//! Reading rows again, for whatever reason, is the same with one step more: [`against`].
+//!
+//! Memory: `readers` chunks (`chunk_bytes` each, or one row if that is larger), at most [`window::MAX_BYTES`] of recorded keys for each table
+//! that is being read (of which there are at most `readers`), and what [`against`] names for each re-read.
 
 pub(crate) mod access;
 pub(crate) mod against;
@@ -35,6 +51,8 @@ pub(crate) mod cells;
 pub(crate) mod chunk;
 pub(crate) mod commands;
 mod hand_on;
+#[cfg(test)]
+mod model;
 pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod request;
@@ -49,5 +67,7 @@ pub(crate) mod whole;
 mod wholes;
 pub(crate) mod window;
 
+// What other parts of the reader ask for re-reads with.
+#[allow(unused_imports, reason = "a cascade, a statement or a partial image asks")]
 pub(crate) use request::{Reason, Request, Rows};
 pub(crate) use run::{Emission, Snapshot, Verdict};

@@ -1,27 +1,30 @@
 //! The source: what a configuration resolved to, and how a reader is opened.
 
-use crate::binlog::{BinlogStream, Start, StreamOptions};
+mod choose;
+mod history;
+
+use crate::binlog::{Start, StreamOptions};
 use crate::check;
 use crate::client::{self, Client, row_text};
 use crate::config::{Config, Resolved, SnapshotMode};
 use crate::connection::{Endpoint, Family};
 use crate::discover::{self, Table};
 use crate::gtid::GtidSet;
-use crate::position::{Place, Token, Within, source_position};
+use crate::position::{Place, Token, Within};
 use crate::reader::quarantine::Shown;
-use crate::reader::{self, Kin, MySqlReader, Quarantine, clock};
+use crate::reader::{self, Kin, MySqlReader, Quarantine, clock, retention};
 use crate::schema::Timeline;
 use crate::snapshot::Snapshot;
 use crate::snapshot::access::Server;
 use crate::snapshot::board::Board;
 use crate::snapshot::commands::Inbox;
-use crate::snapshot::progress::{Notes, table_note};
+use crate::snapshot::progress::table_note;
 use crate::tls;
 use async_trait::async_trait;
 use caudal_core::{
-    Check, Error, Position, Progress, Reader, Result, SetAside, Signal, Source, TableId, TableSchema,
-    Written,
+    Check, Error, Position, Progress, Reader, Result, SetAside, Signal, Source, TableId, TableSchema, Written,
 };
+use choose::{Chosen, choose};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -100,28 +103,13 @@ async fn open(
     shown: &Shown,
     from: Option<Position>,
 ) -> Result<MySqlReader> {
-    let mut sql = Client::connect(config).await?;
-    check::require(&mut sql, config).await?;
-    let family = sql.version.family;
-    let (token, notes, others) = match &from {
-        Some(position) => {
-            let stored = source_position(position)?;
-            (Token::decode(&stored.token, family)?, Notes::read(&stored.notes)?, stored.notes.clone())
-        }
-        None => (first_token(&mut sql).await?, Notes::default(), BTreeMap::new()),
-    };
-    if let Some(set) = &token.place.gtid {
-        history(&mut sql, set).await?;
-    }
+    let Chosen { config, mut sql, token, notes, stream, first } = choose(config, from.as_ref()).await?;
+    let others = from.as_ref().and_then(Position::source).map(|p| p.notes.clone()).unwrap_or_default();
     let log_end = clock::log_end(&mut sql).await?;
-    let stream = BinlogStream::open(
-        &stream_endpoint(config, sql.encrypted),
-        stream_options(config, &mut sql, &token).await?,
-    )
-    .await?;
+    let retention = retention::of(&mut sql).await?;
     let survey = discover::survey(&mut sql, &config.selection, None).await?;
     let mut tables = survey.tables;
-    named_tables(config, &tables, &survey.refused, &others)?;
+    named_tables(&config, &tables, &survey.refused, &others)?;
     let left = |id: &TableId| notes.tables.get(&id.to_string()).is_none_or(|note| !note.done);
     if config.snapshot.mode == SnapshotMode::Initial && tables.keys().any(left) {
         discover::estimates(&mut sql, &config.selection, &mut tables).await?;
@@ -136,6 +124,7 @@ async fn open(
     tracing::info!(
         source = config.name,
         server = sql.version.text,
+        host = config.address.host,
         tables = tables.len(),
         file = token.place.file,
         pos = token.place.pos,
@@ -145,10 +134,10 @@ async fn open(
     timeline.nameless(metadata.is_none_or(|m| !m.eq_ignore_ascii_case("FULL")));
     let (written, board) = (beside.written.get().cloned(), Arc::clone(&beside.board));
     let snapshot = match config.snapshot.mode {
-        SnapshotMode::Initial => Snapshot::new(Arc::clone(config), &timeline, &notes, written, board)?,
+        SnapshotMode::Initial => Snapshot::new(Arc::clone(&config), &timeline, &notes, written, board)?,
         SnapshotMode::Never => {
-            let server = Arc::new(Server(Arc::clone(config)));
-            Snapshot::none(Arc::clone(config), server, &notes, written, board)
+            let server = Arc::new(Server(Arc::clone(&config)));
+            Snapshot::none(Arc::clone(&config), server, &notes, written, board)
         }
     };
     if !snapshot.is_done() {
@@ -159,8 +148,10 @@ async fn open(
         );
     }
     Ok(MySqlReader::new(reader::Start {
-        config: Arc::clone(config),
+        config,
         stream,
+        first,
+        retention,
         sql,
         timeline,
         snapshot,
@@ -195,6 +186,7 @@ async fn first_token(sql: &mut Client) -> Result<Token> {
         within: Within::default(),
         ts_us: reading.ts_us,
         resend: None,
+        server: Some(sql.identity.clone()),
         mark: 0,
     })
 }
@@ -221,34 +213,6 @@ async fn current_gtids(sql: &mut Client, file: &str, pos: u64) -> Result<Option<
 pub(crate) async fn gtid_mode(sql: &mut Client) -> Result<bool> {
     let mode = sql.text("ask for gtid_mode", "SELECT @@GLOBAL.gtid_mode").await?;
     Ok(mode.is_some_and(|m| m.eq_ignore_ascii_case("ON")))
-}
-
-/// The server must know all that was delivered, and still have all that was not.
-async fn history(sql: &mut Client, delivered: &GtidSet) -> Result<()> {
-    if sql.version.is_mariadb() {
-        // The server checks it itself when the dump begins, and names the GTID.
-        return Ok(());
-    }
-    let set = |text: Option<String>| GtidSet::parse(Family::MySql, &text.unwrap_or_default());
-    let executed = set(sql.text("ask for the executed GTIDs", "SELECT @@GLOBAL.gtid_executed").await?)?;
-    if !executed.covers(delivered) {
-        let mut unknown = delivered.clone();
-        unknown.subtract(&executed)?;
-        return Err(Error::config(format!(
-            "the server does not know transactions that were delivered before: {unknown}"
-        ))
-        .hint("it has another history (restored from a backup, or another server): point the url at a server that has them, or give the source another name to start anew"));
-    }
-    let purged = set(sql.text("ask for the purged GTIDs", "SELECT @@GLOBAL.gtid_purged").await?)?;
-    if !delivered.covers(&purged) {
-        let mut missing = purged;
-        missing.subtract(delivered)?;
-        return Err(Error::config(format!(
-            "the server's binlogs no longer hold transactions that were not delivered yet: {missing}"
-        ))
-        .hint("point the url at a server that still has them, or start the source anew under another name so that its tables are read again; to prevent it, raise binlog_expire_logs_seconds"));
-    }
-    Ok(())
 }
 
 async fn stream_options(config: &Resolved, sql: &mut Client, token: &Token) -> Result<StreamOptions> {
@@ -305,10 +269,10 @@ async fn server_id(config: &Resolved, sql: &mut Client) -> Result<u32> {
 }
 
 /// For the stream: encrypted if the connections for SQL are.
-fn stream_endpoint(config: &Resolved, encrypted: bool) -> Endpoint {
-    let mut endpoint = client::endpoint(config);
+fn stream_endpoint(config: &Resolved, encrypted: bool) -> Result<Endpoint> {
+    let mut endpoint = client::endpoint(config)?;
     if endpoint.tls.mode == tls::TlsMode::Preferred {
         endpoint.tls.mode = if encrypted { tls::TlsMode::Required } else { tls::TlsMode::Disabled };
     }
-    endpoint
+    Ok(endpoint)
 }

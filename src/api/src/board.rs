@@ -2,6 +2,7 @@
 
 use crate::process;
 use crate::rates::{PERIOD, Rates};
+use crate::reading;
 use crate::view::{Failing, Health, Pipeline, Status};
 use caudal_engine::metrics::{Series, exposition};
 use caudal_engine::status::now_us;
@@ -93,6 +94,8 @@ impl Board {
         };
         let series: Vec<Series<'_>> = self.pipelines.iter().map(series).collect();
         let mut text = exposition(&series, now_us());
+        let reading: Vec<_> = self.pipelines.iter().map(|p| (p.name(), p.snapshot().reading)).collect();
+        reading::expose(&mut text, &reading);
         process::expose(&mut text, &self.info.version, self.started_us);
         text
     }

@@ -6,6 +6,7 @@ pub mod client;
 mod guard;
 mod process;
 mod rates;
+mod reading;
 mod routes;
 mod server;
 pub mod view;

@@ -1,5 +1,6 @@
 //! What `GET /status` says, as JSON: written by the daemon, read by `caudal status`. Keys are only ever added.
 
+use caudal_core::Progress;
 use caudal_engine::status::{LastError, PipelineStatus};
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +54,9 @@ pub struct Pipeline {
     /// The last error; stays after recovery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<Trouble>,
+    /// What a capture reads beside its stream (the initial snapshot, re-reads), and did lately.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reading: Vec<Progress>,
 }
 
 /// An error, as the operator should see it.
@@ -92,6 +96,7 @@ impl Pipeline {
             watermark_us: status.watermark_us,
             position: status.position,
             last_error: status.last_error.map(Trouble::from),
+            reading: status.reading,
         }
     }
 }

@@ -127,7 +127,11 @@ fn record(
         database_name: &change.database,
         schema_name: None,
         ddl: &change.statement,
-        table_changes: change.tables.iter().filter_map(|id| table_change(batch, &change.statement, id)).collect(),
+        table_changes: change
+            .tables
+            .iter()
+            .filter_map(|id| table_change(batch, &change.statement, id))
+            .collect(),
     };
     Ok((serde_json::to_vec(&Key { database_name: &change.database })?, serde_json::to_vec(&value)?))
 }

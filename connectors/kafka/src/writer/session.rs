@@ -206,6 +206,10 @@ fn failure(producer: &ThreadedProducer<Deliveries>, error: KafkaError, context: 
     }
 }
 
+/// Most of a transaction's records of one partition in one batch. librdkafka has one request of a partition in flight when it is
+/// idempotent, and while records wait behind that its thread does not sleep: with batches of 1 MB it took a third of a capture's CPU.
+const MOST_BATCH_BYTES: u64 = 8 << 20;
+
 fn producer(identity: &Identity, statistics: Arc<Statistics>) -> Result<ThreadedProducer<Deliveries>> {
     let resolved = identity.clients.resolved();
     let config = &resolved.config;
@@ -223,6 +227,9 @@ fn producer(identity: &Identity, statistics: Arc<Statistics>) -> Result<Threaded
         (config.queue.bytes().max(config.topics.max_message_bytes.bytes()) / 1024).to_string(),
     );
     client.set("queue.buffering.max.messages", "100000");
+    // What was compressed is never larger, so a batch of this size fits into the topic.
+    let batch = MOST_BATCH_BYTES.min(config.topics.max_message_bytes.bytes() - (64 << 10));
+    client.set("batch.size", batch.to_string());
     set_default(&mut client, resolved, "linger.ms", "1");
     set_default(&mut client, resolved, "batch.num.messages", "10000");
     set_default(&mut client, resolved, "statistics.interval.ms", "10000");

@@ -25,6 +25,26 @@ impl CaptureSink {
     }
 }
 
+impl Log {
+    /// What a capture's batches are encoded by, by itself: for measuring it. Topics are those that a new log would get.
+    #[must_use]
+    pub fn encoder(&self, options: &CaptureOptions) -> Arc<dyn Prepare> {
+        let layout = Arc::new(Layout::new(self.names.clone(), self.clients.clone()));
+        Arc::new(Encoder::new(encode_options(self, options), layout))
+    }
+}
+
+fn encode_options(log: &Log, options: &CaptureOptions) -> EncodeOptions {
+    let topics = &log.clients.resolved().config.topics;
+    EncodeOptions {
+        prefix: log.names.prefix().to_owned(),
+        connector: options.connector.clone(),
+        max_record: topics.max_message_bytes.bytes() as usize,
+        oversize: topics.oversize,
+        clock: options.clock,
+    }
+}
+
 #[async_trait]
 impl Sink for CaptureSink {
     async fn check(&self) -> Vec<Check> {
@@ -59,14 +79,7 @@ impl Sink for CaptureSink {
         for (name, id) in topics.ids(&known).await {
             session.meet(&name, id);
         }
-        let max_record = self.log.clients.resolved().config.topics.max_message_bytes.bytes() as usize;
-        let options = EncodeOptions {
-            prefix: self.log.names.prefix().to_owned(),
-            connector: self.options.connector.clone(),
-            max_record,
-            oversize: self.log.clients.resolved().config.topics.oversize,
-            clock: self.options.clock,
-        };
+        let options = encode_options(&self.log, &self.options);
         Ok(Box::new(CaptureWriter {
             last: session.resumed.clone(),
             session: Some(Box::new(session)),

@@ -89,7 +89,11 @@ fn one(words: &mut Words<'_>, shape: Option<&TableSchema>, alter: &mut Alter) ->
         "CONVERT" => convert(words, alter),
         "ENGINE" | "TYPE" => {
             words.skip("=");
-            if ENGINES.contains(&words.next_word().as_str()) { engines_end(words, shape, alter) } else { Effect::Replaces }
+            if ENGINES.contains(&words.next_word().as_str()) {
+                engines_end(words, shape, alter)
+            } else {
+                Effect::Replaces
+            }
         }
         "PARTITION" if words.skip("BY") => Effect::Metadata,
         "REMOVE" if words.skip("PARTITIONING") => Effect::Metadata,
@@ -134,7 +138,9 @@ fn engines_end(words: &mut Words<'_>, shape: Option<&TableSchema>, alter: &mut A
 
 fn add(words: &mut Words<'_>) -> Effect {
     match words.peek().as_str() {
-        "INDEX" | "KEY" | "FULLTEXT" | "SPATIAL" | "VECTOR" | "UNIQUE" | "CHECK" | "FOREIGN" => Effect::Metadata,
+        "INDEX" | "KEY" | "FULLTEXT" | "SPATIAL" | "VECTOR" | "UNIQUE" | "CHECK" | "FOREIGN" => {
+            Effect::Metadata
+        }
         // New partitions are empty.
         "PARTITION" => Effect::Metadata,
         "PRIMARY" => Effect::Rewrites,
@@ -167,9 +173,8 @@ fn columns(words: &mut Words<'_>) -> Effect {
     while !list.is_end() {
         let mut clause = list.clause();
         let effect = match clause.peek().as_str() {
-            "INDEX" | "KEY" | "FULLTEXT" | "SPATIAL" | "UNIQUE" | "CHECK" | "FOREIGN" | "PRIMARY" | "CONSTRAINT" => {
-                add(&mut clause)
-            }
+            "INDEX" | "KEY" | "FULLTEXT" | "SPATIAL" | "UNIQUE" | "CHECK" | "FOREIGN" | "PRIMARY"
+            | "CONSTRAINT" => add(&mut clause),
             _ => new_column(&mut clause),
         };
         worst = worst.max(effect);
@@ -349,7 +354,9 @@ mod tests {
         ] {
             assert_eq!(effect(clauses), Effect::Replaces, "{clauses}");
         }
-        let Statement::Alter(alter) = read("ALTER TABLE t EXCHANGE PARTITION p WITH TABLE x.y", "d", &|_| None) else {
+        let Statement::Alter(alter) =
+            read("ALTER TABLE t EXCHANGE PARTITION p WITH TABLE x.y", "d", &|_| None)
+        else {
             panic!("an ALTER");
         };
         assert_eq!(alter.others, [TableId::new("x", "y")]);

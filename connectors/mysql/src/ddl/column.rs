@@ -19,7 +19,9 @@ pub(super) fn added(words: &mut Words<'_>) -> Effect {
             }
             "NULL" => nullable = true,
             "DEFAULT" => valued = !words.skip("NULL"),
-            "AS" | "GENERATED" | "AUTO_INCREMENT" | "PRIMARY" | "KEY" | "SERIAL" | "…" => return Effect::Rewrites,
+            "AS" | "GENERATED" | "AUTO_INCREMENT" | "PRIMARY" | "KEY" | "SERIAL" | "…" => {
+                return Effect::Rewrites;
+            }
             _ => {}
         }
     }
@@ -40,7 +42,11 @@ fn skip_brackets(words: &mut Words<'_>) {
 
 /// A column with a new definition, from its type on; `before` is what it was. Values stay if the type stays or gets wider, the
 /// character set stays, and NULL stays allowed if it was.
-pub(super) fn redefined(words: &mut Words<'_>, before: Option<&Column>, table: Option<&TableSchema>) -> Effect {
+pub(super) fn redefined(
+    words: &mut Words<'_>,
+    before: Option<&Column>,
+    table: Option<&TableSchema>,
+) -> Effect {
     let Some(before) = before else { return Effect::Rewrites };
     let new = Definition::read(words);
     let null_stays = !before.nullable || new.nullable;
@@ -53,12 +59,14 @@ pub(super) fn redefined(words: &mut Words<'_>, before: Option<&Column>, table: O
         }
         (None, None) => true,
     };
-    let wider = Type::of_native(&before.native).is_some_and(|old| new.ty.as_ref().is_some_and(|ty| old.widens_to(ty)));
+    let wider = Type::of_native(&before.native)
+        .is_some_and(|old| new.ty.as_ref().is_some_and(|ty| old.widens_to(ty)));
     if null_stays && !generated && charset_stays && wider { Effect::Metadata } else { Effect::Rewrites }
 }
 
 fn same_charset(a: &str, b: &str) -> bool {
-    let new = |n: &str| if n.eq_ignore_ascii_case("utf8") { "utf8mb3".to_owned() } else { n.to_ascii_lowercase() };
+    let new =
+        |n: &str| if n.eq_ignore_ascii_case("utf8") { "utf8mb3".to_owned() } else { n.to_ascii_lowercase() };
     new(a) == new(b)
 }
 
@@ -153,7 +161,10 @@ impl Type {
                 return old <= at;
             }
         }
-        let grows = || self.numbers.len() == new.numbers.len() && self.numbers.iter().zip(&new.numbers).all(|(a, b)| a <= b);
+        let grows = || {
+            self.numbers.len() == new.numbers.len()
+                && self.numbers.iter().zip(&new.numbers).all(|(a, b)| a <= b)
+        };
         let same = self.name == new.name;
         match self.name.as_str() {
             "VARCHAR" | "VARBINARY" => same && grows(),

@@ -345,7 +345,19 @@ mod tests {
 
     #[test]
     fn no_statement_of_any_length_or_shape_is_more_than_unknown() {
-        for text in ["", "(", "'", "`", "ALTER", "ALTER TABLE", "ALTER TABLE t (", "RENAME TABLE a", "/*", "/*!", "DROP TABLE ,"] {
+        for text in [
+            "",
+            "(",
+            "'",
+            "`",
+            "ALTER",
+            "ALTER TABLE",
+            "ALTER TABLE t (",
+            "RENAME TABLE a",
+            "/*",
+            "/*!",
+            "DROP TABLE ,",
+        ] {
             let _ = plain(text);
         }
         let long = format!("ALTER TABLE t COMMENT 'x', ADD KEY (a){}", ", ADD KEY (a)".repeat(10_000));

@@ -117,7 +117,11 @@ impl<'a> Words<'a> {
                 Token::Mark('(') => depth += 1,
                 Token::Mark(')') => depth = depth.saturating_sub(1),
                 Token::Mark(',') if depth == 0 => {
-                    return Words { tokens: &self.tokens[start..self.at - 1], at: 0, database: self.database };
+                    return Words {
+                        tokens: &self.tokens[start..self.at - 1],
+                        at: 0,
+                        database: self.database,
+                    };
                 }
                 _ => {}
             }
@@ -139,7 +143,11 @@ impl<'a> Words<'a> {
                 _ => {}
             }
             if depth == 0 {
-                return Some(Words { tokens: &self.tokens[start..self.at - 1], at: 0, database: self.database });
+                return Some(Words {
+                    tokens: &self.tokens[start..self.at - 1],
+                    at: 0,
+                    database: self.database,
+                });
             }
         }
         self.at = self.tokens.len();
@@ -249,4 +257,3 @@ fn quoted(rest: &[char]) -> (String, usize) {
     }
     (text, rest.len())
 }
-

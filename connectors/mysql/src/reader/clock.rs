@@ -13,6 +13,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 
+/// How long the answer may take: backups lock what it asks for, though not for long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// A reading of the source's clock.
 #[derive(Clone, Debug)]
 pub(crate) struct Reading {
@@ -30,6 +33,8 @@ pub(crate) struct Clock {
     client: Option<Client>,
     task: JoinSet<Result<(Client, Reading)>>,
     pending: Option<Reading>,
+    /// The source's time, as last told.
+    told: Option<i64>,
     tick: std::pin::Pin<Box<Sleep>>,
     period: Duration,
 }
@@ -43,6 +48,7 @@ impl Clock {
             client: None,
             task: JoinSet::new(),
             pending: None,
+            told: None,
             tick: Box::pin(tokio::time::sleep(Duration::ZERO)),
         }
     }
@@ -55,6 +61,7 @@ impl Clock {
         tokio::select! {
             Some(joined) = self.task.join_next() => {
                 let (client, reading) = joined.map_err(|e| Error::bug("ask for the time").because(e))??;
+                self.told = Some(reading.ts_us);
                 self.pending = Some(reading);
                 self.client = Some(client);
                 Ok(false)
@@ -73,13 +80,25 @@ impl Clock {
         let config = Arc::clone(&self.config);
         let client = self.client.take();
         self.task.spawn(async move {
-            let mut client = match client {
-                Some(client) => client,
-                None => Client::connect(&config).await?,
+            let ask = async {
+                let mut client = match client {
+                    Some(mut client) => {
+                        client.revive().await?;
+                        client
+                    }
+                    None => Client::connect(&config).await?,
+                };
+                let reading = read(&mut client).await?;
+                Ok((client, reading))
             };
-            let reading = read(&mut client).await?;
-            Ok((client, reading))
+            let late = || Error::transient(format!("the server did not tell its time within {PATIENCE:?}"));
+            tokio::time::timeout(PATIENCE, ask).await.unwrap_or_else(|_| Err(late()))
         });
+    }
+
+    /// The source's time in microseconds, as it was last told.
+    pub(crate) fn source_time(&self) -> Option<i64> {
+        self.told
     }
 
     /// The reading that is due at a place of the stream, once.

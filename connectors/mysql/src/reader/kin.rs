@@ -22,7 +22,8 @@ use crate::snapshot::values::of_cell;
 use crate::snapshot::{Reason, Request, Rows as Which};
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
-    Batch, BatchBuilder, Cell, Column, ColumnType, Fault, Op, Result, Slice, SnapshotMark, TableId, TableSchema,
+    Batch, BatchBuilder, Cell, Column, ColumnType, Fault, Op, Result, Slice, SnapshotMark, TableId,
+    TableSchema,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -96,8 +97,15 @@ impl Kin {
     }
 
     /// The shape of a parent that is not captured.
-    async fn shape(&mut self, sql: &mut Client, selection: &Selection, rows: &Rows) -> Result<Arc<TableSchema>> {
-        if let Some((_, schema)) = self.shapes.get(&rows.table.id).filter(|(map, _)| Arc::ptr_eq(map, &rows.table)) {
+    async fn shape(
+        &mut self,
+        sql: &mut Client,
+        selection: &Selection,
+        rows: &Rows,
+    ) -> Result<Arc<TableSchema>> {
+        if let Some((_, schema)) =
+            self.shapes.get(&rows.table.id).filter(|(map, _)| Arc::ptr_eq(map, &rows.table))
+        {
             return Ok(Arc::clone(schema));
         }
         let schema = Arc::new(schema::of_map(sql, selection, &rows.table).await?);
@@ -112,7 +120,8 @@ impl Kin {
         let mut decoder = std::mem::take(&mut self.decoder);
         let read = decoder.decode(rows, schema, &mut BatchBuilder::default(), |out, images| {
             let image = |at: u32| (at != NO_ROW).then(|| &out.cells[at as usize..][..schema.width()]);
-            let images: Vec<&[Cell]> = [image(images.before), image(images.after)].into_iter().flatten().collect();
+            let images: Vec<&[Cell]> =
+                [image(images.before), image(images.after)].into_iter().flatten().collect();
             self.touched(schema, change, &images, &|slice| out.bytes(slice));
             Ok(())
         });
@@ -133,7 +142,8 @@ impl Kin {
                 continue;
             }
             for image in images {
-                let values = columns.as_ref().map(|c| c.iter().map(|&i| stored(&schema.columns[i], image[i], bytes)));
+                let values =
+                    columns.as_ref().map(|c| c.iter().map(|&i| stored(&schema.columns[i], image[i], bytes)));
                 match values.map(Iterator::collect::<Option<Vec<Stored>>>) {
                     Some(Some(values)) => self.child(link, values),
                     // NULL refers to nothing; what cannot be asked for by value is asked for as a whole.
@@ -185,7 +195,9 @@ impl Kin {
             }
             let change = match event.op {
                 Op::Delete => Change::Deleted,
-                Op::Read if event.snapshot == SnapshotMark::Incremental && self.passes_on(schema) => Change::Updated,
+                Op::Read if event.snapshot == SnapshotMark::Incremental && self.passes_on(schema) => {
+                    Change::Updated
+                }
                 _ => continue,
             };
             if let Some(image) = batch.before(event).or(batch.after(event)) {
@@ -208,8 +220,10 @@ impl Kin {
     }
 
     fn requests(&mut self) -> Vec<Request> {
-        let mut out: Vec<Request> =
-            std::mem::take(&mut self.whole).into_iter().map(|id| Request::table(id, Reason::Cascade)).collect();
+        let mut out: Vec<Request> = std::mem::take(&mut self.whole)
+            .into_iter()
+            .map(|id| Request::table(id, Reason::Cascade))
+            .collect();
         for ((child, columns), pending) in std::mem::take(&mut self.pending) {
             let rows = match pending.whole {
                 true => Which::All,
@@ -269,9 +283,9 @@ fn acts(link: &Cascade, change: Change) -> bool {
 
 fn equal(a: Cell, b: Cell, bytes: &Bytes<'_>) -> bool {
     match (a, b) {
-        (Cell::Text(a), Cell::Text(b)) | (Cell::Bytes(a), Cell::Bytes(b)) | (Cell::Decimal(a), Cell::Decimal(b)) => {
-            bytes(a) == bytes(b)
-        }
+        (Cell::Text(a), Cell::Text(b))
+        | (Cell::Bytes(a), Cell::Bytes(b))
+        | (Cell::Decimal(a), Cell::Decimal(b)) => bytes(a) == bytes(b),
         (a, b) => a == b,
     }
 }

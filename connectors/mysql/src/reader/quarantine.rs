@@ -45,7 +45,8 @@ pub(crate) struct Quarantine {
 impl Quarantine {
     /// With what the position's notes tell.
     pub(crate) fn new(shown: Shown, notes: &BTreeMap<String, Option<String>>) -> Self {
-        let stored = notes.iter().filter(|(name, _)| name.starts_with(NOTE)).filter_map(|(_, text)| text.as_ref());
+        let stored =
+            notes.iter().filter(|(name, _)| name.starts_with(NOTE)).filter_map(|(_, text)| text.as_ref());
         let read = stored.filter_map(|text| serde_json::from_str::<SetAside>(text).ok());
         let entry = |aside: SetAside| (aside.table, Entry::new(aside.cause, aside.since_us, start(), FIRST));
         let quarantine = Self { tables: read.map(entry).collect(), shown };
@@ -83,7 +84,8 @@ impl Quarantine {
 
     fn show(&self) {
         let held = self.tables.iter().filter(|(_, e)| e.held);
-        let list = held.map(|(id, e)| SetAside { table: id.clone(), cause: e.cause.clone(), since_us: e.since_us });
+        let list =
+            held.map(|(id, e)| SetAside { table: id.clone(), cause: e.cause.clone(), since_us: e.since_us });
         if let Ok(mut shown) = self.shown.lock() {
             *shown = list.collect();
         }

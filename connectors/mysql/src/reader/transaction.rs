@@ -6,7 +6,7 @@ use super::tally::Tally;
 use crate::binlog::{Begin, Event, EventKind, Rows, Xid};
 use crate::ddl::{self, Statement};
 use crate::gtid::Gtid;
-use crate::position::Within;
+use crate::position::{Place, Within};
 use caudal_core::{BatchBuilder, Error, Result, TableId, Transaction};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -182,7 +182,9 @@ impl MySqlReader {
     pub(super) fn moved(&mut self, file: &Arc<str>, end: u64) {
         self.place.file = file.to_string();
         self.place.pos = end;
-        if self.replayed.as_ref().is_some_and(|r| self.place.reaches(&r.file, r.pos)) {
+        // A place of another server has no file: there its GTIDs tell each transaction, to the end.
+        let passed = |r: &Place| !r.file.is_empty() && self.place.reaches(&r.file, r.pos);
+        if self.replayed.as_ref().is_some_and(passed) {
             self.replayed = None;
         }
     }

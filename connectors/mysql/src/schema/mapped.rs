@@ -60,7 +60,10 @@ fn unique_keys(columns: &[Column], known: Option<&TableSchema>) -> Vec<UniqueKey
         columns.iter().position(|c| c.name == *name).map(|i| i as u32)
     };
     let moved = |key: &UniqueKey| {
-        Some(UniqueKey { name: key.name.clone(), columns: key.columns.iter().map(place).collect::<Option<_>>()? })
+        Some(UniqueKey {
+            name: key.name.clone(),
+            columns: key.columns.iter().map(place).collect::<Option<_>>()?,
+        })
     };
     known.unique_keys.iter().filter_map(moved).collect()
 }

@@ -100,8 +100,7 @@ fn a_renamed_column_keeps_its_id_and_a_new_one_gets_a_new_id() {
     let known = table(vec![column("id", INT), column("a", INT)]);
     let renamed = numbered(table(vec![column("id", INT), column("b", INT)]), Some(&known));
     assert_eq!(renamed.columns[1].id, 2);
-    let added =
-        numbered(table(vec![column("id", INT), column("b", INT), column("c", INT)]), Some(&known));
+    let added = numbered(table(vec![column("id", INT), column("b", INT), column("c", INT)]), Some(&known));
     assert_eq!(added.columns.iter().map(|c| c.id).collect::<Vec<_>>(), [1, 3, 4]);
 }
 

@@ -85,8 +85,9 @@ pub(crate) async fn read(access: &mut dyn Access, job: &Job) -> Result<Read> {
     read
 }
 
-/// Statement limits; a change of the table must not wait long behind us, nor we behind it.
+/// Statement limits, on a connection that works; a change of the table must not wait long behind us, nor we behind it.
 pub(crate) async fn limits(client: &mut Client, limit: Duration) -> Result<()> {
+    client.revive().await?;
     let sql = if client.version.is_mariadb() {
         format!("SET SESSION max_statement_time={}, SESSION lock_wait_timeout=2", limit.as_secs_f64())
     } else {

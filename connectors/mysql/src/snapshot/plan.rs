@@ -52,6 +52,13 @@ impl Plan {
         }
     }
 
+    /// Of a table that only a model has.
+    #[cfg(test)]
+    pub(crate) fn of_model(schema: Arc<TableSchema>, estimated_rows: u64) -> Self {
+        let parts = schema.key.iter().map(|&i| bounds::part(&schema.columns[i as usize], None)).collect();
+        Self { schema, parts, index: None, estimated_rows, row_bytes: 8, collations: Vec::new() }
+    }
+
     /// The table.
     pub(crate) fn id(&self) -> &TableId {
         &self.schema.id

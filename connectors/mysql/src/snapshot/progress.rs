@@ -8,7 +8,7 @@
 //! | `signal` | the number of the last command taken |
 //! | `paused` | reading is paused, if this is there |
 
-use crate::position::Resend;
+use crate::position::{Place, Resend};
 use crate::snapshot::bounds::Stored;
 use crate::snapshot::commands::{PAUSED_NOTE, SIGNAL_NOTE};
 use crate::snapshot::request::Request;
@@ -113,5 +113,37 @@ impl Notes {
             }
         }
         Ok(out)
+    }
+
+    /// The stream goes on at another server, on whose log no stored file and position lies. A piece whose place the stream had
+    /// passed needs it no more; any other table is read again from its beginning.
+    pub(crate) fn moved(&mut self, passed: &Place) {
+        for note in self.tables.values_mut() {
+            let Some(upto) = note.upto.take_if(|upto| upto.gtid.is_none()) else { continue };
+            if !passed.reaches(&upto.file, upto.pos) {
+                note.done = false;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_another_server_a_piece_counts_only_if_the_stream_had_passed_its_place() {
+        let piece = |pos| TableNote {
+            v: 1,
+            done: true,
+            rows: 5,
+            from: None,
+            upto: Some(Resend { gtid: None, file: "b.000002".to_owned(), pos }),
+        };
+        let tables = [("d.passed", 100), ("d.ahead", 101)].map(|(name, pos)| (name.to_owned(), piece(pos)));
+        let mut notes = Notes { tables: tables.into(), ..Notes::default() };
+        notes.moved(&Place { gtid: None, file: "b.000002".to_owned(), pos: 100 });
+        let left = |name: &str| (notes.tables[name].done, notes.tables[name].upto.is_some());
+        assert_eq!((left("d.passed"), left("d.ahead")), ((true, false), (false, false)));
     }
 }

@@ -169,6 +169,12 @@ impl Snapshot {
         }
     }
 
+    /// Reads a table for the first time.
+    #[cfg(test)]
+    pub(crate) fn read_first(&mut self, id: TableId, note: TableNote) {
+        self.first.push_back((id, note));
+    }
+
     /// Whether nothing is left to read.
     pub(crate) fn is_done(&self) -> bool {
         self.tables.is_empty() && self.first.is_empty() && self.requests.is_empty() && self.tasks.is_empty()

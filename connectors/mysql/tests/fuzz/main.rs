@@ -104,7 +104,7 @@ fn peak() -> u64 {
 fn events(mut log: &[u8]) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     while log.len() > 19 {
-        let size = u32::from_le_bytes(log[9..13].try_into().unwrap()) as usize;
+        let size = u32::from_le_bytes(log[9..13].try_into().expect("four bytes")) as usize;
         let (event, rest) = log.split_at(size);
         all.push(event.to_vec());
         log = rest;

@@ -32,7 +32,14 @@ async fn cascades_reach_the_log_several_levels_deep() {
             &["UPDATE b SET id = 21 WHERE id = 20"],
             &["DELETE FROM tree WHERE id = 1"],
             &["UPDATE a SET v = 9 WHERE id = 4"],
-            &["BEGIN", "DELETE FROM e WHERE id = 2", "DELETE FROM a WHERE id IN (2, 3)", "INSERT INTO a VALUES (2, 22)", "INSERT INTO b VALUES (20, 2)", "COMMIT"],
+            &[
+                "BEGIN",
+                "DELETE FROM e WHERE id = 2",
+                "DELETE FROM a WHERE id IN (2, 3)",
+                "INSERT INTO a VALUES (2, 22)",
+                "INSERT INTO b VALUES (20, 2)",
+                "COMMIT",
+            ],
         ] {
             database.run(statements).await;
             mirror.settle(&database).await;

@@ -56,7 +56,10 @@ async fn rewritten_values_are_read_again() {
             &["ALTER TABLE t MODIFY a INT"],
             &["ALTER TABLE t MODIFY d DECIMAL(10,1)", "ALTER TABLE t ADD x INT DEFAULT 1"],
             &["UPDATE t SET a = 'añ€' WHERE id = 1", "ALTER TABLE t CONVERT TO CHARACTER SET latin1"],
-            &["UPDATE t SET a = 'ñ' WHERE id = 1", "ALTER IGNORE TABLE t MODIFY a VARCHAR(20) CHARACTER SET latin2"][..if server.mariadb { 2 } else { 0 }],
+            &[
+                "UPDATE t SET a = 'ñ' WHERE id = 1",
+                "ALTER IGNORE TABLE t MODIFY a VARCHAR(20) CHARACTER SET latin2",
+            ][..if server.mariadb { 2 } else { 0 }],
             &["ALTER TABLE t DROP PRIMARY KEY, ADD PRIMARY KEY (n)"],
         ] {
             let reads = effect(&database, statements).await;
@@ -78,7 +81,13 @@ async fn rows_that_go_or_come_without_events_are_reconciled() {
             "TRUNCATE TABLE t",
         ] {
             let like = "CREATE TABLE x LIKE t";
-            let prepare = ["ALTER TABLE t DROP KEY n", by_range, like, "ALTER TABLE x REMOVE PARTITIONING", "INSERT INTO x VALUES (-1, 1, 'x', 2), (-2, 2, 'y', 2)"];
+            let prepare = [
+                "ALTER TABLE t DROP KEY n",
+                by_range,
+                like,
+                "ALTER TABLE x REMOVE PARTITIONING",
+                "INSERT INTO x VALUES (-1, 1, 'x', 2), (-2, 2, 'y', 2)",
+            ];
             database.run(&["DROP TABLE IF EXISTS x"]).await;
             database.run(&[TABLE, ROWS]).await;
             database.run(&prepare).await;
@@ -96,7 +105,9 @@ async fn rows_that_go_or_come_without_events_are_reconciled() {
 async fn a_tablespace_that_is_imported_is_read() {
     for server in servers() {
         let database = Database::create(&server).await;
-        database.run(&[TABLE, ROWS, "CREATE TABLE x LIKE t", "INSERT INTO x VALUES (8, 8, 'imported', 8)"]).await;
+        database
+            .run(&[TABLE, ROWS, "CREATE TABLE x LIKE t", "INSERT INTO x VALUES (8, 8, 'imported', 8)"])
+            .await;
         let mut mirror = Mirror::open(&database, "").await;
         let mut conn = database.connect().await;
         let data: String = conn.query_first("SELECT @@datadir").await.unwrap().unwrap();
@@ -104,7 +115,8 @@ async fn a_tablespace_that_is_imported_is_read() {
         conn.query_drop("ALTER TABLE t DISCARD TABLESPACE").await.unwrap();
         conn.query_drop("FLUSH TABLES x FOR EXPORT").await.unwrap();
         for extension in ["ibd", "cfg"] {
-            std::fs::copy(folder.join(format!("x.{extension}")), folder.join(format!("t.{extension}"))).unwrap();
+            std::fs::copy(folder.join(format!("x.{extension}")), folder.join(format!("t.{extension}")))
+                .unwrap();
         }
         conn.query_drop("UNLOCK TABLES").await.unwrap();
         conn.query_drop("ALTER TABLE t IMPORT TABLESPACE").await.unwrap();
@@ -121,21 +133,46 @@ async fn tables_that_are_dropped_made_anew_or_renamed_hold_only_their_own_rows()
     for server in servers() {
         let database = Database::create(&server).await;
         let mut cases = vec![
-            vec!["DROP TABLE t", "CREATE TABLE t (id INT PRIMARY KEY, other INT)", "INSERT INTO t VALUES (9, 9)"],
-            vec!["RENAME TABLE t TO u", "CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (5)", "INSERT INTO u VALUES (50, 50, 'u', 1)"],
-            vec!["ALTER TABLE t RENAME TO u", "CREATE TABLE IF NOT EXISTS t LIKE u", "INSERT INTO t VALUES (6, 6, '6', 6)"],
+            vec![
+                "DROP TABLE t",
+                "CREATE TABLE t (id INT PRIMARY KEY, other INT)",
+                "INSERT INTO t VALUES (9, 9)",
+            ],
+            vec![
+                "RENAME TABLE t TO u",
+                "CREATE TABLE t (id INT PRIMARY KEY)",
+                "INSERT INTO t VALUES (5)",
+                "INSERT INTO u VALUES (50, 50, 'u', 1)",
+            ],
+            vec![
+                "ALTER TABLE t RENAME TO u",
+                "CREATE TABLE IF NOT EXISTS t LIKE u",
+                "INSERT INTO t VALUES (6, 6, '6', 6)",
+            ],
             vec!["CREATE TABLE IF NOT EXISTS t (id INT)", "INSERT INTO t VALUES (7, 7, '7', 7)"],
-            vec!["RENAME TABLE t TO u, x TO t, u TO x", "INSERT INTO t VALUES (60, 60, 'now t', 1)", "UPDATE x SET a = 'now x'"],
+            vec![
+                "RENAME TABLE t TO u, x TO t, u TO x",
+                "INSERT INTO t VALUES (60, 60, 'now t', 1)",
+                "UPDATE x SET a = 'now x'",
+            ],
             vec!["TRUNCATE t", "INSERT INTO t VALUES (1, 1, 'again', 1)"],
         ];
         if server.mariadb {
-            cases.push(vec!["CREATE OR REPLACE TABLE t (id INT PRIMARY KEY, x INT)", "INSERT INTO t VALUES (3, 3)"]);
-            cases.push(vec!["CREATE OR REPLACE TABLE t (PRIMARY KEY (id)) SELECT 5 AS id, 'five' AS name", "INSERT INTO t VALUES (6, 'six')"]);
+            cases.push(vec![
+                "CREATE OR REPLACE TABLE t (id INT PRIMARY KEY, x INT)",
+                "INSERT INTO t VALUES (3, 3)",
+            ]);
+            cases.push(vec![
+                "CREATE OR REPLACE TABLE t (PRIMARY KEY (id)) SELECT 5 AS id, 'five' AS name",
+                "INSERT INTO t VALUES (6, 'six')",
+            ]);
         }
         for restart in [false, true] {
             for statements in &cases {
                 database.run(&["DROP TABLE IF EXISTS t, u, x, marker"]).await;
-                database.run(&[TABLE, ROWS, "CREATE TABLE x LIKE t", "INSERT INTO x VALUES (20, 20, 'was x', 1)"]).await;
+                database
+                    .run(&[TABLE, ROWS, "CREATE TABLE x LIKE t", "INSERT INTO x VALUES (20, 20, 'was x', 1)"])
+                    .await;
                 let mut mirror = Mirror::open(&database, "").await;
                 if restart {
                     mirror.stop();
@@ -151,7 +188,9 @@ async fn tables_that_are_dropped_made_anew_or_renamed_hold_only_their_own_rows()
                 if statements.iter().any(|s| s.contains(" TO u") && !s.contains("u TO x")) {
                     tables.push("u");
                 }
-                mirror.equals(&database, &tables, &format!("{}, restart: {restart}", statements.join("; "))).await;
+                mirror
+                    .equals(&database, &tables, &format!("{}, restart: {restart}", statements.join("; ")))
+                    .await;
             }
         }
         database.drop().await;
@@ -165,7 +204,11 @@ async fn changes_logged_as_statements_are_read_again() {
         database.run(&[TABLE, ROWS]).await;
         let mut mirror = Mirror::open(&database, "").await;
         database
-            .run(&["SET SESSION binlog_format = 'STATEMENT'", "UPDATE t SET a = 'by statement'", "DELETE FROM t WHERE id = 1"])
+            .run(&[
+                "SET SESSION binlog_format = 'STATEMENT'",
+                "UPDATE t SET a = 'by statement'",
+                "DELETE FROM t WHERE id = 1",
+            ])
             .await;
         mirror.settle(&database).await;
         mirror.equals(&database, &["t"], "statements").await;

@@ -130,7 +130,8 @@ impl Mirror {
         let deadline = Instant::now() + Duration::from_secs(120);
         loop {
             self.step().await;
-            let marked = self.tables.get("marker").is_some_and(|t| t.rows.contains_key(&vec![marker.clone()]));
+            let marked =
+                self.tables.get("marker").is_some_and(|t| t.rows.contains_key(&vec![marker.clone()]));
             if marked && self.pending().is_empty() {
                 return;
             }
@@ -206,7 +207,8 @@ impl Mirror {
     pub(crate) fn rows(&self, table: &str) -> Vec<String> {
         let Some(table) = self.tables.get(table) else { return Vec::new() };
         let Some(schema) = &table.schema else { return Vec::new() };
-        let value = |row: &BTreeMap<u32, String>, id| row.get(&id).cloned().unwrap_or_else(|| "NULL".to_owned());
+        let value =
+            |row: &BTreeMap<u32, String>, id| row.get(&id).cloned().unwrap_or_else(|| "NULL".to_owned());
         let text = |row: &BTreeMap<u32, String>| {
             let columns = schema.columns.iter();
             columns.map(|c| format!("{}={}", c.name, value(row, c.id))).collect::<Vec<_>>().join(" ")

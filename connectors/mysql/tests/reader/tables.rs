@@ -14,7 +14,9 @@ async fn other_tables_in_the_middle_of_a_transaction_lose_and_repeat_nothing() {
         for table in ["a", "b", "c"] {
             database.run(&[&format!("CREATE TABLE {table} (id INT PRIMARY KEY, pad VARCHAR(900))")]).await;
         }
-        let options = |tables: &str| format!(r#""tables":{tables},"batch_bytes":"64KiB","snapshot":{{"mode":"never"}}"#);
+        let options = |tables: &str| {
+            format!(r#""tables":{tables},"batch_bytes":"64KiB","snapshot":{{"mode":"never"}}"#)
+        };
         let (first, second) = (options(r#"["a","b"]"#), options(r#"["c","a"]"#));
         let mut stored = Stored::default();
         let mut reader = database.open(None, &first).await;
@@ -29,7 +31,8 @@ async fn other_tables_in_the_middle_of_a_transaction_lose_and_repeat_nothing() {
         }
         conn.query_drop("COMMIT").await.unwrap();
         let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        let inside = |stored: &Stored| stored.position.as_ref().is_some_and(|p| p.token.contains(r#""row":"#));
+        let inside =
+            |stored: &Stored| stored.position.as_ref().is_some_and(|p| p.token.contains(r#""row":"#));
         while !inside(&stored) {
             take(&next(&mut reader).await, &mut stored, &mut seen);
         }
@@ -37,10 +40,15 @@ async fn other_tables_in_the_middle_of_a_transaction_lose_and_repeat_nothing() {
         for _ in 0..2 {
             reader = database.open(stored.position.as_ref(), &second).await;
             take(&next(&mut reader).await, &mut stored, &mut seen);
-            assert!(inside(&stored), "batches must end within the transaction for this test to mean anything");
+            assert!(
+                inside(&stored),
+                "batches must end within the transaction for this test to mean anything"
+            );
         }
         reader = database.open(stored.position.as_ref(), &second).await;
-        while seen.get("a").map_or(0, Vec::len) < ROWS as usize || seen.get("c").map_or(0, Vec::len) < ROWS as usize {
+        while seen.get("a").map_or(0, Vec::len) < ROWS as usize
+            || seen.get("c").map_or(0, Vec::len) < ROWS as usize
+        {
             take(&next(&mut reader).await, &mut stored, &mut seen);
         }
         let expected: Vec<String> = (0..ROWS).map(|i| i.to_string()).collect();

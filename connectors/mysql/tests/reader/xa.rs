@@ -36,9 +36,23 @@ async fn decide(database: &Database, statement: &str) {
 async fn what_was_prepared_before_the_first_start_is_there_once_it_is_committed() {
     for server in servers() {
         let database = Database::create(&server).await;
-        database.run(&["CREATE TABLE t (id INT PRIMARY KEY, n INT)", "INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)"]).await;
+        database
+            .run(&[
+                "CREATE TABLE t (id INT PRIMARY KEY, n INT)",
+                "INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)",
+            ])
+            .await;
         let xid = format!("'{}-old'", database.name);
-        prepare(&database, &xid, &["INSERT INTO t VALUES (10, 10)", "UPDATE t SET n = 20 WHERE id = 2", "DELETE FROM t WHERE id = 3"]).await;
+        prepare(
+            &database,
+            &xid,
+            &[
+                "INSERT INTO t VALUES (10, 10)",
+                "UPDATE t SET n = 20 WHERE id = 2",
+                "DELETE FROM t WHERE id = 3",
+            ],
+        )
+        .await;
         let mut mirror = Mirror::open(&database, "").await;
         assert_eq!(mirror.rows("t").len(), 3);
         decide(&database, &format!("XA COMMIT {xid}")).await;
@@ -52,7 +66,12 @@ async fn what_was_prepared_before_the_first_start_is_there_once_it_is_committed(
 async fn a_prepared_transaction_that_is_too_large_to_hold_is_read_at_its_commit_and_never_at_its_rollback() {
     for server in servers() {
         let database = Database::create(&server).await;
-        database.run(&["CREATE TABLE t (id INT PRIMARY KEY, pad VARCHAR(2000))", "CREATE TABLE u (id INT PRIMARY KEY)"]).await;
+        database
+            .run(&[
+                "CREATE TABLE t (id INT PRIMARY KEY, pad VARCHAR(2000))",
+                "CREATE TABLE u (id INT PRIMARY KEY)",
+            ])
+            .await;
         let mut mirror = Mirror::open(&database, r#""xa_bytes":"4KiB""#).await;
         for (name, decision) in [("kept", "XA COMMIT"), ("undone", "XA ROLLBACK")] {
             let xid = format!("'{}-{name}'", database.name);

@@ -1,6 +1,6 @@
 //! A server that only sends a log that was made up: for what a real one takes hours to reach.
 
-use caudal_mysql::connection::Endpoint;
+use caudal_mysql::connection::{Endpoint, Keepalive};
 use caudal_mysql::tls::{TlsMode, TlsOptions};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,6 +35,8 @@ impl Simulated {
             password: String::new(),
             tls: TlsOptions { mode: TlsMode::Disabled, ..TlsOptions::default() },
             connect_timeout: Duration::from_secs(20),
+            database: None,
+            keepalive: Keepalive::default(),
         }
     }
 

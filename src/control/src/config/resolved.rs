@@ -57,6 +57,7 @@ pub struct HttpSettings {
 }
 
 /// A source that is captured.
+#[derive(Clone)]
 pub struct SourceEntry {
     /// Its name.
     pub name: String,

@@ -1,0 +1,49 @@
+//! Commands from the log to the sources of this daemon, as long as it runs.
+
+use caudal_control::config::SourceEntry;
+use caudal_core::{Result, Source};
+use caudal_engine::shutdown::Shutdown;
+use caudal_kafka::Log;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::{debug, info};
+
+/// Between two attempts, while the log cannot be read.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Hands commands on until the daemon stops.
+pub(crate) async fn forward(log: Log, sources: Vec<SourceEntry>, shutdown: Shutdown) {
+    let sources: HashMap<String, Arc<dyn Source>> =
+        sources.into_iter().map(|entry| (entry.name, entry.source)).collect();
+    // Each attempt begins with the oldest command: what was handed on before is not handed on again.
+    let mut last = 0;
+    loop {
+        let ended = tokio::select! {
+            ended = read(&log, &sources, &mut last) => ended,
+            () = shutdown.wait() => return,
+        };
+        if let Err(error) = ended {
+            debug!(%error, "commands cannot be read now");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN) => {}
+            () = shutdown.wait() => return,
+        }
+    }
+}
+
+async fn read(log: &Log, sources: &HashMap<String, Arc<dyn Source>>, last: &mut i64) -> Result<()> {
+    let mut signals = log.signals().await?;
+    loop {
+        let (source, signal) = signals.next().await?;
+        if signal.number <= *last {
+            continue;
+        }
+        *last = signal.number;
+        if let Some(source_of) = sources.get(&source) {
+            info!(source, id = signal.id, "a command");
+            source_of.signal(signal);
+        }
+    }
+}
