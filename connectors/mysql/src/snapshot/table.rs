@@ -291,6 +291,6 @@ impl Table {
 
     fn rate(&self) -> u64 {
         let seconds = self.started.elapsed().as_secs_f64().max(0.001);
-        ((self.read - self.read_before) as f64 / seconds) as u64
+        (self.read.saturating_sub(self.read_before) as f64 / seconds) as u64
     }
 }
