@@ -59,6 +59,9 @@ const OPTIONS: [&str; 45] = [
 
 /// Reads all clauses.
 pub(super) fn clauses(words: &mut Words<'_>, shape: Option<&TableSchema>, alter: &mut Alter) {
+    if words.is_cut() {
+        alter.effect = Effect::Replaces;
+    }
     while !words.is_end() {
         let mut clause = words.clause();
         let effect = one(&mut clause, shape, alter);

@@ -94,6 +94,11 @@ impl<'a> Words<'a> {
         Some(text)
     }
 
+    /// Whether the statement is longer than what was read of it.
+    pub(super) fn is_cut(&self) -> bool {
+        self.tokens.last() == Some(&Token::Mark(CUT))
+    }
+
     /// Whether nothing follows.
     pub(super) fn is_end(&self) -> bool {
         self.at >= self.tokens.len()
