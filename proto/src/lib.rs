@@ -2,4 +2,5 @@
 //!
 //! Each record carries `v`, its format's version; older versions stay readable (golden files in `proto/tests/golden`).
 
+pub mod envelope;
 pub mod side;

@@ -8,6 +8,8 @@
 //! | `caudal.<prefix>.schemas` | `<topic>/<version>` | [`SchemaRecord`] |
 //! | `caudal.<prefix>.tasks` | `<source>` | [`TaskRecord`] |
 //! | `caudal.<prefix>.signals` | `<source>` | [`SignalRecord`] |
+//!
+//! Beside them stand topics in Debezium's form: schema changes, transactions and heartbeats.
 
 use caudal_core::{Action, Signal, TableSchema};
 use serde::{Deserialize, Serialize};
@@ -72,6 +74,18 @@ impl TopicNames {
         self.side("signals")
     }
 
+    /// `<prefix>.transaction`: where transactions are announced.
+    #[must_use]
+    pub fn transactions(&self) -> String {
+        format!("{}.transaction", self.prefix)
+    }
+
+    /// `__debezium-heartbeat.<prefix>`
+    #[must_use]
+    pub fn heartbeats(&self) -> String {
+        format!("__debezium-heartbeat.{}", self.prefix)
+    }
+
     /// `caudal.<prefix>.dlq.<sink>`
     #[must_use]
     pub fn dead_letters(&self, sink: &str) -> String {
@@ -104,6 +118,22 @@ pub struct PositionRecord {
     pub watermark: u64,
     /// Grows by one each time the capture is opened.
     pub epoch: u64,
+    /// Where transactions are announced: the one that goes on after this position.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<OpenTransaction>,
+}
+
+/// What was counted so far of a source transaction that is not yet at its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenTransaction {
+    /// GTID, or the place where it began.
+    pub id: String,
+    /// Events so far.
+    pub events: u64,
+    /// `database.table` and its events so far, in the order of their first events.
+    pub tables: Vec<(String, u64)>,
+    /// Its commit time in the source, microseconds since the epoch, UTC.
+    pub ts_us: i64,
 }
 
 /// At the end of source transactions: "complete up to this position and time" is "these offsets are applied".

@@ -12,10 +12,16 @@ use tracing::{debug, info};
 /// Between two attempts, while the log cannot be read.
 const AGAIN: Duration = Duration::from_secs(2);
 
+/// Sources by name.
+pub(crate) type Sources = HashMap<String, Arc<dyn Source>>;
+
+/// The sources of a configuration.
+pub(crate) fn sources(entries: &[SourceEntry]) -> Sources {
+    entries.iter().map(|entry| (entry.name.clone(), Arc::clone(&entry.source))).collect()
+}
+
 /// Hands commands on until the daemon stops.
-pub(crate) async fn forward(log: Log, sources: Vec<SourceEntry>, shutdown: Shutdown) {
-    let sources: HashMap<String, Arc<dyn Source>> =
-        sources.into_iter().map(|entry| (entry.name, entry.source)).collect();
+pub(crate) async fn forward(log: Log, sources: Sources, shutdown: Shutdown) {
     // Each attempt begins with the oldest command: what was handed on before is not handed on again.
     let mut last = 0;
     loop {
@@ -33,7 +39,7 @@ pub(crate) async fn forward(log: Log, sources: Vec<SourceEntry>, shutdown: Shutd
     }
 }
 
-async fn read(log: &Log, sources: &HashMap<String, Arc<dyn Source>>, last: &mut i64) -> Result<()> {
+async fn read(log: &Log, sources: &Sources, last: &mut i64) -> Result<()> {
     let mut signals = log.signals().await?;
     loop {
         let (source, signal) = signals.next().await?;

@@ -9,7 +9,9 @@ pub(crate) type Kafka = caudal_kafka::Config;
 /// What a configuration may name.
 pub(crate) fn registry() -> Registry<Kafka> {
     let registry = Registry::new(usable);
-    let registry = registry.source("mysql", &["mysql", "mariadb"], caudal_mysql::source);
+    let registry = registry.source("mysql", &["mysql"], caudal_mysql::source);
+    // The same connector under the name that Debezium's is known by: it is told in each event's `source.connector`.
+    let registry = registry.source("mariadb", &["mariadb"], caudal_mysql::source);
     registry.sink("postgres", &["postgres", "postgresql"], caudal_postgres::sink)
 }
 

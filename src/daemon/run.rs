@@ -54,7 +54,7 @@ pub(crate) async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     let board = Arc::new(Board::new(info, handles.clone()));
     let mut tasks = JoinSet::new();
     serve_http(&mut tasks, listener, resolved.http.clone(), board, &shutdown);
-    tasks.spawn(commands::forward(log, resolved.sources.clone(), shutdown.clone()));
+    tasks.spawn(commands::forward(log, commands::sources(&resolved.sources), shutdown.clone()));
     start(&mut tasks, pipelines, handles, &shutdown);
 
     let signal = signals.next().await;

@@ -44,7 +44,7 @@ pub(crate) async fn snapshot(cli: &Cli, arguments: &SnapshotArguments) -> Result
             return Ok(ExitCode::FAILURE);
         }
     }?;
-    Ok(finish(cli, &record.id, &waited)?)
+    finish(cli, &record.id, &waited)
 }
 
 fn known(resolved: &Resolved<Kafka>, source: &str) -> Result<(), Failure> {
@@ -69,11 +69,11 @@ fn not_running(error: Error, resolved: &Resolved<Kafka>) -> Failure {
 }
 
 fn record(arguments: &SnapshotArguments) -> SignalRecord {
-    let (kind, incremental) = match arguments {
-        SnapshotArguments { pause: true, .. } => ("pause-snapshot", true),
-        SnapshotArguments { resume: true, .. } => ("resume-snapshot", true),
-        SnapshotArguments { stop: true, .. } => ("stop-snapshot", true),
-        _ => ("execute-snapshot", true),
+    let kind = match arguments {
+        SnapshotArguments { pause: true, .. } => "pause-snapshot",
+        SnapshotArguments { resume: true, .. } => "resume-snapshot",
+        SnapshotArguments { stop: true, .. } => "stop-snapshot",
+        _ => "execute-snapshot",
     };
     let condition = |table: &String| {
         let filter = arguments.condition.clone()?;
@@ -84,7 +84,7 @@ fn record(arguments: &SnapshotArguments) -> SignalRecord {
         kind: kind.to_owned(),
         data: SignalData {
             collections: arguments.tables.clone(),
-            kind: incremental.then(|| "incremental".to_owned()),
+            kind: Some("incremental".to_owned()),
             conditions: arguments.tables.iter().filter_map(condition).collect(),
             condition: None,
         },

@@ -37,7 +37,7 @@ async fn a_transaction_of_any_size(family: Family, compress: bool, name: &str) {
     let server = MysqlServer::shared(family);
     let db = server.database(name).await.unwrap();
     let sink = Postgres::shared().database(name).await.unwrap();
-    server.sql(&db, "CREATE TABLE big (id INT PRIMARY KEY, v VARBINARY(8000))").await.unwrap();
+    server.sql(&db, "CREATE TABLE big (id INT PRIMARY KEY, v VARBINARY(8200))").await.unwrap();
     let config = DaemonConfig::new(&format!("{name}{}", std::process::id()))
         .source("src", &server.url(&db), &[])
         .sink("pg", &sink, &["consistency: transaction"]);

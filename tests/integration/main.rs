@@ -5,12 +5,15 @@
 
 mod catchup;
 mod consistency;
+mod cost;
 mod crash;
 mod damage;
+mod formats;
 mod input;
 mod kit;
 mod large;
 mod log;
 mod ownership;
 mod partial;
+mod reread;
 mod types;

@@ -23,8 +23,8 @@ pub struct DaemonConfig {
     pub prefix: String,
     /// `host:port` of a Kafka; without it the daemon serves the log itself.
     pub brokers: Option<String>,
-    /// Name, URL, table patterns (none: all tables).
-    pub sources: Vec<(String, String, Vec<String>)>,
+    /// Name, connector, URL, table patterns (none: all tables).
+    pub sources: Vec<(String, String, String, Vec<String>)>,
     /// Name, URL, further lines of YAML (`consistency: key`).
     pub sinks: Vec<(String, String, Vec<String>)>,
     /// Name of a source, and a further line of YAML of it.
@@ -51,9 +51,15 @@ impl DaemonConfig {
 
     /// Adds a MySQL or MariaDB source.
     #[must_use]
-    pub fn source(mut self, name: &str, url: &str, tables: &[&str]) -> Self {
+    pub fn source(self, name: &str, url: &str, tables: &[&str]) -> Self {
+        self.source_of(name, "mysql", url, tables)
+    }
+
+    /// Adds a source of a named connector: `mysql`, `mariadb`.
+    #[must_use]
+    pub fn source_of(mut self, name: &str, connector: &str, url: &str, tables: &[&str]) -> Self {
         let tables = tables.iter().map(ToString::to_string).collect();
-        self.sources.push((name.to_owned(), url.to_owned(), tables));
+        self.sources.push((name.to_owned(), connector.to_owned(), url.to_owned(), tables));
         self
     }
 
@@ -97,8 +103,8 @@ impl DaemonConfig {
             let _ = writeln!(y, "{lines}");
         }
         y.push_str("sources:\n");
-        for (name, url, tables) in &self.sources {
-            let _ = writeln!(y, "  {name}:\n    type: mysql\n    url: \"{url}\"");
+        for (name, connector, url, tables) in &self.sources {
+            let _ = writeln!(y, "  {name}:\n    type: {connector}\n    url: \"{url}\"");
             if !tables.is_empty() {
                 let quoted: Vec<String> = tables.iter().map(|t| format!("\"{t}\"")).collect();
                 let _ = writeln!(y, "    tables: [{}]", quoted.join(", "));

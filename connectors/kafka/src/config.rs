@@ -2,6 +2,7 @@
 //!
 //! After [`Config::resolve`] nothing can be "invalid config": what is left to fail depends on the brokers.
 
+use crate::format::{Format, Profile, Registry};
 use caudal_core::quantity::{DurationText, SizeText};
 use caudal_core::{Error, Result};
 use schemars::JsonSchema;
@@ -24,6 +25,16 @@ pub struct Config {
     pub sasl: Option<Sasl>,
     /// How topics are made.
     pub topics: Topics,
+    /// Whose conventions values follow.
+    pub profile: Profile,
+    /// The form of keys and values in data topics.
+    pub format: Format,
+    /// The schema registry: for the format `avro`.
+    pub registry: Option<Registry>,
+    /// Announces the source's transactions in `<prefix>.transaction`, and says in each event which is its transaction.
+    pub transactions: bool,
+    /// How often a record goes to `__debezium-heartbeat.<prefix>`. `0s`: never.
+    pub heartbeats: DurationText,
     /// Compression of what is produced.
     pub compression: Compression,
     /// What a crash may do to the events in flight.
@@ -191,6 +202,11 @@ impl Default for Config {
             tls: None,
             sasl: None,
             topics: Topics::default(),
+            profile: Profile::default(),
+            format: Format::default(),
+            registry: None,
+            transactions: false,
+            heartbeats: DurationText::secs(0),
             compression: Compression::default(),
             delivery: Delivery::default(),
             transaction_timeout: DurationText::secs(20),
@@ -241,6 +257,7 @@ impl Config {
             return wrong("queue", "is under 1MiB", "16MiB suits most");
         }
         self.resolve_topics(name)?;
+        self.resolve_format(name)?;
         Ok(Resolved { properties: self.client_properties(), config: self })
     }
 
@@ -268,6 +285,50 @@ impl Config {
                 "delete_retention",
                 "is shorter than twice watermark_retention: sinks would miss deletes",
                 "make it at least twice as long",
+            );
+        }
+        Ok(())
+    }
+
+    fn resolve_format(&self, name: &str) -> Result<()> {
+        let wrong = |field: &str, message: &str, fix: &str| {
+            Err(Error::config(message).field(format!("{name}.{field}")).hint(fix))
+        };
+        match &self.registry {
+            None if self.format.is_registered() => {
+                return wrong(
+                    "registry",
+                    &format!("is missing: the format `{}` needs a schema registry", self.format.as_str()),
+                    "write registry: {url: \"http://registry:8081\"}, or take the format `caudal`, which needs none",
+                );
+            }
+            Some(_) if !self.format.is_registered() => {
+                return wrong(
+                    "registry",
+                    &format!("is not used by the format `{}`", self.format.as_str()),
+                    "leave it out, or take the format `avro`",
+                );
+            }
+            Some(registry) => {
+                if let Err(cause) = crate::registry::Address::parse(&registry.url) {
+                    return wrong("registry.url", cause, "write it as http://host:8081 or https://host");
+                }
+            }
+            None => {}
+        }
+        if self.format.is_registered() && self.profile != Profile::Safe {
+            return wrong(
+                "profile",
+                &format!("is not offered with the format `{}`", self.format.as_str()),
+                "leave it out: values then are as the source has them",
+            );
+        }
+        let unenveloped = matches!(self.format, Format::Flat | Format::Maxwell);
+        if self.transactions && unenveloped {
+            return wrong(
+                "transactions",
+                &format!("have no place in the format `{}`", self.format.as_str()),
+                "leave it out, or take another format",
             );
         }
         Ok(())

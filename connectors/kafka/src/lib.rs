@@ -4,6 +4,7 @@
 //! capture sink ([`Log::capture_sink`]): events, position and watermark in one Kafka transaction.
 
 pub mod config;
+pub mod format;
 
 mod client;
 mod dead_letters;
@@ -15,6 +16,7 @@ mod log;
 mod murmur2;
 mod offsets;
 mod reader;
+mod registry;
 mod replay;
 mod schemas;
 mod signals;

@@ -157,6 +157,11 @@ impl TopicSpec {
         Self::new(names.prefix().to_owned(), 1, resolved, needs)
     }
 
+    /// A topic of Debezium's that tells of what goes by, transactions or heartbeats: kept as long as the brokers keep by default.
+    pub(crate) fn announcements(name: String, resolved: &Resolved) -> Self {
+        Self::new(name, 1, resolved, vec![Need::Exactly("cleanup.policy", "delete".into())])
+    }
+
     fn new_topic(&self, replication: i32) -> NewTopic<'_> {
         let topic = NewTopic::new(&self.name, self.partitions as i32, TopicReplication::Fixed(replication));
         self.settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
@@ -343,8 +348,9 @@ impl Topics {
         let existing = self.list().await?;
         let resolved = self.clients.resolved();
         let data = format!("{}.", names.prefix());
-        let of_prefix: Vec<&str> =
-            existing.keys().map(String::as_str).filter(|name| name.starts_with(&data)).collect();
+        let transactions = names.transactions();
+        let is_data = |name: &&str| name.starts_with(&data) && *name != transactions;
+        let of_prefix: Vec<&str> = existing.keys().map(String::as_str).filter(is_data).collect();
         let settings = self.settings(&of_prefix).await?;
         let mut findings = Vec::new();
         for (name, settings) in &settings {

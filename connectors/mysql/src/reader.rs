@@ -13,6 +13,7 @@
 
 pub(crate) mod clock;
 mod kin;
+mod partial;
 mod prepared;
 pub(crate) mod quarantine;
 pub(crate) mod retention;
@@ -37,6 +38,7 @@ use caudal_core::{
 };
 use clock::Clock;
 pub(crate) use kin::Kin;
+use partial::Partials;
 use prepared::Prepared;
 pub(crate) use quarantine::Quarantine;
 use retention::Guard;
@@ -77,6 +79,8 @@ pub(crate) struct MySqlReader {
     opened_at: (String, u64),
     ts_us: i64,
     builder: BatchBuilder,
+    /// Rows told in part, whose re-read goes with the next batch.
+    partials: Partials,
     notes: BTreeMap<String, Option<String>>,
     /// How many of the builder's events lie before the last boundary.
     boundary: Option<usize>,
@@ -157,6 +161,7 @@ impl MySqlReader {
             opened_at: log_end,
             ts_us: token.ts_us,
             builder: BatchBuilder::default(),
+            partials: Partials::default(),
             notes,
             boundary: None,
             held: Some(first),
@@ -178,7 +183,7 @@ impl MySqlReader {
             return self.held_step().await;
         }
         let between = self.tx.is_none();
-        let idle = between && !self.builder.is_empty();
+        let idle = between && !(self.builder.is_empty() && self.partials.is_empty());
         if between {
             self.take_up().await?;
             self.snapshot_step().await?;
@@ -354,6 +359,9 @@ impl MySqlReader {
     }
 
     fn position(&mut self, within: Within) -> Position {
+        for request in self.partials.take() {
+            self.snapshot.request(request);
+        }
         self.notes.extend(self.snapshot.take_notes());
         let notes = std::mem::take(&mut self.notes);
         Position::Source(self.token(within).position(self.family, notes))

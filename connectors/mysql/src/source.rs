@@ -62,13 +62,13 @@ impl Source for MySqlSource {
     }
 
     async fn discover(&self) -> Result<Vec<TableSchema>> {
-        let mut client = Client::connect(&self.config).await?;
+        let mut client = choose::any(&self.config).await?;
         let tables = discover::tables(&mut client, &self.config.selection, None).await?;
         Ok(tables.into_values().map(|t| t.schema).collect())
     }
 
     async fn estimates(&self) -> Result<Vec<(TableId, u64)>> {
-        let mut client = Client::connect(&self.config).await?;
+        let mut client = choose::any(&self.config).await?;
         let mut tables = discover::tables(&mut client, &self.config.selection, None).await?;
         discover::estimates(&mut client, &self.config.selection, &mut tables).await?;
         Ok(tables.into_iter().map(|(id, table)| (id, table.estimated_rows)).collect())

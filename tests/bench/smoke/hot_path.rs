@@ -25,7 +25,7 @@ fn main() -> Result<()> {
     let rounds: u32 = std::env::args().nth(1).context("how many rounds?")?.parse()?;
     let config = Config { brokers: vec!["127.0.0.1:9".into()], ..Config::default() };
     let options = CaptureOptions { clock: || 1_767_225_600_000_000, ..CaptureOptions::default() };
-    let encoder = Log::new(config, "smoke")?.encoder(&options);
+    let encoder = Log::new(config, "smoke")?.encoder(&options)?;
     let schema = shape();
     let mut events = 0;
     for _ in 0..rounds {

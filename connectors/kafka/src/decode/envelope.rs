@@ -1,5 +1,7 @@
-//! The envelope: `{"before","after","source","transaction","op","ts_ms",…}`, members in any order.
+//! The envelope: `{"before","after","source","transaction","op","ts_ms",…}`, members in any order; bare, or as `payload` beside its
+//! `schema`.
 
+use super::avro;
 use super::scan::{Malformed, Quoted, Scanner, unescape};
 use super::value::{Text, cell};
 use caudal_core::batch::NO_ROW;
@@ -15,19 +17,32 @@ pub(super) fn event(
 ) -> Result<EventHead, Malformed> {
     let mut text = Text { scanner: Scanner::new(value), base };
     let mut found = Envelope::default();
+    members(&mut text, &mut found, schema, batch, true)?;
+    text.scanner.end()?;
+    found.head(schema, batch)
+}
+
+/// The members of the envelope; of that in `payload`, if this is the `outer` one and has it.
+fn members(
+    text: &mut Text<'_>,
+    found: &mut Envelope,
+    schema: &Arc<TableSchema>,
+    batch: &mut BatchBuilder,
+    outer: bool,
+) -> Result<(), Malformed> {
     text.scanner.expect(b'{')?;
     let mut first = true;
     while let Some(name) = text.scanner.member(&mut first)? {
         match name.raw {
-            "before" => found.before = row(&mut text, schema, batch).map_err(|e| e.of("before"))?,
-            "after" => found.after = row(&mut text, schema, batch).map_err(|e| e.of("after"))?,
-            "source" => found.source = Some(source(&mut text, batch).map_err(|e| e.of("source"))?),
-            "op" => found.op = Some(op(&mut text)?),
+            "payload" if outer => members(text, found, schema, batch, false)?,
+            "before" => found.before = row(text, schema, batch).map_err(|e| e.of("before"))?,
+            "after" => found.after = row(text, schema, batch).map_err(|e| e.of("after"))?,
+            "source" => found.source = Some(source(text, batch).map_err(|e| e.of("source"))?),
+            "op" => found.op = Some(op(text)?),
             _ => text.scanner.skip()?,
         }
     }
-    text.scanner.end()?;
-    found.head(schema, batch)
+    Ok(())
 }
 
 /// The deletion that a tombstone's key means. The key lies at `base` of the batch's arena.
@@ -37,10 +52,10 @@ pub(super) fn deletion(
     schema: &Arc<TableSchema>,
     batch: &mut BatchBuilder,
 ) -> Result<EventHead, Malformed> {
-    let key = std::str::from_utf8(key).map_err(|_| Malformed::new("UTF-8 expected"))?;
-    let mut text = Text { scanner: Scanner::new(key), base };
-    let before = row(&mut text, schema, batch)?.ok_or_else(|| Malformed::new("an object expected"))?;
-    text.scanner.end()?;
+    let before = match key.first() {
+        Some(0) => avro::key(key, base, schema, batch)?,
+        _ => json_key(key, base, schema, batch)?,
+    };
     let of_key = |column: &u32| !matches!(batch.cells[(before + column) as usize], Cell::Unchanged);
     if !schema.key.iter().all(of_key) {
         return Err(Malformed::new("a column of the key is missing"));
@@ -59,16 +74,50 @@ pub(super) fn deletion(
     })
 }
 
+/// How a key begins that stands beside its schema.
+const WITH_SCHEMA: &str = r#"{"schema":{"type":"struct","#;
+
+/// A key as JSON, bare or beside its schema: gives the index of the row's first cell.
+fn json_key(
+    key: &[u8],
+    base: usize,
+    schema: &TableSchema,
+    batch: &mut BatchBuilder,
+) -> Result<u32, Malformed> {
+    let key = std::str::from_utf8(key).map_err(|_| Malformed::new("UTF-8 expected"))?;
+    let mut text = Text { scanner: Scanner::new(key), base };
+    let before = if key.starts_with(WITH_SCHEMA) {
+        text.scanner.expect(b'{')?;
+        let (mut first, mut found) = (true, None);
+        while let Some(name) = text.scanner.member(&mut first)? {
+            match name.raw {
+                "payload" => found = row(&mut text, schema, batch)?,
+                _ => text.scanner.skip()?,
+            }
+        }
+        found
+    } else {
+        row(&mut text, schema, batch)?
+    };
+    text.scanner.end()?;
+    before.ok_or_else(|| Malformed::new("an object expected"))
+}
+
+/// What an envelope holds: of rows the index of the first cell.
 #[derive(Default)]
-struct Envelope {
-    before: Option<u32>,
-    after: Option<u32>,
-    source: Option<SourceBlock>,
-    op: Option<Op>,
+pub(super) struct Envelope {
+    pub(super) before: Option<u32>,
+    pub(super) after: Option<u32>,
+    pub(super) source: Option<SourceBlock>,
+    pub(super) op: Option<Op>,
 }
 
 impl Envelope {
-    fn head(self, schema: &Arc<TableSchema>, batch: &mut BatchBuilder) -> Result<EventHead, Malformed> {
+    pub(super) fn head(
+        self,
+        schema: &Arc<TableSchema>,
+        batch: &mut BatchBuilder,
+    ) -> Result<EventHead, Malformed> {
         let op = self.op.ok_or_else(|| Malformed::new("op is missing"))?;
         let source = self.source.ok_or_else(|| Malformed::new("source is missing"))?;
         match op {
@@ -144,13 +193,14 @@ fn op(text: &mut Text<'_>) -> Result<Op, Malformed> {
     op.ok_or_else(|| text.scanner.wrong("op c, u, d, r or t"))
 }
 
+/// The source block.
 #[derive(Default)]
-struct SourceBlock {
-    transaction: Transaction,
-    snapshot: SnapshotMark,
-    row: u32,
-    pos: u64,
-    ts_us: i64,
+pub(super) struct SourceBlock {
+    pub(super) transaction: Transaction,
+    pub(super) snapshot: SnapshotMark,
+    pub(super) row: u32,
+    pub(super) pos: u64,
+    pub(super) ts_us: i64,
 }
 
 fn source(text: &mut Text<'_>, batch: &mut BatchBuilder) -> Result<SourceBlock, Malformed> {
@@ -184,6 +234,15 @@ fn optional(text: &mut Text<'_>, batch: &mut BatchBuilder) -> Result<Slice, Malf
 
 /// Debezium writes it as a string, older versions as a boolean.
 fn snapshot(text: &mut Text<'_>) -> Result<SnapshotMark, Malformed> {
+    if text.scanner.peek() != b'"' {
+        return Ok(if text.scanner.boolean()? { SnapshotMark::True } else { SnapshotMark::False });
+    }
+    let word = text.scanner.string()?.raw;
+    mark(word.as_bytes()).ok_or_else(|| text.scanner.wrong("a snapshot mark"))
+}
+
+/// The mark that a word means.
+pub(super) fn mark(word: &[u8]) -> Option<SnapshotMark> {
     const MARKS: [SnapshotMark; 7] = [
         SnapshotMark::False,
         SnapshotMark::True,
@@ -193,11 +252,7 @@ fn snapshot(text: &mut Text<'_>) -> Result<SnapshotMark, Malformed> {
         SnapshotMark::Last,
         SnapshotMark::Incremental,
     ];
-    if text.scanner.peek() != b'"' {
-        return Ok(if text.scanner.boolean()? { SnapshotMark::True } else { SnapshotMark::False });
-    }
-    let word = text.scanner.string()?.raw;
-    MARKS.into_iter().find(|mark| mark.as_str() == word).ok_or_else(|| text.scanner.wrong("a snapshot mark"))
+    MARKS.into_iter().find(|mark| mark.as_str().as_bytes() == word)
 }
 
 /// The number of the event's transaction in the batch: events of one transaction follow each other, so only the last is

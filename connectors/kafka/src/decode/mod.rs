@@ -1,12 +1,15 @@
-//! Records of the data topics to events of a batch: the inverse of the encoder (JSON envelope, profile `safe`).
+//! Records of the data topics to events of a batch: the inverse of the encoder, for the forms that hold all of an event. Which one a
+//! record has, it tells itself.
 //!
 //! A record's bytes are copied once, into the batch's arena; cells are slices of that copy wherever the value's text is its
 //! meaning. No tree of values is built. A record that cannot be decoded becomes an [`Undecodable`] of the batch and leaves
 //! nothing else behind: one damaged record never stops its table, and is never passed over in silence.
 
+mod avro;
 mod envelope;
 mod instant;
 mod number;
+mod own;
 mod scan;
 mod value;
 
@@ -94,9 +97,17 @@ fn event(
     schema: &Arc<TableSchema>,
     batch: &mut BatchBuilder,
 ) -> Result<(), Malformed> {
-    let text = std::str::from_utf8(value).map_err(|_| Malformed::new("UTF-8 expected"))?;
     let cells = batch.cells.len();
-    let decoded = envelope::event(text, base, schema, batch).and_then(|event| whole_table(event, spread));
+    // JSON begins with neither.
+    let decoded = match value.first() {
+        Some(0) => avro::event(value, base, schema, batch),
+        Some(&own::FIRST_BYTE) => own::event(value, base, schema, batch),
+        _ => match std::str::from_utf8(value) {
+            Ok(text) => envelope::event(text, base, schema, batch),
+            Err(_) => Err(Malformed::new("UTF-8 expected")),
+        },
+    };
+    let decoded = decoded.and_then(|event| whole_table(event, spread));
     if decoded.is_err() {
         batch.cells.truncate(cells);
     }

@@ -40,9 +40,9 @@ pub(super) fn cell(
         return Ok(Cell::Null);
     }
     Ok(match ty {
-        ColumnType::Bool => Cell::I64(text.scanner.boolean()?.into()),
+        ColumnType::Bool => flag(text)?,
         ColumnType::Int { .. } | ColumnType::Year | ColumnType::Time { .. } => signed(text)?,
-        ColumnType::UInt { bits: 64 } => Cell::U64(text.scanner.parse("an unsigned 64-bit integer")?),
+        ColumnType::UInt { bits: 64 } => large(text)?,
         ColumnType::UInt { .. } => signed(text)?,
         ColumnType::Float32 => Cell::F32(text.scanner.parse("a number")?),
         ColumnType::Float64 => Cell::F64(text.scanner.parse("a number")?),
@@ -63,6 +63,28 @@ pub(super) fn cell(
         ColumnType::Geometry => geometry(text, batch)?,
         ColumnType::Vector { .. } => vector(text, batch)?,
     })
+}
+
+/// A boolean; Debezium writes a number.
+fn flag(text: &mut Text<'_>) -> Result<Cell, Malformed> {
+    match text.scanner.peek() {
+        b't' | b'f' => Ok(Cell::I64(text.scanner.boolean()?.into())),
+        _ => signed(text),
+    }
+}
+
+/// An unsigned number of 64 bits; Debezium's turn negative from 2^63 on, and where there is a schema they are decimals.
+fn large(text: &mut Text<'_>) -> Result<Cell, Malformed> {
+    if text.scanner.peek() == b'"' {
+        let mut unscaled = Vec::with_capacity(16);
+        decode_base64(text.scanner.string()?, &mut unscaled)?;
+        let number = number::plain(&unscaled, 0).and_then(|digits| digits.parse().ok());
+        return number.map(Cell::U64).ok_or_else(|| text.scanner.wrong("an unsigned 64-bit integer"));
+    }
+    let digits = text.scanner.number()?;
+    let wrapped = || digits.parse::<i64>().ok().map(|n| n as u64);
+    let number = digits.parse().ok().or_else(wrapped);
+    number.map(Cell::U64).ok_or_else(|| text.scanner.wrong("an unsigned 64-bit integer"))
 }
 
 fn signed(text: &mut Text<'_>) -> Result<Cell, Malformed> {

@@ -1,19 +1,40 @@
-//! One event as its records: the envelope, the key, and what a change of key, a delete or a truncation adds.
+//! One event as its records: value and key, and what a change of key, a delete or a truncation adds.
 
-use crate::encode::plan::{self, TablePlan};
-use crate::encode::{Encoded, HeaderKind, Record, TRUNCATE_KEY, text, value};
+use crate::encode::change::Change;
+use crate::encode::orders::Orders;
+use crate::encode::plan::TablePlan;
+use crate::encode::{Encoded, HeaderKind, Record, TRUNCATE_KEY};
 use crate::murmur2;
-use caudal_core::{Batch, Cell, Error, EventHead, Op, Result};
+use caudal_core::{Batch, Cell, EventHead, Op, Result};
 use std::ops::Range;
 
-/// Appends the records of one event. `now`: microseconds since the epoch.
-pub(crate) fn event(encoded: &mut Encoded, batch: &Batch, event: &EventHead, now: i64) -> Result<()> {
+/// What the events of one batch have in common.
+pub(crate) struct Occasion<'a> {
+    pub(crate) batch: &'a Batch,
+    /// Microseconds since the epoch.
+    pub(crate) now: i64,
+    /// Debezium's conventions for records, and no header or key of ours.
+    pub(crate) debezium: bool,
+}
+
+/// Appends the records of one event. `orders` counts it, if its transaction is to be announced; `last`: of its transaction.
+pub(crate) fn event(
+    encoded: &mut Encoded,
+    occasion: &Occasion<'_>,
+    event: &EventHead,
+    (orders, last): (Option<&mut Orders>, bool),
+) -> Result<()> {
     let plan = encoded.tables[event.table as usize].clone();
+    let batch = occasion.batch;
     let images = (batch.before(event), batch.after(event));
-    let mut writing = Writing { encoded, batch, event, plan: &plan, now };
+    let cells = Vec::with_capacity(plan.schema.key.len());
+    let mut writing = Writing { encoded, batch, event, plan: &plan, occasion, orders, last, cells };
     match (event.op, images) {
+        (Op::Truncate, _) if !plan.form.tells_truncation() => Ok(()),
         (Op::Truncate, _) => writing.truncation(),
-        (Op::Update, (Some(before), Some(after))) if plan.keyed() && writing.key_moves(before, after) => {
+        (Op::Update, (Some(before), Some(after)))
+            if plan.keyed() && !plan.form.is_maxwell() && writing.key_moves(before, after) =>
+        {
             writing.moved(before, after)
         }
         (op, (before, after)) => writing.change(op, before, after),
@@ -25,7 +46,12 @@ struct Writing<'a> {
     batch: &'a Batch,
     event: &'a EventHead,
     plan: &'a TablePlan,
-    now: i64,
+    occasion: &'a Occasion<'a>,
+    orders: Option<&'a mut Orders>,
+    /// Whether the event is the last of its transaction.
+    last: bool,
+    /// Of the key, for the time of its writing.
+    cells: Vec<Cell>,
 }
 
 impl Writing<'_> {
@@ -33,7 +59,8 @@ impl Writing<'_> {
         let key = self.key(after.or(before), before)?;
         let value = self.envelope(op, before, after)?;
         self.push(key.clone(), Some(value), None);
-        if op == Op::Delete && key.is_some() {
+        let tombstone = (key.is_some() || self.occasion.debezium) && !self.plan.form.is_maxwell();
+        if op == Op::Delete && tombstone {
             self.push(key, None, None);
         }
         Ok(())
@@ -44,8 +71,9 @@ impl Writing<'_> {
         let old = self.key(Some(before), None)?;
         let new = self.key(Some(after), Some(before))?;
         let gone = self.envelope(Op::Delete, Some(before), None)?;
-        self.push(old.clone(), Some(gone), new.clone().map(|k| (HeaderKind::NewKey, k)));
-        self.push(old.clone(), None, None);
+        let to = new.clone().map(|k| (HeaderKind::NewKey, k));
+        self.push(old.clone(), Some(gone), to.clone());
+        self.push(old.clone(), None, to);
         let made = self.envelope(Op::Create, None, Some(after))?;
         self.push(new, Some(made), old.map(|k| (HeaderKind::OldKey, k)));
         Ok(())
@@ -66,7 +94,7 @@ impl Writing<'_> {
                 partition: partition as i32,
                 key: key.clone(),
                 value: Some(value.clone()),
-                header: Some((HeaderKind::Truncate, id.clone())),
+                header: (!self.occasion.debezium).then(|| (HeaderKind::Truncate, id.clone())),
             });
         }
         Ok(())
@@ -108,100 +136,34 @@ impl Writing<'_> {
         }
     }
 
-    /// The key's object, from `row`; what a partial row lacks, from `fallback`. None for a table without a key.
+    /// The key, from `row`; what a partial row lacks, from `fallback`. None for a table without a key.
     fn key(&mut self, row: Option<&[Cell]>, fallback: Option<&[Cell]>) -> Result<Option<Range<usize>>> {
         let (true, Some(row)) = (self.plan.keyed(), row) else { return Ok(None) };
+        self.cells.clear();
+        self.cells.extend(self.plan.schema.key.iter().map(|&i| match (row[i as usize], fallback) {
+            (Cell::Unchanged, Some(fallback)) => fallback[i as usize],
+            (cell, _) => cell,
+        }));
+        let cells = std::mem::take(&mut self.cells);
         let start = self.encoded.arena.len();
-        for (n, &i) in self.plan.schema.key.iter().enumerate() {
-            let i = i as usize;
-            let cell = match (row[i], fallback) {
-                (Cell::Unchanged, Some(fallback)) => fallback[i],
-                (cell, _) => cell,
-            };
-            self.encoded.arena.push(if n == 0 { b'{' } else { b',' });
-            self.field(i, cell)?;
-        }
-        self.encoded.arena.push(b'}');
-        Ok(Some(start..self.encoded.arena.len()))
-    }
-
-    fn field(&mut self, column: usize, cell: Cell) -> Result<()> {
-        self.encoded.arena.extend_from_slice(&self.plan.names[column]);
-        let ty = &self.plan.schema.columns[column].ty;
-        value::cell(&mut self.encoded.arena, self.batch, ty, cell).map_err(|value::Mismatch| {
-            let (table, name) = (&self.plan.schema.id, &self.plan.schema.columns[column].name);
-            Error::bug(format!("encode {table}.{name}: the cell {cell:?} does not fit the type {ty:?}"))
-        })
+        let change = described(self.occasion, self.event, self.plan);
+        let written = self.plan.form.key(&mut self.encoded.arena, &change, &cells);
+        self.cells = cells;
+        written.map(|()| Some(start..self.encoded.arena.len()))
     }
 
     fn envelope(&mut self, op: Op, before: Option<&[Cell]>, after: Option<&[Cell]>) -> Result<Range<usize>> {
         let start = self.encoded.arena.len();
-        self.encoded.arena.extend_from_slice(b"{\"before\":");
-        self.image(before)?;
-        self.encoded.arena.extend_from_slice(b",\"after\":");
-        self.image(after)?;
-        self.encoded.arena.push(b',');
-        self.source();
-        let out = &mut self.encoded.arena;
-        out.extend_from_slice(b",\"transaction\":null");
-        out.extend_from_slice(plan::op(op));
-        out.extend_from_slice(b",\"ts_ms\":");
-        value::integer(out, self.now / 1_000);
-        out.extend_from_slice(b",\"ts_us\":");
-        value::integer(out, self.now);
-        out.extend_from_slice(b",\"ts_ns\":");
-        value::integer(out, self.now * 1_000);
-        out.push(b'}');
+        let order = self.orders.as_mut().and_then(|orders| orders.count(&self.plan.data_collection));
+        let last = self.last;
+        let described = described(self.occasion, self.event, self.plan);
+        let change = Change { op, before, after, order, last, ..described };
+        self.plan.form.value(&mut self.encoded.arena, &change)?;
         Ok(start..self.encoded.arena.len())
     }
+}
 
-    fn image(&mut self, row: Option<&[Cell]>) -> Result<()> {
-        let Some(row) = row else {
-            self.encoded.arena.extend_from_slice(b"null");
-            return Ok(());
-        };
-        self.encoded.arena.push(b'{');
-        let mut first = true;
-        for (i, &cell) in row.iter().enumerate().filter(|(_, c)| **c != Cell::Unchanged) {
-            if !std::mem::take(&mut first) {
-                self.encoded.arena.push(b',');
-            }
-            self.field(i, cell)?;
-        }
-        self.encoded.arena.push(b'}');
-        Ok(())
-    }
-
-    fn source(&mut self) {
-        let (event, batch, plan) = (self.event, self.batch, self.plan);
-        let transaction = batch.transactions.get(event.transaction as usize).copied().unwrap_or_default();
-        let out = &mut self.encoded.arena;
-        out.extend_from_slice(&plan.source_head);
-        value::integer(out, event.ts_us.div_euclid(1_000));
-        out.extend_from_slice(b",\"snapshot\":\"");
-        out.extend_from_slice(event.snapshot.as_str().as_bytes());
-        out.extend_from_slice(&plan.source_db);
-        value::integer(out, event.ts_us);
-        out.extend_from_slice(b",\"ts_ns\":");
-        value::integer(out, event.ts_us.saturating_mul(1_000));
-        out.extend_from_slice(&plan.source_table);
-        value::integer(out, transaction.server_id);
-        out.extend_from_slice(b",\"gtid\":");
-        match transaction.gtid {
-            Some(gtid) => text::string(out, batch.bytes(gtid)),
-            None => out.extend_from_slice(b"null"),
-        }
-        out.extend_from_slice(b",\"file\":");
-        text::string(out, transaction.file.map_or(&[], |file| batch.bytes(file)));
-        out.extend_from_slice(b",\"pos\":");
-        value::integer(out, event.pos);
-        out.extend_from_slice(b",\"row\":");
-        value::integer(out, event.row);
-        out.extend_from_slice(b",\"thread\":");
-        match transaction.thread {
-            0 => out.extend_from_slice(b"null"),
-            thread => value::integer(out, thread),
-        }
-        out.extend_from_slice(b",\"query\":null}");
-    }
+fn described<'a>(occasion: &'a Occasion<'a>, event: &'a EventHead, plan: &'a TablePlan) -> Change<'a> {
+    let (batch, now) = (occasion.batch, occasion.now);
+    Change { batch, event, plan, op: event.op, before: None, after: None, order: None, now, last: false }
 }

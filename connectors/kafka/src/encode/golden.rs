@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::Config;
+use crate::encode::value::How;
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
     BatchBuilder, Boundary, Cell, Column, ColumnType, EventHead, KeyKind, Op, Position, SnapshotMark,
@@ -41,6 +42,10 @@ fn schema(columns: &[(&str, ColumnType)], key: &[u32]) -> Arc<TableSchema> {
 struct Fixture {
     builder: BatchBuilder,
     table: u32,
+    profile: Profile,
+    format: Format,
+    transactions: bool,
+    open: Option<OpenTransaction>,
 }
 
 impl Fixture {
@@ -50,7 +55,7 @@ impl Fixture {
         let gtid = Some(builder.copy(b"0-1-42"));
         builder.transaction(Transaction { gtid, file, server_id: 5, thread: 9 });
         let table = builder.table(schema);
-        Self { builder, table }
+        Self { builder, table, profile: Profile::Safe, format: Format::Json, transactions: false, open: None }
     }
 
     fn text(&mut self, text: &str) -> Cell {
@@ -79,7 +84,7 @@ impl Fixture {
         });
     }
 
-    fn encode(self, partitions: u32, boundary: Option<u32>) -> caudal_core::Result<Encoded> {
+    fn encoder(&self, partitions: u32) -> Encoder {
         let mut config = Config { brokers: vec!["x:1".into()], ..Config::default() };
         config.topics.partitions = partitions;
         let clients = crate::client::Clients::new(config.resolve("kafka").unwrap());
@@ -90,11 +95,22 @@ impl Fixture {
             max_record: 4096,
             oversize: crate::config::Oversize::Park,
             clock: || 1_700_000_001_000_001,
+            profile: self.profile,
+            format: self.format,
+            registry: None,
+            transactions: self.transactions.then(|| self.open.clone()),
         };
+        Encoder::new(options, layout)
+    }
+
+    fn batch(self, boundary: Option<u32>) -> Batch {
         let position = SourcePosition::default();
         let boundary = boundary.map(|events| Boundary { events, position: position.clone(), ts_us: TS });
-        let batch = self.builder.build(Position::Source(position), boundary);
-        Encoder::new(options, layout).encode(&batch)
+        self.builder.build(Position::Source(position), boundary)
+    }
+
+    fn encode(self, partitions: u32, boundary: Option<u32>) -> caudal_core::Result<Encoded> {
+        self.encoder(partitions).encode(&self.batch(boundary))
     }
 }
 
@@ -168,7 +184,7 @@ fn a_change_of_key_is_a_delete_a_tombstone_and_a_create_that_point_at_each_other
     assert!(
         value.starts_with(r#"{"before":{"a":1,"k":"x","v":5},"after":null,"#) && value.ends_with(&tail("d"))
     );
-    assert_eq!(shown(&encoded, 1), (from.into(), "-".into(), "-".into()));
+    assert_eq!(shown(&encoded, 1), (from.into(), "-".into(), format!("__debezium.newkey={to}")));
     let (key, value, header) = shown(&encoded, 2);
     assert_eq!((key.as_str(), header), (to, format!("__debezium.oldkey={from}")));
     assert!(value.starts_with(r#"{"before":null,"after":{"k":"y","v":6},"#) && value.ends_with(&tail("c")));
@@ -300,7 +316,175 @@ fn every_type_has_its_json() {
     let batch = f.builder.build(Position::Source(SourcePosition::default()), None);
     for (ty, cell, json) in cases {
         let mut out = Vec::new();
-        value::cell(&mut out, &batch, &ty, cell).unwrap_or_else(|_| panic!("{ty:?} refuses {cell:?}"));
+        value::cell(&mut out, &batch, &ty, How::default(), cell)
+            .unwrap_or_else(|_| panic!("{ty:?} refuses {cell:?}"));
         assert_eq!(String::from_utf8(out).unwrap(), json, "{ty:?}");
     }
+}
+
+fn schema_of(columns: &[(&str, ColumnType, &str, bool)]) -> Arc<TableSchema> {
+    let plain: Vec<(&str, ColumnType)> = columns.iter().map(|(n, ty, ..)| (*n, ty.clone())).collect();
+    let mut schema = Arc::unwrap_or_clone(schema(&plain, &[0]));
+    for (column, (_, _, native, nullable)) in schema.columns.iter_mut().zip(columns) {
+        (column.native, column.nullable) = ((*native).into(), *nullable);
+    }
+    Arc::new(schema)
+}
+
+/// What Debezium 3.5 was seen to write.
+#[test]
+fn the_debezium_profile_takes_its_losses_and_its_notation() {
+    use ColumnType as T;
+    let schema = schema_of(&[
+        ("id", int(), "int(11)", false),
+        ("flag", T::Bool, "tinyint(1)", true),
+        ("bu", T::UInt { bits: 64 }, "bigint unsigned", true),
+        ("f", T::Float32, "float(7,3)", true),
+        ("d", T::Float64, "double", true),
+        ("v", text(), "varchar(9)", true),
+        ("z", T::Date, "date", true),
+        ("zn", T::Timestamp { precision: 0 }, "timestamp", false),
+        ("p", T::Geometry, "point", true),
+        ("g", T::Geometry, "geometry", true),
+        ("ts", T::Timestamp { precision: 3 }, "timestamp(3)", true),
+    ]);
+    let mut fixture = Fixture::new(&schema);
+    fixture.profile = Profile::Debezium35;
+    let mut point = vec![0, 0, 0, 0, 1, 1, 0, 0, 0];
+    point.extend(1.5_f64.to_le_bytes());
+    point.extend((-2.0_f64).to_le_bytes());
+    let (beaver, zero) = (fixture.text("🦫"), fixture.text("0000-00-00"));
+    let point = Cell::Bytes(fixture.builder.copy(&point));
+    let row = [
+        Cell::I64(1),
+        Cell::I64(1),
+        Cell::U64(u64::MAX),
+        Cell::F32(1234.567),
+        Cell::F64(1e21),
+        beaver,
+        zero,
+        zero,
+        point,
+        point,
+        Cell::I64(1_700_000_000_500_000),
+    ];
+    fixture.event(Op::Create, None, Some(&row));
+    fixture.event(Op::Read, None, Some(&row));
+    fixture.event(Op::Truncate, None, None);
+    let encoded = fixture.encode(1, None).unwrap();
+    let after = concat!(
+        r#""after":{"id":1,"flag":1,"bu":-1,"f":1234.5670166015625,"d":1.0E21,"v":"\uD83E\uDDAB","z":null,"#,
+        r#""zn":"1970-01-01T00:00:00Z","p":{"x":1.5,"y":-2.0,"wkb":"AQEAAAAAAAAAAAD4PwAAAAAAAADA","srid":null},"#,
+        r#""g":{"wkb":"AQEAAAAAAAAAAAD4PwAAAAAAAADA","srid":null},"ts":"#,
+    );
+    let streamed = shown(&encoded, 0).1;
+    assert!(streamed.contains(&format!("{after}\"2023-11-14T22:13:20.500Z\"}},")), "{streamed}");
+    let read = shown(&encoded, 1).1;
+    assert!(read.contains(&format!("{after}\"2023-11-14T22:13:20.5Z\"}},")), "{read}");
+    assert_eq!(shown(&encoded, 2).2, "-");
+}
+
+#[test]
+fn transactions_are_announced_and_counted_over_batches() {
+    let schema = schema(&[("id", int())], &[0]);
+    let mut fixture = Fixture::new(&schema);
+    fixture.transactions = true;
+    fixture.event(Op::Create, None, Some(&[Cell::I64(1)]));
+    fixture.event(Op::Update, Some(&[Cell::I64(1)]), Some(&[Cell::I64(2)]));
+    let encoder = fixture.encoder(1);
+    let first = encoder.encode(&fixture.batch(None)).unwrap();
+    let block = |encoded: &Encoded, i: usize| {
+        let value = shown(encoded, i).1;
+        let start = value.find("\"transaction\":").unwrap();
+        value[start..value.find(",\"op\":").unwrap()].to_owned()
+    };
+    let order =
+        |n: u32| format!(r#""transaction":{{"id":"0-1-42","total_order":{n},"data_collection_order":{n}}}"#);
+    assert_eq!(block(&first, 0), order(1));
+    // A change of key is a delete and a create, and counts twice.
+    assert_eq!((block(&first, 1), block(&first, 3)), (order(2), order(3)));
+    let told = |encoded: &Encoded| -> Vec<String> {
+        let text = |span: &Range<usize>| String::from_utf8(encoded.arena[span.clone()].to_vec()).unwrap();
+        encoded.transactions.iter().map(|(key, value)| format!("{} {}", text(key), text(value))).collect()
+    };
+    let begin = r#"{"id":"0-1-42"} {"status":"BEGIN","id":"0-1-42","event_count":null,"data_collections":null,"ts_ms":1700000000123}"#;
+    assert_eq!(told(&first), [begin]);
+    let open = first.open.unwrap();
+    assert_eq!((open.events, open.tables.clone()), (3, vec![("db.t".to_owned(), 3)]));
+
+    // Another daemon goes on from what was stored.
+    let mut fixture = Fixture::new(&schema);
+    fixture.transactions = true;
+    fixture.open = Some(open);
+    fixture.event(Op::Create, None, Some(&[Cell::I64(3)]));
+    let encoder = fixture.encoder(1);
+    let second = encoder.encode(&fixture.batch(Some(1))).unwrap();
+    assert_eq!(block(&second, 0), order(4));
+    let end = r#"{"id":"0-1-42"} {"status":"END","id":"0-1-42","event_count":4,"data_collections":[{"data_collection":"db.t","event_count":4}],"ts_ms":1700000000123}"#;
+    assert_eq!(told(&second), [end]);
+    assert_eq!(second.open, None);
+}
+
+#[test]
+fn other_forms_are_what_their_readers_know() {
+    let schema = schema_of(&[
+        ("id", int(), "int", false),
+        ("d", ColumnType::Decimal { precision: 5, scale: 1 }, "decimal(5,1)", true),
+    ]);
+    let in_form = |format: Format| {
+        let mut fixture = Fixture::new(&schema);
+        fixture.format = format;
+        let (a, b) = (fixture.builder.copy(b"1.5"), fixture.builder.copy(b"2.5"));
+        fixture.event(
+            Op::Update,
+            Some(&[Cell::I64(1), Cell::Decimal(a)]),
+            Some(&[Cell::I64(1), Cell::Decimal(b)]),
+        );
+        let encoded = fixture.encode(1, Some(1)).unwrap();
+        let (key, value, _) = shown(&encoded, 0);
+        (key, value)
+    };
+    let flat = in_form(Format::Flat);
+    assert_eq!(flat.0, r#"{"id":1}"#);
+    assert_eq!(
+        flat.1,
+        r#"{"id":1,"d":"GQ==","__deleted":"false","__op":"u","__source_ts_ms":1700000000123}"#
+    );
+    let maxwell = in_form(Format::Maxwell);
+    assert_eq!(maxwell.0, r#"{"database":"db","table":"t","pk.id":1}"#);
+    assert_eq!(
+        maxwell.1,
+        concat!(
+            r#"{"database":"db","table":"t","type":"update","ts":1700000000,"xid":42,"commit":true,"gtid":"0-1-42","#,
+            r#""position":"bin.000003:1234","data":{"id":1,"d":2.5},"old":{"d":1.5}}"#
+        )
+    );
+    let (_, event) = in_form(Format::CloudEvents);
+    assert!(event.starts_with(concat!(
+        r#"{"id":"name:shop;file:bin.000003;pos:1234;row:2","source":"/debezium/mysql/shop","specversion":"1.0","#,
+        r#""type":"io.debezium.connector.mysql.DataChangeEvent","time":"2023-11-14T22:13:20.123Z","datacontenttype":"application/json","#
+    )));
+    assert!(
+        event.ends_with(r#","data":{"before":{"id":1,"d":"Dw=="},"after":{"id":1,"d":"GQ=="}}}"#),
+        "{event}"
+    );
+    let (key, value) = in_form(Format::JsonSchema);
+    assert_eq!(
+        key,
+        concat!(
+            r#"{"schema":{"type":"struct","fields":[{"type":"int32","optional":false,"field":"id"}],"optional":false,"#,
+            r#""name":"shop.db.t.Key"},"payload":{"id":1}}"#
+        )
+    );
+    assert!(value.contains(concat!(
+        r#"{"type":"bytes","optional":true,"name":"org.apache.kafka.connect.data.Decimal","version":1,"#,
+        r#""parameters":{"scale":"1","connect.decimal.precision":"5"},"field":"d"}"#
+    )));
+    assert!(
+        value.contains(
+            r#""optional":false,"name":"shop.db.t.Envelope","version":2},"payload":{"before":{"id":1"#
+        ),
+        "{value}"
+    );
+    serde_json::from_str::<serde_json::Value>(&value).unwrap();
 }

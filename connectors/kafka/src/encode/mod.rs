@@ -9,21 +9,37 @@
 #[cfg(test)]
 mod golden;
 
+mod avro;
+mod change;
+mod cloudevents;
+mod connect;
 pub(crate) mod ddl;
 mod decimal;
 mod envelope;
+mod flat;
+mod form;
+mod java;
+mod json;
+mod maxwell;
+pub(crate) mod orders;
+mod own;
 pub(crate) mod plan;
 pub(crate) mod split;
 pub(crate) mod text;
-mod value;
+pub(crate) mod value;
 
 use crate::config::Oversize;
+use crate::format::{Format, Profile};
+use crate::registry::Client;
 use crate::topics::Layout;
 use caudal_core::{Batch, Error, Prepare, Result, TableSchema};
+use caudal_proto::side::OpenTransaction;
+use envelope::Occasion;
+use orders::Orders;
 use plan::TablePlan;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Header of a truncation's control record; its value is the truncation's id, the same in all partitions of a table.
@@ -53,6 +69,14 @@ pub(crate) struct EncodeOptions {
     pub(crate) oversize: Oversize,
     /// Microseconds since the epoch: the envelope's processing time.
     pub(crate) clock: fn() -> i64,
+    /// Whose conventions values follow.
+    pub(crate) profile: Profile,
+    /// The form of keys and values.
+    pub(crate) format: Format,
+    /// For the forms that have schemas there.
+    pub(crate) registry: Option<Client>,
+    /// Whether transactions are announced; the one that was under way when the last position was stored.
+    pub(crate) transactions: Option<Option<OpenTransaction>>,
 }
 
 /// The system's clock, microseconds since the epoch.
@@ -105,6 +129,10 @@ pub(crate) struct Encoded {
     pub(crate) tables: Vec<Arc<TablePlan>>,
     /// How many of the records lie before the batch's boundary, if it has one.
     pub(crate) boundary: Option<usize>,
+    /// Keys and values for the topic of transactions; ranges are of the arena.
+    pub(crate) transactions: Vec<(Range<usize>, Range<usize>)>,
+    /// The transaction that goes on after this batch, where they are announced.
+    pub(crate) open: Option<OpenTransaction>,
 }
 
 /// Encodes batches; shared by the threads that prepare.
@@ -113,11 +141,14 @@ pub(crate) struct Encoder {
     layout: Arc<Layout>,
     // By the shape's address; holding the shape keeps the address from being used again.
     plans: RwLock<HashMap<usize, Arc<TablePlan>>>,
+    /// Batches are prepared in order, one after the other: so the counts of a transaction that goes on over batches are right.
+    orders: Option<Mutex<Orders>>,
 }
 
 impl Encoder {
     pub(crate) fn new(options: EncodeOptions, layout: Arc<Layout>) -> Self {
-        Self { options, layout, plans: RwLock::new(HashMap::new()) }
+        let orders = options.transactions.clone().map(|open| Mutex::new(Orders::new(open)));
+        Self { options, layout, plans: RwLock::new(HashMap::new()), orders }
     }
 
     /// Encodes all events of a batch.
@@ -125,44 +156,73 @@ impl Encoder {
     /// # Errors
     /// `Data` for a record larger than the limit, `Bug` for a cell that its column's type does not allow.
     pub(crate) fn encode(&self, batch: &Batch) -> Result<Encoded> {
-        let tables: Vec<_> = batch.tables.iter().map(|schema| self.plan(schema)).collect();
+        let tables = batch.tables.iter().map(|schema| self.plan(schema)).collect::<Result<Vec<_>>>()?;
         let mut encoded = Encoded {
             arena: Vec::with_capacity(batch.size() * 2 + batch.events.len() * 448),
             records: Vec::with_capacity(batch.events.len() + batch.events.len() / 8),
             tables,
             boundary: None,
+            transactions: Vec::new(),
+            open: None,
         };
-        let now = (self.options.clock)();
+        let mut orders = self.orders.as_ref().map(|o| o.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(orders) = &mut orders {
+            orders.start();
+        }
+        self.encode_events(&mut encoded, batch, orders.as_deref_mut())?;
+        encoded.open = orders.and_then(|orders| orders.open().cloned());
+        Ok(encoded)
+    }
+
+    fn encode_events(
+        &self,
+        encoded: &mut Encoded,
+        batch: &Batch,
+        mut orders: Option<&mut Orders>,
+    ) -> Result<()> {
+        let debezium = self.options.profile == Profile::Debezium35;
+        let occasion = Occasion { batch, now: (self.options.clock)(), debezium };
         let boundary = batch.boundary.as_ref().map(|b| b.events as usize);
         for (i, event) in batch.events.iter().enumerate() {
             if boundary == Some(i) {
                 encoded.boundary = Some(encoded.records.len());
+                orders::end(orders.as_deref_mut(), encoded)?;
+            }
+            if let Some(orders) = orders.as_deref_mut() {
+                orders.meet(batch, event, encoded)?;
             }
             let first = encoded.records.len();
-            envelope::event(&mut encoded, batch, event, now)?;
-            self.check_sizes(&mut encoded, first)?;
+            let next = batch.events.get(i + 1).filter(|_| boundary != Some(i + 1));
+            let last = next.is_none_or(|next| next.transaction != event.transaction)
+                && (next.is_some() || boundary == Some(i + 1));
+            envelope::event(encoded, &occasion, event, (orders.as_deref_mut(), last))?;
+            self.check_sizes(encoded, first)?;
         }
         if boundary.is_some_and(|b| b >= batch.events.len()) {
             encoded.boundary = Some(encoded.records.len());
+            orders::end(orders, encoded)?;
         }
-        Ok(encoded)
+        Ok(())
     }
 
-    fn plan(&self, schema: &Arc<TableSchema>) -> Arc<TablePlan> {
+    fn plan(&self, schema: &Arc<TableSchema>) -> Result<Arc<TablePlan>> {
         let address = Arc::as_ptr(schema) as usize;
         if let Some(plan) = self.plans.read().ok().and_then(|plans| plans.get(&address).cloned()) {
-            return plan;
+            return Ok(plan);
         }
         let (topic, partitions) = self.layout.of(schema);
         let names = (self.options.prefix.as_str(), self.options.connector.as_str());
-        let plan = Arc::new(TablePlan::new(Arc::clone(schema), topic, partitions, names));
+        let style = (self.options.profile, self.options.format);
+        let registry = self.options.registry.as_ref();
+        let plan = TablePlan::new(Arc::clone(schema), topic, partitions, names, style, registry)?;
+        let plan = Arc::new(plan);
         if let Ok(mut plans) = self.plans.write() {
             if plans.len() >= MAX_PLANS {
                 plans.clear();
             }
             plans.insert(address, Arc::clone(&plan));
         }
-        plan
+        Ok(plan)
     }
 
     fn check_sizes(&self, encoded: &mut Encoded, first: usize) -> Result<()> {

@@ -234,7 +234,7 @@ mod tests {
                 }
                 rows.insert(key.clone(), Some(parts.concat()));
             }
-            if next(random) % 4 == 0 {
+            if next(random).is_multiple_of(4) {
                 log.push((key.clone().into_bytes(), None));
                 log.extend((0..parts.len()).map(|i| (part(i as u32, &key), None)));
                 rows.insert(key, None);

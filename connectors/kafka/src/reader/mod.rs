@@ -133,6 +133,21 @@ impl LogSource {
         Self { clients, names, sink, from, consistency, options, member, freshness }
     }
 
+    /// Whether the log's records hold what a sink needs.
+    fn readable(&self) -> Result<()> {
+        let format = self.clients.resolved().config.format;
+        if format.is_readable() {
+            return Ok(());
+        }
+        Err(Error::config(format!(
+            "the sink `{}` cannot read records of the format `{}`: they lack the row before, or the place in the source",
+            self.sink,
+            format.as_str()
+        ))
+        .field("kafka.format")
+        .hint("take `json`, or run the sink in a daemon of its own over a log that has it"))
+    }
+
     /// Up to which moment of each source the sink is complete.
     #[must_use]
     pub fn freshness(&self) -> Arc<Freshness> {
@@ -256,6 +271,10 @@ impl LogSource {
 #[async_trait]
 impl Source for LogSource {
     async fn check(&self) -> Vec<Check> {
+        if let Err(error) = self.readable() {
+            let fix = error.hint_text().unwrap_or_default().to_owned();
+            return vec![Check::error("kafka.format", error.to_string(), fix)];
+        }
         match self.numbers().await {
             Ok(numbers) => self.from.iter().map(|source| known(source, &numbers)).collect(),
             Err(error) => {
@@ -273,6 +292,7 @@ impl Source for LogSource {
     }
 
     async fn claim(&self) -> Result<()> {
+        self.readable()?;
         let numbers = self.wait_for_sources().await?;
         let shared = self.shared(&numbers).await?;
         let member = self.member()?;

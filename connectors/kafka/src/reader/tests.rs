@@ -24,8 +24,13 @@ mod delegate {
     use super::super::feed::{Feed, Fetched, Lane, Polled, Wanted};
     use super::Log;
     use caudal_core::Result;
+    use std::sync::Arc;
 
     impl Feed for Log {
+        fn spans(&mut self, partitions: &[(Arc<str>, i32)]) -> Result<Vec<(i64, i64)>> {
+            self.0.lock().unwrap().spans(partitions)
+        }
+
         fn open(&mut self, wanted: &[Wanted]) -> Result<Vec<Lane>> {
             self.0.lock().unwrap().open(wanted)
         }

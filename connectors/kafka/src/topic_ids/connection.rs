@@ -125,7 +125,7 @@ fn accepted(code: i16) -> io::Result<()> {
 }
 
 /// The same trust as librdkafka is given; without a file of authorities, those that browsers trust.
-fn tls_config(tls: &Tls) -> io::Result<ClientConfig> {
+pub(crate) fn tls_config(tls: &Tls) -> io::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     match &tls.ca {
         Some(file) => {

@@ -4,7 +4,7 @@
 //! The ids are a safety net: where they cannot be asked (a mechanism or key format that is unknown here), they are nil, and
 //! nothing is checked against them.
 
-mod connection;
+pub(crate) mod connection;
 mod scram;
 
 use crate::config::Resolved;

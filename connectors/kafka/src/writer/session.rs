@@ -10,7 +10,7 @@ use crate::writer::ledger::Ledger;
 use crate::writer::statistics::Statistics;
 use crate::writer::stored::Stored;
 use caudal_core::{Error, Result, SourcePosition, TableSchema};
-use caudal_proto::side::TopicNames;
+use caudal_proto::side::{OpenTransaction, TopicNames};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{Producer, ThreadedProducer};
 use std::collections::{BTreeMap, HashMap};
@@ -58,6 +58,12 @@ pub(crate) struct Session {
     pub(crate) last_warning: Option<Instant>,
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) resumed: Option<SourcePosition>,
+    /// The announced transaction that went on at the stored position.
+    pub(crate) transaction: Option<OpenTransaction>,
+    /// Headers of each data record and schema change: Debezium's, in its profile.
+    pub(crate) context: Vec<(&'static str, String)>,
+    /// When the last heartbeat was written.
+    pub(crate) last_heartbeat: Option<Instant>,
 }
 
 impl Session {
@@ -94,11 +100,15 @@ impl Session {
             last_warning: None,
             statistics,
             resumed: stored.position(),
+            transaction: None,
+            context: Vec::new(),
+            last_heartbeat: None,
             identity,
         };
         if let Some(record) = stored.record {
             session.watermark = record.watermark;
             session.epoch = record.epoch + 1;
+            session.transaction = record.transaction;
             for (topic, ends) in record.touched {
                 let ends = ends.into_iter().map(|(partition, end)| ((topic.clone(), partition), end));
                 // Nobody can reach an end in a topic that is gone.

@@ -2,15 +2,19 @@
 
 use crate::client::blocking;
 use crate::encode::{EncodeOptions, Encoded, Encoder, ddl};
+use crate::format::Profile;
 use crate::log::{CaptureOptions, Log};
+use crate::registry::Client;
 use crate::tasks::Ownership;
 use crate::topics::{Layout, TopicSpec, Topics};
 use crate::writer::session::{Identity, Session};
 use crate::writer::transaction::{self, Accepted};
 use async_trait::async_trait;
 use caudal_core::{Batch, Check, Error, Outcome, Position, Prepare, Result, Sink, SourcePosition, Writer};
+use caudal_proto::side::OpenTransaction;
 use std::collections::HashSet;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// Where a captured source's batches go.
 pub(crate) struct CaptureSink {
@@ -27,22 +31,34 @@ impl CaptureSink {
 
 impl Log {
     /// What a capture's batches are encoded by, by itself: for measuring it. Topics are those that a new log would get.
+    ///
+    /// # Errors
+    /// `Config` if a registry's address cannot be used.
     #[must_use]
-    pub fn encoder(&self, options: &CaptureOptions) -> Arc<dyn Prepare> {
+    pub fn encoder(&self, options: &CaptureOptions) -> Result<Arc<dyn Prepare>> {
         let layout = Arc::new(Layout::new(self.names.clone(), self.clients.clone()));
-        Arc::new(Encoder::new(encode_options(self, options), layout))
+        Ok(Arc::new(Encoder::new(encode_options(self, options, None)?, layout)))
     }
 }
 
-fn encode_options(log: &Log, options: &CaptureOptions) -> EncodeOptions {
-    let topics = &log.clients.resolved().config.topics;
-    EncodeOptions {
+/// What batches are encoded by; `open` is the transaction under way, for a capture that goes on.
+fn encode_options(
+    log: &Log,
+    options: &CaptureOptions,
+    open: Option<OpenTransaction>,
+) -> Result<EncodeOptions> {
+    let config = &log.clients.resolved().config;
+    Ok(EncodeOptions {
         prefix: log.names.prefix().to_owned(),
         connector: options.connector.clone(),
-        max_record: topics.max_message_bytes.bytes() as usize,
-        oversize: topics.oversize,
+        max_record: config.topics.max_message_bytes.bytes() as usize,
+        oversize: config.topics.oversize,
         clock: options.clock,
-    }
+        profile: config.profile,
+        format: config.format,
+        registry: config.registry.as_ref().map(Client::new).transpose()?,
+        transactions: config.transactions.then(|| open),
+    })
 }
 
 #[async_trait]
@@ -79,7 +95,10 @@ impl Sink for CaptureSink {
         for (name, id) in topics.ids(&known).await {
             session.meet(&name, id);
         }
-        let options = encode_options(&self.log, &self.options);
+        let options = encode_options(&self.log, &self.options, session.transaction.clone())?;
+        if options.profile == Profile::Debezium35 {
+            session.context = context(&options);
+        }
         Ok(Box::new(CaptureWriter {
             last: session.resumed.clone(),
             session: Some(Box::new(session)),
@@ -92,6 +111,16 @@ impl Sink for CaptureSink {
             ownership: self.log.membership.ownership(number),
         }))
     }
+}
+
+/// The headers that Debezium 3.5 gives each record: what wrote it, and in which run.
+fn context(options: &EncodeOptions) -> Vec<(&'static str, String)> {
+    vec![
+        ("__debezium.context.connectorLogicalName", options.prefix.clone()),
+        ("__debezium.context.taskId", "0".into()),
+        ("__debezium.context.connectorName", options.connector.clone()),
+        ("__debezium.context.runId", Uuid::new_v4().to_string()),
+    ]
 }
 
 /// Writes a source's batches. Holds the encoded batches between two commits.
@@ -133,16 +162,25 @@ impl CaptureWriter {
             .filter(|plan| !self.ready.contains(&plan.topic))
             .map(|plan| TopicSpec::data(plan.topic.clone(), plan.partitions, plan.keyed(), resolved))
             .collect();
-        if ddl && !self.ready.contains(names.prefix()) {
-            specs.push(TopicSpec::schema_changes(&names, resolved));
+        let mut others = Vec::new();
+        if ddl {
+            others.push(TopicSpec::schema_changes(&names, resolved));
         }
+        if resolved.config.transactions {
+            others.push(TopicSpec::announcements(names.transactions(), resolved));
+        }
+        if !resolved.config.heartbeats.get().is_zero() {
+            others.push(TopicSpec::announcements(names.heartbeats(), resolved));
+        }
+        let side: HashSet<String> = others.iter().map(|spec| spec.name.clone()).collect();
+        specs.extend(others.into_iter().filter(|spec| !self.ready.contains(&spec.name)));
         specs.sort_by(|a, b| a.name.cmp(&b.name));
         specs.dedup_by(|a, b| a.name == b.name);
         if specs.is_empty() {
             return Ok(());
         }
         self.topics.ensure(&specs).await?;
-        let data: Vec<_> = specs.iter().filter(|s| s.name != names.prefix()).cloned().collect();
+        let data: Vec<_> = specs.iter().filter(|s| !side.contains(&s.name)).cloned().collect();
         let topics: Vec<String> = data.iter().map(|s| s.name.clone()).collect();
         let ids = self.topics.ids(&topics).await;
         let mut session = self.session.take().ok_or_else(|| Error::bug("the session is away"))?;

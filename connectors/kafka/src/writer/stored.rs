@@ -117,8 +117,14 @@ mod tests {
     #[test]
     fn a_later_note_replaces_and_a_tombstone_deletes() {
         let mut stored = StoredPosition::default();
-        let record =
-            PositionRecord { v: 1, token: "p".into(), touched: BTreeMap::new(), watermark: 3, epoch: 2 };
+        let record = PositionRecord {
+            v: 1,
+            token: "p".into(),
+            touched: BTreeMap::new(),
+            watermark: 3,
+            epoch: 2,
+            transaction: None,
+        };
         stored.take("plex", b"plex/a", Some(b"1")).unwrap();
         stored.take("plex", b"plex/b", Some(b"2")).unwrap();
         stored.take("plex", b"plex", Some(&serde_json::to_vec(&record).unwrap())).unwrap();
@@ -130,8 +136,14 @@ mod tests {
 
     #[test]
     fn a_position_of_a_newer_format_is_refused() {
-        let record =
-            PositionRecord { v: 99, token: "p".into(), touched: BTreeMap::new(), watermark: 3, epoch: 2 };
+        let record = PositionRecord {
+            v: 99,
+            token: "p".into(),
+            touched: BTreeMap::new(),
+            watermark: 3,
+            epoch: 2,
+            transaction: None,
+        };
         let value = serde_json::to_vec(&record).unwrap();
         assert!(StoredPosition::default().take("plex", b"plex", Some(&value)).is_err());
     }

@@ -3,8 +3,8 @@
 //! In one step ([`Steps::One`]) all is sent at once with predicted offsets, and the delivery reports are compared before the
 //! commit. In many ([`Steps::Many`]) the sending stops wherever an offset is needed until all before is delivered.
 
-use crate::encode::Encoded;
 use crate::encode::plan::TablePlan;
+use crate::encode::{Encoded, system_clock};
 use crate::replay::Partition;
 use crate::writer::deliveries::{Delivered, NO_SLOT};
 use crate::writer::ledger::Slots;
@@ -111,6 +111,7 @@ struct Done {
     touched: BTreeMap<Partition, i64>,
     shapes: Vec<Arc<TablePlan>>,
     watermark: Option<(i64, bool)>,
+    heartbeat: bool,
     records: u64,
     bytes: u64,
 }
@@ -133,6 +134,9 @@ fn apply(session: &mut Session, done: Done) {
             session.full_wanted = false;
         }
     }
+    if done.heartbeat {
+        session.last_heartbeat = Some(now);
+    }
     session.last_end = Some(now);
     session.statistics.committed(done.records, done.bytes);
 }
@@ -148,6 +152,7 @@ struct Run<'a> {
     shapes: Vec<Arc<TablePlan>>,
     /// Source time, and whether it was a full one.
     watermark: Option<(i64, bool)>,
+    heartbeat: bool,
 }
 
 impl<'a> Run<'a> {
@@ -161,6 +166,7 @@ impl<'a> Run<'a> {
             bytes: 0,
             shapes: Vec::new(),
             watermark: None,
+            heartbeat: false,
         }
     }
 
@@ -170,6 +176,7 @@ impl<'a> Run<'a> {
             let boundary = batch.boundary.as_ref().filter(|_| last_boundary == Some(i));
             self.send_batch(batch, boundary)?;
         }
+        self.send_heartbeat()?;
         self.send_position(accepted)?;
         self.delivered()
     }
@@ -196,10 +203,8 @@ impl<'a> Run<'a> {
             let arena = &encoded.arena;
             let key = record.key.as_ref().map(|span| &arena[span.clone()]);
             let value = record.value.as_ref().map(|span| &arena[span.clone()]);
-            let headers = record.header.as_ref().map(|(kind, span)| {
-                let header = Header { key: kind.name(), value: Some(&arena[span.clone()]) };
-                OwnedHeaders::new_with_capacity(1).insert(header)
-            });
+            let own = record.header.as_ref().map(|(kind, span)| (kind.name(), &arena[span.clone()]));
+            let headers = headers(own, &self.session.context);
             self.send(&plan.topic, record.partition, (key, value), headers, slot)?;
             self.slots.list[slot].sent += 1;
             self.records += 1;
@@ -212,10 +217,31 @@ impl<'a> Run<'a> {
         if let (Some(boundary), true) = (boundary, split == Some(encoded.records.len())) {
             self.send_watermark(boundary)?;
         }
-        let changes = self.session.identity.names.prefix();
+        let names = &self.session.identity.names;
         for (key, value) in &batch.ddl {
-            self.send(changes, 0, (Some(key), Some(value)), None, NO_SLOT)?;
+            let headers = headers(None, &self.session.context);
+            self.send(names.prefix(), 0, (Some(key), Some(value)), headers, NO_SLOT)?;
         }
+        let transactions = names.transactions();
+        for (key, value) in &encoded.transactions {
+            let pair = (Some(&encoded.arena[key.clone()]), Some(&encoded.arena[value.clone()]));
+            self.send(&transactions, 0, pair, None, NO_SLOT)?;
+        }
+        Ok(())
+    }
+
+    /// Debezium's heartbeat, if it is time.
+    fn send_heartbeat(&mut self) -> Result<()> {
+        let identity = &self.session.identity;
+        let every = identity.clients.resolved().config.heartbeats.get();
+        if every.is_zero() || self.session.last_heartbeat.is_some_and(|at| at.elapsed() < every) {
+            return Ok(());
+        }
+        let key = serde_json::json!({ "serverName": identity.names.prefix() }).to_string();
+        let value = serde_json::json!({ "ts_ms": system_clock() / 1_000 }).to_string();
+        let topic = identity.names.heartbeats();
+        self.send(&topic, 0, (Some(key.as_bytes()), Some(value.as_bytes())), None, NO_SLOT)?;
+        self.heartbeat = true;
         Ok(())
     }
 
@@ -322,6 +348,7 @@ impl<'a> Run<'a> {
             touched,
             watermark: self.session.watermark + u64::from(self.watermark.is_some()),
             epoch: self.session.epoch,
+            transaction: last.encoded.open.clone(),
         };
         self.send_side(&topic, &identity.source, Some(&record))
     }
@@ -396,6 +423,7 @@ impl<'a> Run<'a> {
             touched: self.touched(),
             shapes: self.shapes,
             watermark: self.watermark,
+            heartbeat: self.heartbeat,
             records: self.records,
             bytes: self.bytes,
         }
@@ -444,6 +472,19 @@ impl<'a> Run<'a> {
             }
         }
     }
+}
+
+/// A record's own header, then those that all records of the session have.
+fn headers(own: Option<(&str, &[u8])>, context: &[(&'static str, String)]) -> Option<OwnedHeaders> {
+    let count = usize::from(own.is_some()) + context.len();
+    if count == 0 {
+        return None;
+    }
+    let context = context.iter().map(|(key, value)| (*key, value.as_bytes()));
+    let all = own.into_iter().chain(context);
+    Some(all.fold(OwnedHeaders::new_with_capacity(count), |headers, (key, value)| {
+        headers.insert(Header { key, value: Some(value) })
+    }))
 }
 
 /// A version stands for one shape: else records written before would be read by the wrong one.

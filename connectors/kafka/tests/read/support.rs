@@ -1,8 +1,8 @@
 //! A log of its own for each test, a capture to write it, and what a reader gave.
 
 use caudal_core::{
-    Batch, BatchBuilder, Boundary, Cell, Column, ColumnType, Error, EventHead, Fault, KeyKind, LogPosition,
-    Op, Position, Reader, Result, Sink, SnapshotMark, SourcePosition, SweepPart, TableId, TableSchema,
+    Batch, BatchBuilder, Boundary, Cell, Column, ColumnType, EventHead, Fault, KeyKind, LogPosition, Op,
+    Position, Reader, Result, Sink, SnapshotMark, SourcePosition, SweepPart, TableId, TableSchema,
     Transaction, Writer,
 };
 use caudal_kafka::config::Topics;

@@ -1,6 +1,7 @@
 //! Rows of the log into the batch.
 
 use super::MySqlReader;
+use super::partial::{Deliver, Partials, is_whole};
 use crate::binlog::{RowDecoder, RowImages, Rows, RowsOp};
 use crate::canonical::{key_bytes, stable_hash};
 use crate::position::Place;
@@ -51,7 +52,9 @@ impl MySqlReader {
     }
 
     fn append(&mut self, rows: &Rows, schema: &Arc<TableSchema>, pos: u64) -> Result<()> {
-        let Self { tx: Some(tx), builder, decoder, snapshot, place, .. } = self else { return Ok(()) };
+        let Self { tx: Some(tx), builder, decoder, snapshot, place, partials, .. } = self else {
+            return Ok(());
+        };
         let table = tx.tally.table(&schema.id);
         if tx.at.0 != pos {
             tx.at = (pos, tx.tally.rows());
@@ -65,7 +68,8 @@ impl MySqlReader {
             skip: tx.tally.skips(table),
             verdict: snapshot.verdict(&schema.id, &tx.begin, &tx.file, tx.pos),
         };
-        let done = append(rows, schema, &to, builder, decoder, snapshot.recorder(&schema.id))?;
+        let into = (builder, partials);
+        let done = append(rows, schema, &to, into, decoder, snapshot.recorder(&schema.id))?;
         // The row at which delivery goes on must be the one at which it stopped.
         if let (Some(key), Some(expected)) = (done.skipped, tx.tally.expected(table))
             && key != expected
@@ -143,7 +147,7 @@ fn append(
     rows: &Rows,
     schema: &Arc<TableSchema>,
     to: &Delivery,
-    builder: &mut BatchBuilder,
+    (builder, partials): (&mut BatchBuilder, &mut Partials),
     decoder: &mut RowDecoder,
     mut recorder: Option<&mut Table>,
 ) -> Result<Delivered> {
@@ -169,11 +173,16 @@ fn append(
         if to.verdict == Verdict::Drop {
             return Ok(());
         }
+        let (op, after) = match partials.judge(schema, out, rows.op, images) {
+            Deliver::AsItIs => (op, images.after),
+            Deliver::Deletion => (Op::Delete, NO_ROW),
+            Deliver::Nothing => return Ok(()),
+        };
         out.events.push(EventHead {
             table,
             transaction: to.transaction,
             before: images.before,
-            after: images.after,
+            after,
             row: (to.before + seen - 1 - to.first) as u32,
             op,
             snapshot: SnapshotMark::False,
@@ -198,8 +207,13 @@ fn record(table: &mut Table, schema: &TableSchema, out: &BatchBuilder, images: R
             continue;
         }
         let row = &out.cells[at as usize..][..schema.width()];
-        if row.contains(&Cell::Unchanged) {
-            // The chunk's row would be dropped for an event that does not tell the whole row.
+        // Of an image before, the key is enough. Without a whole image after, the chunk's row would be dropped for an event that
+        // does not tell it.
+        let enough = match at == images.after || schema.key.is_empty() {
+            true => is_whole(schema, row),
+            false => schema.key.iter().all(|i| row[*i as usize] != Cell::Unchanged),
+        };
+        if !enough {
             table.recording.discard("an event told a row in part");
             return;
         }

@@ -137,8 +137,8 @@ mod tests {
             v: 1,
             done: true,
             rows: 5,
-            from: None,
             upto: Some(Resend { gtid: None, file: "b.000002".to_owned(), pos }),
+            ..TableNote::default()
         };
         let tables = [("d.passed", 100), ("d.ahead", 101)].map(|(name, pos)| (name.to_owned(), piece(pos)));
         let mut notes = Notes { tables: tables.into(), ..Notes::default() };

@@ -38,11 +38,26 @@ pub(super) async fn choose(config: &Arc<Resolved>, from: Option<&Position>) -> R
         match try_one(config.at(&place), from).await {
             Ok(chosen) => return Ok(chosen),
             Err(e) => {
-                if config.hosts.len() > 1 {
+                if !config.hosts.is_empty() {
                     tracing::warn!(source = config.name, host = place.0, port = place.1, error = %e, "this server cannot be read");
                 }
                 errors.push((place, e));
             }
+        }
+    }
+    Err(all_failed(config, errors))
+}
+
+/// A connection to the first server that answers.
+///
+/// # Errors
+/// As [`choose`].
+pub(super) async fn any(config: &Resolved) -> Result<Client> {
+    let mut errors = Vec::new();
+    for place in config.places() {
+        match Client::connect(&config.at(&place)).await {
+            Ok(client) => return Ok(client),
+            Err(e) => errors.push((place, e)),
         }
     }
     Err(all_failed(config, errors))

@@ -1,6 +1,6 @@
 //! Tables that change their shape.
 
-use crate::server::{Database, Stored, next, servers};
+use crate::server::{Database, Stored, full_servers, next, servers};
 use crate::state::{State, row};
 use caudal_core::{Op, TableSchema};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ async fn collect(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_alters_while_nobody_read_never_put_values_in_wrong_columns() {
-    for server in servers() {
+    for server in full_servers() {
         let database = Database::create(&server).await;
         database.run(&["CREATE TABLE t (id INT PRIMARY KEY, a VARCHAR(10), flag TINYINT(1))"]).await;
         let mut reader = database.open(None, "").await;
@@ -76,7 +76,7 @@ async fn two_alters_while_nobody_read_never_put_values_in_wrong_columns() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statements_of_any_kind_reach_the_pipeline_and_never_stop_it() {
-    for server in servers() {
+    for server in full_servers() {
         let database = Database::create(&server).await;
         database.run(&["CREATE TABLE t (id INT PRIMARY KEY, a INT)", "INSERT INTO t VALUES (1, 1)"]).await;
         let mut reader = database.open(None, r#""tables":["t","new*"]"#).await;

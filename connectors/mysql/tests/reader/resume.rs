@@ -1,13 +1,13 @@
 //! Restarts: at any point, in the middle of large transactions, after a purge.
 
-use crate::server::{Database, Stored, next, servers};
+use crate::server::{Database, Stored, gtid_servers, next, servers};
 use crate::state::{State, row};
 use caudal_core::{Fault, Op};
 use mysql_async::prelude::Queryable;
 use std::collections::BTreeMap;
 
 /// Each event as text, with its operation, in order.
-fn events(batch: &caudal_core::Batch) -> Vec<String> {
+pub(crate) fn events(batch: &caudal_core::Batch) -> Vec<String> {
     batch
         .events
         .iter()
@@ -130,7 +130,7 @@ async fn heartbeats_move_the_place_and_the_clock_of_an_idle_source() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_place_that_the_server_never_had_is_refused_by_name() {
-    for server in servers() {
+    for server in gtid_servers() {
         let database = Database::create(&server).await;
         database.run(&["CREATE TABLE t (id INT PRIMARY KEY)"]).await;
         let mut reader = database.open(None, "").await;

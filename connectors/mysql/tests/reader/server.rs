@@ -12,22 +12,50 @@ use std::time::Duration;
 pub(crate) struct Server {
     pub(crate) url: String,
     pub(crate) mariadb: bool,
+    /// What it lacks.
+    pub(crate) kind: Kind,
+}
+
+/// What a server has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// All that it can: GTIDs, and names of columns in its log.
+    Full,
+    /// MySQL 8.0, which lacks newer types and statements.
+    Old,
+    /// Neither GTIDs nor names of columns in its log.
+    Plain,
 }
 
 /// The servers that the environment names.
 pub(crate) fn servers() -> Vec<Server> {
-    let named = |variable: &str, mariadb| {
-        std::env::var(variable).ok().filter(|url| !url.is_empty()).map(|url| Server { url, mariadb })
+    let named = |variable: &str, mariadb, kind| {
+        let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
+        url.map(|url| Server { url, mariadb, kind })
     };
-    let servers: Vec<Server> =
-        [named("CAUDAL_TEST_MARIADB_URL", true), named("CAUDAL_TEST_MYSQL_URL", false)]
-            .into_iter()
-            .flatten()
-            .collect();
+    let servers: Vec<Server> = [
+        named("CAUDAL_TEST_MARIADB_URL", true, Kind::Full),
+        named("CAUDAL_TEST_MYSQL_URL", false, Kind::Full),
+        named("CAUDAL_TEST_MYSQL80_URL", false, Kind::Old),
+        named("CAUDAL_TEST_MYSQL_PLAIN_URL", false, Kind::Plain),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     if servers.is_empty() {
         eprintln!("no server: set CAUDAL_TEST_MARIADB_URL or CAUDAL_TEST_MYSQL_URL");
     }
     servers
+}
+
+/// Those among them that lack nothing.
+pub(crate) fn full_servers() -> Vec<Server> {
+    servers().into_iter().filter(|s| s.kind == Kind::Full).collect()
+}
+
+/// Those among them that have GTIDs.
+pub(crate) fn gtid_servers() -> Vec<Server> {
+    servers().into_iter().filter(|s| s.kind != Kind::Plain).collect()
 }
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);

@@ -33,9 +33,9 @@ impl Simulated {
             port: self.port,
             user: "any".into(),
             password: String::new(),
+            database: None,
             tls: TlsOptions { mode: TlsMode::Disabled, ..TlsOptions::default() },
             connect_timeout: Duration::from_secs(20),
-            database: None,
             keepalive: Keepalive::default(),
         }
     }

@@ -1,0 +1,26 @@
+-- What happens while both run. `@base` as for the rows.
+BEGIN; INSERT INTO orders VALUES (@base+10, 'Dan', 5), (@base+11, 'Eve', 6); INSERT INTO order_lines (order_id, line, item) VALUES (@base+10, 1, 'cup');
+UPDATE orders SET total = total + 1 WHERE id >= @base+10; DELETE FROM order_lines WHERE order_id = @base+10; COMMIT;
+UPDATE numbers SET ti = 5, bu = bu - 1, flag = 1 - flag WHERE id = @base+1;
+UPDATE numbers SET id = @base+100 WHERE id = @base+2;
+UPDATE texts SET part = part + 10, v = 'moved' WHERE code = CONCAT('k', @base) AND part < 3;
+UPDATE texts SET tx = NULL, j = '{"k": 1}' WHERE code = CONCAT('k', @base) AND part = 4;
+UPDATE uniquely SET u = @base+9 WHERE u = @base+1;
+UPDATE keyless SET b = 'two' WHERE a = @base+1;
+DELETE FROM keyless WHERE a = @base+1;
+DELETE FROM moments WHERE id = @base+3;
+DELETE FROM texts WHERE code = CONCAT('k', @base) AND part = 3;
+DELETE FROM places;
+BEGIN; INSERT INTO orders VALUES (@base+20, 'rolled back', 1); ROLLBACK;
+BEGIN; DELETE FROM orders WHERE id = @base+1; INSERT INTO orders VALUES (@base+1, 'again', 1); UPDATE orders SET id = @base+30 WHERE id = @base+1; COMMIT;
+TRUNCATE TABLE emptied;
+INSERT INTO emptied VALUES (@base+5, 'e');
+ALTER TABLE shaped ADD COLUMN c DATETIME(3) NULL DEFAULT NULL AFTER a;
+INSERT INTO shaped VALUES (@base+3, 3, '2026-01-02 03:04:05.678', 'c');
+ALTER TABLE shaped DROP COLUMN b, MODIFY a BIGINT NOT NULL DEFAULT 7;
+INSERT INTO shaped VALUES (@base+4, 4, NULL);
+ALTER TABLE shaped RENAME COLUMN c TO changed_at;
+UPDATE shaped SET changed_at = '2026-01-02 00:00:00' WHERE id = @base+1;
+CREATE TABLE made (id INT NOT NULL PRIMARY KEY, v VARCHAR(20)) DEFAULT CHARSET utf8mb4;
+INSERT INTO made VALUES (1, 'new'), (2, 'newer');
+DROP TABLE made;
