@@ -56,12 +56,14 @@ async fn check_one(config: &Resolved) -> Vec<Check> {
             None
         }
     };
-    match discover::tables(&mut client, &config.selection, None).await {
-        Ok(tables) => {
+    match discover::survey(&mut client, &config.selection, None).await {
+        Ok(survey) => {
             if let Some(grants) = &grants {
-                findings.extend(privileges_on(&mut client, config, grants, &tables).await);
+                findings.extend(privileges_on(&mut client, config, grants, &survey.tables).await);
             }
-            findings.extend(tables_found(config, &client, &tables));
+            let logged = discover::logs_cascades(&mut client).await.unwrap_or(false);
+            findings.extend(tables_found(config, logged, &survey.tables));
+            findings.extend(survey.refused.iter().map(|(id, e)| finding(&id.to_string(), e)));
         }
         Err(e) => findings.push(finding("tables", &e)),
     }
@@ -83,16 +85,20 @@ pub(crate) async fn require(client: &mut Client, config: &Resolved) -> Result<()
     }
 }
 
-/// Tables that the configuration names exactly must exist; at least one table must be selected.
+/// Tables that the configuration names exactly must exist, unless they are not `missing`; at least one table must be selected.
 ///
 /// # Errors
 /// `Config`, naming `tables`.
-pub(crate) fn named_tables(config: &Resolved, tables: &BTreeMap<TableId, Table>) -> Result<()> {
+pub(crate) fn named_tables(
+    config: &Resolved,
+    tables: &BTreeMap<TableId, Table>,
+    missing: impl Fn(&TableId) -> bool,
+) -> Result<()> {
     if let Some(id) = config
         .selection
         .named_tables()
         .into_iter()
-        .find(|id| !tables.contains_key(id) && config.selection.selects(id))
+        .find(|id| !tables.contains_key(id) && config.selection.selects(id) && missing(id))
     {
         return Err(Error::config(format!("the table {id} does not exist, or this user may not see it"))
             .field(config.field("tables"))
@@ -271,9 +277,9 @@ async fn privileges_on(
     found
 }
 
-fn tables_found(config: &Resolved, client: &Client, tables: &BTreeMap<TableId, Table>) -> Vec<Check> {
+fn tables_found(config: &Resolved, logged: bool, tables: &BTreeMap<TableId, Table>) -> Vec<Check> {
     let mut found = Vec::new();
-    if let Err(e) = named_tables(config, tables) {
+    if let Err(e) = named_tables(config, tables, |_| true) {
         found.push(finding("tables", &e));
     }
     if tables.is_empty() {
@@ -293,32 +299,24 @@ fn tables_found(config: &Resolved, client: &Client, tables: &BTreeMap<TableId, T
                 format!("ALTER TABLE {}.{} ADD PRIMARY KEY (…);", crate::client::quoted(&id.database), crate::client::quoted(&id.table)),
             ));
         }
-        found.extend(cascades(client, id, table));
+        found.extend(cascades(logged, id, table));
     }
     found
 }
 
 /// Servers that log only the parent of a cascade: MariaDB, and MySQL before 9.6.
-fn cascades(client: &Client, id: &TableId, table: &Table) -> Vec<Check> {
-    let logged = client.version.family == Family::MySql && client.version.number >= (9, 6, 0);
-    let acts = |rule: &str| matches!(rule, "CASCADE" | "SET NULL" | "SET DEFAULT");
+fn cascades(logged: bool, id: &TableId, table: &Table) -> Vec<Check> {
     let key = |k: &caudal_core::ForeignKey| {
-        Check::warning(
+        Check::ok(
             id.to_string(),
             format!(
-                "its rows change with those of {} ({}: ON DELETE {}, ON UPDATE {}), and this server does not log such changes: they are not captured",
+                "its rows change with those of {} ({}: ON DELETE {}, ON UPDATE {}), which this server does not log: they are read again when that table's rows change",
                 k.parent, k.name, k.on_delete, k.on_update
             ),
-            "change these rows by statements of the application, or by triggers, instead of the foreign key",
         )
     };
-    table
-        .schema
-        .foreign_keys
-        .iter()
-        .filter(|k| !logged && (acts(&k.on_delete) || acts(&k.on_update)))
-        .map(key)
-        .collect()
+    let acts = |k: &&caudal_core::ForeignKey| discover::acts(&k.on_delete) || discover::acts(&k.on_update);
+    table.schema.foreign_keys.iter().filter(|k| !logged && acts(k)).map(key).collect()
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub struct Config {
     /// So many probes without an answer end the connection.
     #[serde(default = "default_keepalive_probes")]
     pub keepalive_probes: u32,
-    /// Bytes of rows of prepared but undecided XA transactions that are kept; more is a fault that names the transaction.
+    /// Bytes of rows of prepared but undecided XA transactions that are kept; of a larger one the tables are read again when it is committed.
     #[serde(default = "default_xa_bytes")]
     pub xa_bytes: SizeText,
 }

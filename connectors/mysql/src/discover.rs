@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 pub(crate) struct Table {
     /// Its shape.
     pub(crate) schema: TableSchema,
-    /// Rows, as the server estimates.
+    /// Rows, as the server estimates; 0 until [`estimates`] was asked.
     pub(crate) estimated_rows: u64,
     /// Mean bytes of a row, as the server estimates.
     pub(crate) row_bytes: u64,
@@ -35,6 +35,16 @@ pub(crate) struct KeyIndex {
     pub(crate) prefixed: bool,
 }
 
+/// What was found.
+pub(crate) struct Survey {
+    /// Tables that can be captured.
+    pub(crate) tables: BTreeMap<TableId, Table>,
+    /// Tables that cannot, and why: a column's type is not known.
+    pub(crate) refused: BTreeMap<TableId, Error>,
+    /// Foreign keys whose rules change rows, of all tables in the databases of the selection, captured or not.
+    pub(crate) cascades: Vec<Cascade>,
+}
+
 /// Reads all selected tables, or one.
 ///
 /// # Errors
@@ -44,16 +54,63 @@ pub(crate) async fn tables(
     selection: &Selection,
     only: Option<&TableId>,
 ) -> Result<BTreeMap<TableId, Table>> {
+    let survey = survey(client, selection, only).await?;
+    match survey.refused.into_values().next() {
+        Some(error) => Err(error),
+        None => Ok(survey.tables),
+    }
+}
+
+/// The same, with the tables that cannot be captured set aside.
+///
+/// # Errors
+/// As for SQL.
+pub(crate) async fn survey(
+    client: &mut Client,
+    selection: &Selection,
+    only: Option<&TableId>,
+) -> Result<Survey> {
     client.revive().await?;
     let filter = Filter::new(selection, only);
     let mut tables = base_tables(client, &filter).await?;
-    columns(client, &filter, &mut tables).await?;
+    let refused = columns(client, &filter, &mut tables).await?;
     let indexes = indexes(client, &filter).await?;
     for (id, table) in &mut tables {
         apply_indexes(table, indexes.get(id).map(Vec::as_slice).unwrap_or_default());
     }
-    foreign_keys(client, &filter, &mut tables).await?;
-    Ok(tables)
+    let references = references(client, &filter).await?;
+    let cascades = references.iter().filter_map(Reference::cascade).collect();
+    for reference in references {
+        if let Some(table) = tables.get_mut(&reference.child) {
+            table.schema.foreign_keys.push(reference.key);
+        }
+    }
+    Ok(Survey { tables, refused, cascades })
+}
+
+/// Fills in how many rows there are, as the server estimates. Apart from the rest, for it is what takes servers longest: MariaDB
+/// opens each table for it.
+///
+/// # Errors
+/// As for SQL.
+pub(crate) async fn estimates(
+    client: &mut Client,
+    selection: &Selection,
+    tables: &mut BTreeMap<TableId, Table>,
+) -> Result<()> {
+    let only = (tables.len() == 1).then(|| tables.keys().next().cloned()).flatten();
+    let (condition, parameters) =
+        Filter::new(selection, only.as_ref()).condition("TABLE_SCHEMA", "TABLE_NAME");
+    let sql = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_ROWS, AVG_ROW_LENGTH FROM information_schema.TABLES WHERE {condition}"
+    );
+    for row in client.bound_rows("estimate tables", &sql, parameters).await? {
+        if let Some(table) = tables.get_mut(&TableId::new(text(&row, 0), text(&row, 1))) {
+            table.estimated_rows = number(&row, 2).unwrap_or(0);
+            table.row_bytes = number(&row, 3).unwrap_or(0);
+        }
+    }
+    Ok(())
 }
 
 /// What the queries are restricted to. The databases go into SQL (they are what makes the server's answer small); patterns
@@ -94,7 +151,7 @@ impl<'a> Filter<'a> {
 async fn base_tables(client: &mut Client, filter: &Filter<'_>) -> Result<BTreeMap<TableId, Table>> {
     let (condition, parameters) = filter.condition("t.TABLE_SCHEMA", "t.TABLE_NAME");
     let sql = format!(
-        "SELECT t.TABLE_SCHEMA, t.TABLE_NAME, t.TABLE_ROWS, t.AVG_ROW_LENGTH, t.TABLE_COMMENT, c.CHARACTER_SET_NAME \
+        "SELECT t.TABLE_SCHEMA, t.TABLE_NAME, t.TABLE_COMMENT, c.CHARACTER_SET_NAME \
          FROM information_schema.TABLES t \
          LEFT JOIN information_schema.COLLATIONS c ON c.COLLATION_NAME = t.TABLE_COLLATION \
          WHERE t.TABLE_TYPE IN ('BASE TABLE','SYSTEM VERSIONED') AND {condition}"
@@ -120,40 +177,48 @@ fn empty_table(id: TableId, row: &Row) -> Table {
             key_kind: KeyKind::None,
             unique_keys: Vec::new(),
             foreign_keys: Vec::new(),
-            charset: row_text(row, 5),
-            comment: row_text(row, 4).filter(|c| !c.is_empty()),
+            charset: row_text(row, 3),
+            comment: row_text(row, 2).filter(|c| !c.is_empty()),
         },
-        estimated_rows: number(row, 2).unwrap_or(0),
-        row_bytes: number(row, 3).unwrap_or(0),
+        estimated_rows: 0,
+        row_bytes: 0,
         key_index: None,
         virtual_columns: Vec::new(),
         collations: Vec::new(),
     }
 }
 
+/// Fills in the columns. Tables with a type that is not known are taken out, and returned with the reason.
 async fn columns(
     client: &mut Client,
     filter: &Filter<'_>,
     tables: &mut BTreeMap<TableId, Table>,
-) -> Result<()> {
+) -> Result<BTreeMap<TableId, Error>> {
     let (condition, parameters) = filter.condition("TABLE_SCHEMA", "TABLE_NAME");
     let sql = format!(
         "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_MAXIMUM_LENGTH, NUMERIC_PRECISION, \
          NUMERIC_SCALE, DATETIME_PRECISION, IS_NULLABLE, CHARACTER_SET_NAME, COLUMN_DEFAULT, EXTRA, COLUMN_COMMENT, COLLATION_NAME \
          FROM information_schema.COLUMNS WHERE {condition} ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION"
     );
+    let mut refused = BTreeMap::new();
     for row in client.bound_rows("list columns", &sql, parameters).await? {
         let id = TableId::new(text(&row, 0), text(&row, 1));
-        if let Some(table) = tables.get_mut(&id) {
-            let column = column(&row, &id, table.schema.columns.len() as u32)?;
-            if text(&row, 12).to_ascii_uppercase().contains("VIRTUAL") {
-                table.virtual_columns.push(table.schema.columns.len() as u32);
+        let Some(table) = tables.get_mut(&id) else { continue };
+        match column(&row, &id, table.schema.columns.len() as u32) {
+            Ok(column) => {
+                if text(&row, 12).to_ascii_uppercase().contains("VIRTUAL") {
+                    table.virtual_columns.push(table.schema.columns.len() as u32);
+                }
+                table.collations.push(row_text(&row, 14));
+                table.schema.columns.push(column);
             }
-            table.collations.push(row_text(&row, 14));
-            table.schema.columns.push(column);
+            Err(error) => {
+                tables.remove(&id);
+                refused.insert(id, error);
+            }
         }
     }
-    Ok(())
+    Ok(refused)
 }
 
 fn column(row: &Row, id: &TableId, index: u32) -> Result<Column> {
@@ -250,41 +315,113 @@ fn apply_indexes(table: &mut Table, columns: &[IndexColumn]) {
     }
 }
 
-async fn foreign_keys(
-    client: &mut Client,
-    filter: &Filter<'_>,
-    tables: &mut BTreeMap<TableId, Table>,
-) -> Result<()> {
-    let (condition, parameters) = filter.condition("k.TABLE_SCHEMA", "k.TABLE_NAME");
+/// The rules of foreign keys, and their columns. In two queries: servers make the tables of information_schema up as they are
+/// asked for, and a join of two can take them all once for each row.
+async fn references(client: &mut Client, filter: &Filter<'_>) -> Result<Vec<Reference>> {
+    let (condition, parameters) = filter.condition("CONSTRAINT_SCHEMA", "TABLE_NAME");
     let sql = format!(
-        "SELECT k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.COLUMN_NAME, k.REFERENCED_TABLE_SCHEMA, \
-         k.REFERENCED_TABLE_NAME, k.REFERENCED_COLUMN_NAME, r.DELETE_RULE, r.UPDATE_RULE \
-         FROM information_schema.KEY_COLUMN_USAGE k JOIN information_schema.REFERENTIAL_CONSTRAINTS r \
-         ON r.CONSTRAINT_SCHEMA = k.CONSTRAINT_SCHEMA AND r.CONSTRAINT_NAME = k.CONSTRAINT_NAME AND r.TABLE_NAME = k.TABLE_NAME \
-         WHERE k.REFERENCED_TABLE_NAME IS NOT NULL AND {condition} \
-         ORDER BY k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.ORDINAL_POSITION"
+        "SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, DELETE_RULE, UPDATE_RULE \
+         FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE {condition}"
     );
-    for row in client.bound_rows("list foreign keys", &sql, parameters).await? {
-        let id = TableId::new(text(&row, 0), text(&row, 1));
-        let Some(table) = tables.get_mut(&id) else { continue };
-        let name = text(&row, 2);
-        let keys = &mut table.schema.foreign_keys;
-        if keys.last().is_none_or(|k| k.name != name) {
-            keys.push(ForeignKey {
-                name,
-                columns: Vec::new(),
-                parent: TableId::new(text(&row, 4), text(&row, 5)),
-                parent_columns: Vec::new(),
-                on_delete: text(&row, 7),
-                on_update: text(&row, 8),
+    let key = |row: &Row| (TableId::new(text(row, 0), text(row, 1)), text(row, 2));
+    let rules: BTreeMap<_, _> = client
+        .bound_rows("list foreign keys", &sql, parameters)
+        .await?
+        .iter()
+        .map(|row| (key(row), (text(row, 3), text(row, 4))))
+        .collect();
+    if rules.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (condition, parameters) = filter.condition("TABLE_SCHEMA", "TABLE_NAME");
+    let sql = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, COLUMN_NAME, REFERENCED_TABLE_SCHEMA, \
+         REFERENCED_TABLE_NAME, REFERENCED_COLUMN_NAME FROM information_schema.KEY_COLUMN_USAGE \
+         WHERE REFERENCED_TABLE_NAME IS NOT NULL AND {condition} \
+         ORDER BY TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, ORDINAL_POSITION"
+    );
+    let mut out: Vec<Reference> = Vec::new();
+    for row in client.bound_rows("list columns of foreign keys", &sql, parameters).await? {
+        let (child, name) = key(&row);
+        if out.last().is_none_or(|r| (&r.child, &r.key.name) != (&child, &name)) {
+            let (on_delete, on_update) =
+                rules.get(&(child.clone(), name.clone())).cloned().unwrap_or_default();
+            let parent = TableId::new(text(&row, 4), text(&row, 5));
+            let (columns, parent_columns) = (Vec::new(), Vec::new());
+            out.push(Reference {
+                child,
+                key: ForeignKey { name, columns, parent, parent_columns, on_delete, on_update },
             });
         }
-        if let Some(key) = keys.last_mut() {
-            key.columns.push(text(&row, 3));
-            key.parent_columns.push(text(&row, 6));
+        if let Some(last) = out.last_mut() {
+            last.key.columns.push(text(&row, 3));
+            last.key.parent_columns.push(text(&row, 6));
         }
     }
-    Ok(())
+    Ok(out)
+}
+
+struct Reference {
+    child: TableId,
+    key: ForeignKey,
+}
+
+impl Reference {
+    fn cascade(&self) -> Option<Cascade> {
+        let (on_delete, on_update) = (acts(&self.key.on_delete), acts(&self.key.on_update));
+        (on_delete || on_update).then(|| Cascade {
+            parent: self.key.parent.clone(),
+            parent_columns: self.key.parent_columns.clone(),
+            child: self.child.clone(),
+            columns: self.key.columns.clone(),
+            on_delete,
+            on_update,
+        })
+    }
+}
+
+/// A foreign key whose rule changes rows of the child when the parent's change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cascade {
+    /// The table referred to.
+    pub(crate) parent: TableId,
+    /// Its columns.
+    pub(crate) parent_columns: Vec<String>,
+    /// The table that refers.
+    pub(crate) child: TableId,
+    /// Its columns.
+    pub(crate) columns: Vec<String>,
+    /// Whether a deleted parent changes it.
+    pub(crate) on_delete: bool,
+    /// Whether a changed parent changes it.
+    pub(crate) on_update: bool,
+}
+
+/// Whether a rule of a foreign key changes rows.
+pub(crate) fn acts(rule: &str) -> bool {
+    matches!(rule, "CASCADE" | "SET NULL" | "SET DEFAULT")
+}
+
+/// Foreign keys whose rules change rows.
+///
+/// # Errors
+/// As for SQL.
+pub(crate) async fn cascades(client: &mut Client, selection: &Selection) -> Result<Vec<Cascade>> {
+    let references = references(client, &Filter::new(selection, None)).await?;
+    Ok(references.iter().filter_map(Reference::cascade).collect())
+}
+
+/// Whether the server logs what foreign keys' rules do: MySQL from 9.6 on, unless it is told to leave them to InnoDB.
+///
+/// # Errors
+/// As for SQL.
+pub(crate) async fn logs_cascades(client: &mut Client) -> Result<bool> {
+    if client.version.is_mariadb() || client.version.number < (9, 6, 0) {
+        return Ok(false);
+    }
+    let sql = "SHOW GLOBAL VARIABLES LIKE 'innodb_native_foreign_keys'";
+    let native = client.row("ask who runs foreign keys", sql).await?.and_then(|row| row_text(&row, 1));
+    Ok(native.is_none_or(|value| !matches!(value.to_ascii_uppercase().as_str(), "ON" | "1")))
 }
 
 fn text(row: &Row, column: usize) -> String {

@@ -8,6 +8,7 @@
 //! | version | since |
 //! |---|---|
 //! | 1 | 0.1.0 |
+//! | 2 | 0.1.0: within a transaction the delivered rows are counted table by table, so that `tables` may change there |
 
 use crate::connection::Family;
 use crate::gtid::GtidSet;
@@ -15,8 +16,8 @@ use caudal_core::{Error, Position, Result, SourcePosition};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The token's version that this code writes.
-const VERSION: u32 = 1;
+/// The newest version of the token that this code writes and reads: within a transaction; between two it is the first.
+const VERSION: u32 = 2;
 
 /// What a token says, as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,10 @@ struct Stored {
     row: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    tables: BTreeMap<String, u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last: Option<String>,
     #[serde(default, skip_serializing_if = "is_zero_time")]
     ts: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,10 +96,14 @@ pub(crate) fn file_number(file: &str) -> u64 {
 }
 
 /// How far the transaction behind a place was delivered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Within {
     /// Rows of captured tables, before any row filter.
     pub(crate) rows: u64,
+    /// The same by table, `db.table`: whatever the selection becomes, of each table these rows, its first, are delivered.
+    pub(crate) tables: BTreeMap<String, u64>,
+    /// The table of the last one.
+    pub(crate) last: Option<String>,
     /// Hash of the last one's key; 0 at a boundary.
     pub(crate) key: u64,
 }
@@ -122,13 +131,15 @@ impl Token {
     pub(crate) fn encode(&self, family: Family) -> String {
         let inside = self.within.rows > 0;
         let stored = Stored {
-            v: VERSION,
+            v: if inside { VERSION } else { 1 },
             flavor: flavor(family).to_owned(),
             gtid: self.place.gtid.as_ref().map(ToString::to_string),
             file: self.place.file.clone(),
             pos: self.place.pos,
             row: self.within.rows,
             key: inside.then(|| format!("{:016x}", self.within.key)),
+            tables: self.within.tables.clone(),
+            last: self.within.last.clone(),
             ts: self.ts_us,
             resend: self.resend.clone(),
             server: self.server.clone(),
@@ -147,7 +158,7 @@ impl Token {
                 .because(e)
                 .hint("it was not written by this version or this connector")
         })?;
-        if stored.v != VERSION {
+        if !(1..=VERSION).contains(&stored.v) {
             return Err(Error::config(format!(
                 "the stored position has version {}, this binary reads {VERSION}",
                 stored.v
@@ -167,7 +178,12 @@ impl Token {
         let key = key.map_err(|e| Error::data("read the stored position's key hash").because(e))?;
         Ok(Self {
             place: Place { gtid, file: stored.file, pos: stored.pos },
-            within: Within { rows: stored.row, key: key.unwrap_or(0) },
+            within: Within {
+                rows: stored.row,
+                tables: stored.tables,
+                last: stored.last,
+                key: key.unwrap_or(0),
+            },
             ts_us: stored.ts,
             resend: stored.resend,
             server: stored.server,
@@ -208,7 +224,7 @@ mod tests {
                 file: "binlog.000003".to_owned(),
                 pos: 5_000_000_000,
             },
-            within: Within { rows: 7, key: u64::MAX },
+            within: Within { rows: 7, key: u64::MAX, ..Within::default() },
             ts_us: 1,
             resend: None,
             server: None,
@@ -218,8 +234,13 @@ mod tests {
 
     #[test]
     fn a_token_reads_back_as_written() {
+        let mut token = token();
+        token.within.tables = BTreeMap::from([("d.a".to_owned(), 5), ("d.b".to_owned(), 2)]);
+        token.within.last = Some("d.b".to_owned());
+        let text = token.encode(Family::MariaDb);
+        assert_eq!(Token::decode(&text, Family::MariaDb).unwrap(), token);
         for server in [None, Some("server_id 10".to_owned())] {
-            let token = Token { server, ..token() };
+            let token = Token { server, ..token.clone() };
             let text = token.encode(Family::MariaDb);
             assert_eq!(Token::decode(&text, Family::MariaDb).unwrap(), token);
         }
@@ -229,6 +250,13 @@ mod tests {
     fn the_first_version_still_loads() {
         let golden = r#"{"v":1,"flavor":"mariadb","gtid":"0-10-42","file":"binlog.000003","pos":5000000000,"row":7,"key":"ffffffffffffffff","ts":1}"#;
         assert_eq!(Token::decode(golden, Family::MariaDb).unwrap(), token());
+    }
+
+    #[test]
+    fn the_second_version_still_loads() {
+        let golden = r#"{"v":2,"flavor":"mariadb","gtid":"0-10-42","file":"binlog.000003","pos":5000000000,"row":7,"key":"ffffffffffffffff","tables":{"d.a":7},"last":"d.a","ts":1}"#;
+        let read = Token::decode(golden, Family::MariaDb).unwrap();
+        assert_eq!((read.within.tables["d.a"], read.within.last.as_deref()), (7, Some("d.a")));
     }
 
     #[test]

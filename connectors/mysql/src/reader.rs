@@ -12,10 +12,16 @@
 //! `xa_bytes`, and the shapes of the tables.
 
 pub(crate) mod clock;
+mod kin;
 mod partial;
 mod prepared;
+pub(crate) mod quarantine;
 pub(crate) mod retention;
+mod rows;
+pub(crate) mod statement;
+mod tally;
 mod transaction;
+mod xa;
 
 use crate::binlog::{BinlogStream, Event, RowDecoder};
 use crate::client::Client;
@@ -27,12 +33,16 @@ use crate::snapshot::commands::Inbox;
 use crate::snapshot::shapes::Asked;
 use crate::snapshot::{Emission, Snapshot};
 use async_trait::async_trait;
-use caudal_core::{Batch, BatchBuilder, Boundary, Position, Reader, Result, Transaction};
+use caudal_core::{
+    Batch, BatchBuilder, Boundary, Position, Reader, Result, SourcePosition, TableId, Transaction,
+};
 use clock::Clock;
+pub(crate) use kin::Kin;
 use partial::Partials;
 use prepared::Prepared;
+pub(crate) use quarantine::Quarantine;
 use retention::Guard;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use transaction::Tx;
@@ -51,6 +61,12 @@ pub(crate) struct MySqlReader {
     snapshot: Snapshot,
     clock: Clock,
     prepared: Prepared,
+    quarantine: Quarantine,
+    kin: Kin,
+    /// Captured tables that were dropped or renamed.
+    gone: BTreeSet<TableId>,
+    /// Captured tables that the statement at hand changed.
+    altered: Vec<TableId>,
     /// Everything up to here was delivered, and nothing behind it but `tx`'s rows.
     place: Place,
     /// The transaction that is being delivered.
@@ -86,6 +102,9 @@ pub(crate) struct Start {
     pub(crate) sql: Client,
     pub(crate) timeline: Timeline,
     pub(crate) snapshot: Snapshot,
+    pub(crate) quarantine: Quarantine,
+    pub(crate) kin: Kin,
+    pub(crate) gone: BTreeSet<TableId>,
     pub(crate) token: Token,
     /// Notes that the first batch carries.
     pub(crate) notes: BTreeMap<String, Option<String>>,
@@ -109,6 +128,9 @@ impl MySqlReader {
             sql,
             timeline,
             snapshot,
+            quarantine,
+            kin,
+            gone,
             token,
             notes,
             inbox,
@@ -122,6 +144,10 @@ impl MySqlReader {
             family: stream.family(),
             clock: Clock::new(Arc::clone(&config)),
             prepared: Prepared::new(config.xa_bytes),
+            quarantine,
+            kin,
+            gone,
+            altered: Vec::new(),
             config,
             stream,
             sql,
@@ -159,13 +185,14 @@ impl MySqlReader {
         let between = self.tx.is_none();
         let idle = between && !(self.builder.is_empty() && self.partials.is_empty());
         if between {
+            self.take_up().await?;
             self.snapshot_step().await?;
             // A chunk that is ready waits for nothing: not for the next one, and the last one not for the clock.
             if !self.out.is_empty() {
                 return Ok(());
             }
         }
-        let wake = self.snapshot.wakes_at();
+        let wake = [self.snapshot.wakes_at(), self.quarantine.wakes_at()].into_iter().flatten().min();
         tokio::select! {
             biased;
             event = self.stream.next() => self.event(event?).await?,
@@ -209,7 +236,9 @@ impl MySqlReader {
             (delivered.file, delivered.pos) = self.opened_at.clone();
         }
         let mut shapes = Asked(&mut self.timeline, &mut self.sql);
-        if let Some(emission) = self.snapshot.advance(&mut shapes, &delivered).await? {
+        let emission = self.snapshot.advance(&mut shapes, &delivered).await?;
+        self.new_generations();
+        if let Some(emission) = emission {
             self.flush_rows();
             self.emit(emission);
         }
@@ -257,8 +286,14 @@ impl MySqlReader {
             ts_us: self.ts_us,
         });
         let within = self.tx.as_mut().map_or_else(Within::default, Tx::delivered);
-        let position = self.position(within);
-        self.out.push_back(builder.build(position, boundary));
+        let mut batch = builder.build(Position::Source(SourcePosition::default()), boundary);
+        // What the rows make necessary is stored with them.
+        self.kin.emitted(&batch);
+        if self.tx.is_none() {
+            self.kin_end();
+        }
+        batch.position = self.position(within);
+        self.out.push_back(batch);
         if self.snapshot.is_done() {
             tracing::info!(source = self.config.name, "snapshot: all tables done, streaming");
         }
@@ -312,7 +347,7 @@ impl MySqlReader {
 
     fn token(&self, within: Within) -> Token {
         // Until all rows that were delivered before are passed again, they still count.
-        let within = if self.skip.rows > 0 { self.skip } else { within };
+        let within = if self.skip.rows > 0 { self.skip.clone() } else { within };
         Token {
             place: self.place.clone(),
             within,

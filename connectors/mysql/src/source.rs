@@ -8,19 +8,21 @@ use crate::check;
 use crate::client::{self, Client, row_text};
 use crate::config::{Config, Resolved, SnapshotMode};
 use crate::connection::{Endpoint, Family};
-use crate::discover;
+use crate::discover::{self, Table};
 use crate::gtid::GtidSet;
 use crate::position::{Place, Token, Within};
-use crate::reader::{self, MySqlReader, clock, retention};
+use crate::reader::quarantine::Shown;
+use crate::reader::{self, Kin, MySqlReader, Quarantine, clock, retention};
 use crate::schema::Timeline;
 use crate::snapshot::Snapshot;
 use crate::snapshot::access::Server;
 use crate::snapshot::board::Board;
 use crate::snapshot::commands::Inbox;
+use crate::snapshot::progress::table_note;
 use crate::tls;
 use async_trait::async_trait;
 use caudal_core::{
-    Check, Error, Position, Progress, Reader, Result, Signal, Source, TableId, TableSchema, Written,
+    Check, Error, Position, Progress, Reader, Result, SetAside, Signal, Source, TableId, TableSchema, Written,
 };
 use choose::{Chosen, choose};
 use std::collections::BTreeMap;
@@ -34,12 +36,14 @@ use std::time::Duration;
 pub fn source(name: &str, config: Config) -> Result<Arc<dyn Source>> {
     Ok(Arc::new(MySqlSource {
         config: Arc::new(config.resolve(name)?),
+        set_aside: Shown::default(),
         beside: Beside { board: Arc::default(), inbox: Arc::default(), written: Arc::default() },
     }))
 }
 
 struct MySqlSource {
     config: Arc<Resolved>,
+    set_aside: Shown,
     beside: Beside,
 }
 
@@ -65,7 +69,8 @@ impl Source for MySqlSource {
 
     async fn estimates(&self) -> Result<Vec<(TableId, u64)>> {
         let mut client = choose::any(&self.config).await?;
-        let tables = discover::tables(&mut client, &self.config.selection, None).await?;
+        let mut tables = discover::tables(&mut client, &self.config.selection, None).await?;
+        discover::estimates(&mut client, &self.config.selection, &mut tables).await?;
         Ok(tables.into_iter().map(|(id, table)| (id, table.estimated_rows)).collect())
     }
 
@@ -83,17 +88,39 @@ impl Source for MySqlSource {
     }
 
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
-        let reader = open(&self.config, &self.beside, from).await;
+        let reader = open(&self.config, &self.beside, &self.set_aside, from).await;
         Ok(Box::new(reader.map_err(|e| e.context(format!("open source {}", self.config.name)))?))
+    }
+
+    fn set_aside(&self) -> Vec<SetAside> {
+        self.set_aside.lock().map(|list| list.clone()).unwrap_or_default()
     }
 }
 
-async fn open(config: &Arc<Resolved>, beside: &Beside, from: Option<Position>) -> Result<MySqlReader> {
+async fn open(
+    config: &Arc<Resolved>,
+    beside: &Beside,
+    shown: &Shown,
+    from: Option<Position>,
+) -> Result<MySqlReader> {
     let Chosen { config, mut sql, token, notes, stream, first } = choose(config, from.as_ref()).await?;
+    let others = from.as_ref().and_then(Position::source).map(|p| p.notes.clone()).unwrap_or_default();
     let log_end = clock::log_end(&mut sql).await?;
     let retention = retention::of(&mut sql).await?;
-    let tables = discover::tables(&mut sql, &config.selection, None).await?;
-    check::named_tables(&config, &tables)?;
+    let survey = discover::survey(&mut sql, &config.selection, None).await?;
+    let mut tables = survey.tables;
+    named_tables(&config, &tables, &survey.refused, &others)?;
+    let left = |id: &TableId| notes.tables.get(&id.to_string()).is_none_or(|note| !note.done);
+    if config.snapshot.mode == SnapshotMode::Initial && tables.keys().any(left) {
+        discover::estimates(&mut sql, &config.selection, &mut tables).await?;
+    }
+    let mut quarantine = Quarantine::new(Arc::clone(shown), &others);
+    quarantine.refuse(survey.refused, token.ts_us);
+    let kin = match discover::logs_cascades(&mut sql).await? {
+        true => Kin::default(),
+        false => Kin::new(&config.selection, survey.cascades),
+    };
+    let metadata = sql.text("ask for binlog_row_metadata", "SELECT @@GLOBAL.binlog_row_metadata").await?;
     tracing::info!(
         source = config.name,
         server = sql.version.text,
@@ -103,7 +130,8 @@ async fn open(config: &Arc<Resolved>, beside: &Beside, from: Option<Position>) -
         pos = token.place.pos,
         "streaming from the binlog"
     );
-    let timeline = Timeline::new(config.selection.clone(), tables, notes.schemas.clone());
+    let mut timeline = Timeline::new(config.selection.clone(), tables, notes.schemas.clone());
+    timeline.nameless(metadata.is_none_or(|m| !m.eq_ignore_ascii_case("FULL")));
     let (written, board) = (beside.written.get().cloned(), Arc::clone(&beside.board));
     let snapshot = match config.snapshot.mode {
         SnapshotMode::Initial => Snapshot::new(Arc::clone(&config), &timeline, &notes, written, board)?,
@@ -127,12 +155,26 @@ async fn open(config: &Arc<Resolved>, beside: &Beside, from: Option<Position>) -
         sql,
         timeline,
         snapshot,
+        quarantine,
+        kin,
+        gone: reader::statement::gone_tables(&others),
         token,
         inbox: Arc::clone(&beside.inbox),
         signal: notes.signal,
         notes: BTreeMap::new(),
         log_end,
     }))
+}
+
+/// Tables that the configuration names must be there, unless they were captured before, or are set aside.
+fn named_tables(
+    config: &Resolved,
+    tables: &BTreeMap<TableId, Table>,
+    refused: &BTreeMap<TableId, Error>,
+    notes: &BTreeMap<String, Option<String>>,
+) -> Result<()> {
+    let missing = |id: &TableId| !refused.contains_key(id) && !notes.contains_key(&table_note(id));
+    check::named_tables(config, tables, missing)
 }
 
 /// The end of the log: where a source that was never read begins.

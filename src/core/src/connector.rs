@@ -11,6 +11,7 @@ use crate::position::Position;
 use crate::reread::{Progress, Signal, Written};
 use crate::schema::{TableId, TableSchema};
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// A system that can be read: what its configuration resolved to. Opens readers.
@@ -46,6 +47,11 @@ pub trait Source: Send + Sync {
 
     /// Starts reading after `from`; with none, from the beginning (a snapshot first, where the system has one).
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>>;
+
+    /// Tables that cannot be followed for now, while the others are.
+    fn set_aside(&self) -> Vec<SetAside> {
+        Vec::new()
+    }
 }
 
 /// Reads batches.
@@ -131,4 +137,15 @@ pub trait DeadLetters: Send + Sync {
     fn open(&self) -> Option<u64> {
         None
     }
+}
+
+/// A table that a source cannot follow for now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// The table.
+    pub table: TableId,
+    /// Why, without values of rows.
+    pub cause: String,
+    /// Since which time of the source, microseconds since the epoch, UTC.
+    pub since_us: i64,
 }

@@ -23,7 +23,7 @@ pub use batch::{
 };
 pub use cell::{Cell, Slice};
 pub use check::{Check, Severity};
-pub use connector::{DeadLetters, Outcome, Prepare, Reader, Rejected, Sink, Source, Writer};
+pub use connector::{DeadLetters, Outcome, Prepare, Reader, Rejected, SetAside, Sink, Source, Writer};
 pub use fault::{Error, Fault, Result};
 pub use position::{LogOffset, LogPosition, Position, SourcePosition};
 pub use quantity::{DurationText, SizeText};

@@ -24,6 +24,8 @@ pub struct Metrics {
     pub errors: AtomicU64,
     /// Source time up to which everything is durable, microseconds since the epoch; 0 at first.
     pub watermark_us: AtomicI64,
+    /// Tables that the source cannot follow for now.
+    pub set_aside: AtomicU64,
     commits: Histogram,
 }
 
@@ -108,6 +110,11 @@ pub fn exposition(series: &[Series<'_>], now_us: i64) -> String {
             let _ =
                 writeln!(out, "caudal_watermark_lag_seconds{{pipeline=\"{}\"}} {lag}", escaped(s.pipeline));
         }
+    }
+    head(&mut out, "caudal_tables_set_aside", "gauge", "Tables that the source cannot follow for now");
+    for s in series {
+        let tables = s.metrics.set_aside.load(Relaxed);
+        let _ = writeln!(out, "caudal_tables_set_aside{{pipeline=\"{}\"}} {tables}", escaped(s.pipeline));
     }
     commit_histogram(&mut out, series);
     out

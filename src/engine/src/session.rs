@@ -199,6 +199,7 @@ impl WriteEnd<'_> {
         if let Some(watermark) = std::mem::take(&mut self.pending).watermark_us {
             metrics.watermark_us.fetch_max(watermark, Relaxed);
         }
+        metrics.set_aside.store(self.pipeline.source.set_aside().len() as u64, Relaxed);
         self.status.committed(position.clone());
         self.durable.send_replace(Some(position));
         Ok(())

@@ -348,7 +348,7 @@ proptest! {
             let key = &encoded.arena[encoded.records[1].key.clone().unwrap()];
             let topic: Arc<str> = "t".into();
             let mut decoded = BatchBuilder::default();
-            let record = Record { topic: &topic, partition: 0, offset: 0, spread: 1, key: Some(key), value: None };
+            let record = Record { topic: &topic, partition: 0, offset: 0, spread: 1, key: Some(key), value: None, headers: &[] };
             super::tombstone(&record, Some(&schema), &mut decoded);
             let back = decoded.build(Position::Source(SourcePosition::default()), None);
             prop_assert_eq!(back.events.len(), 1, "{:?}", format);
@@ -378,7 +378,7 @@ proptest! {
         let at = cut.index(value.len() - 1) + 1;
         let topic: Arc<str> = "t".into();
         let mut decoded = BatchBuilder::default();
-        let record = |value| Record { topic: &topic, partition: 0, offset: 0, spread: 1, key: None, value: Some(value) };
+        let record = |value| Record { topic: &topic, partition: 0, offset: 0, spread: 1, key: None, value: Some(value), headers: &[] };
         decode(&record(&value[..at]), Some(&schema), &mut decoded);
         prop_assert!(decoded.cells.is_empty() && decoded.undecodable.len() == 1);
         let mut changed = value.clone();

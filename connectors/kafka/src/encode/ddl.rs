@@ -130,27 +130,33 @@ fn record(
         database_name: &change.database,
         schema_name: None,
         ddl: &change.statement,
-        table_changes: change.tables.iter().map(|id| table_change(batch, &change.statement, id)).collect(),
+        table_changes: change
+            .tables
+            .iter()
+            .filter_map(|id| table_change(batch, &change.statement, id))
+            .collect(),
     };
     Ok((serde_json::to_vec(&Key { database_name: &change.database })?, serde_json::to_vec(&value)?))
 }
 
-fn table_change<'a>(batch: &'a Batch, statement: &str, id: &TableId) -> TableChange<'a> {
-    let starts =
-        |word: &str| statement.trim_start().get(..word.len()).is_some_and(|s| s.eq_ignore_ascii_case(word));
-    let kind = if starts("create") {
+/// None for a table whose shape after the statement is not known: a reader of the topic takes an entry as the table's shape.
+fn table_change<'a>(batch: &'a Batch, statement: &str, id: &TableId) -> Option<TableChange<'a>> {
+    let mut words = statement.split_whitespace().map(str::to_ascii_lowercase);
+    let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    // An index, made or dropped, alters its table.
+    let kind = if first == "create" && second != "index" && second != "unique" {
         "CREATE"
-    } else if starts("drop") {
+    } else if first == "drop" && second != "index" {
         "DROP"
     } else {
         "ALTER"
     };
     let shape = batch.tables.iter().rev().find(|t| t.id == *id).filter(|_| kind != "DROP");
-    TableChange {
+    (kind == "DROP" || shape.is_some()).then(|| TableChange {
         kind,
         id: format!("\"{}\".\"{}\"", id.database, id.table),
         table: shape.map(|shape| table(shape)),
-    }
+    })
 }
 
 fn table(schema: &TableSchema) -> Table<'_> {

@@ -4,12 +4,14 @@
 //! rows go out at `XA COMMIT`. Until then its GTID stays out of the delivered set (MySQL resends the holes of a set), and where a
 //! position cannot have holes (MariaDB, file and position), the token names the place from which the server must send again.
 //!
-//! Memory: the rows as they came, up to the configured bound for all of them together.
+//! Memory: the rows as they came, up to the configured bound for all of them together; of a transaction beyond it only the
+//! names of its tables.
 
 use crate::binlog::{Rows, Xid};
 use crate::gtid::Gtid;
 use crate::position::{Place, Resend};
-use caudal_core::{Error, Result};
+use caudal_core::TableId;
+use std::collections::BTreeSet;
 
 /// Undecided transactions, oldest first.
 pub(crate) struct Prepared {
@@ -25,6 +27,8 @@ pub(crate) struct Entry {
     /// The place before it.
     pub(crate) before: Place,
     pub(crate) rows: Vec<(Rows, u64)>,
+    /// Tables of rows that were too many to keep; then `rows` is empty.
+    pub(crate) overflow: BTreeSet<TableId>,
 }
 
 impl Prepared {
@@ -32,21 +36,14 @@ impl Prepared {
         Self { bound, bytes: 0, list: Vec::new() }
     }
 
-    /// Counts a row event of a transaction that is going to be prepared.
-    ///
-    /// # Errors
-    /// `Data`, naming the transaction, if all of them together exceed the bound.
-    pub(crate) fn hold(&mut self, xid: &Xid, rows: &Rows) -> Result<()> {
-        self.bytes += rows.body.len();
-        if self.bytes <= self.bound {
-            return Ok(());
+    /// Counts a row event of a transaction that is going to be prepared. False: with it, all of them together would exceed the
+    /// bound; it is not counted.
+    pub(crate) fn hold(&mut self, rows: &Rows) -> bool {
+        let fits = self.bytes + rows.body.len() <= self.bound;
+        if fits {
+            self.bytes += rows.body.len();
         }
-        Err(Error::data(format!(
-            "the undecided XA transactions hold more than {} bytes of rows; the last one is {}",
-            self.bound,
-            name(xid)
-        ))
-        .hint("commit or roll it back on the source (XA RECOVER lists them), or raise xa_bytes"))
+        fits
     }
 
     /// Gives back the bytes of rows that were held and are going out.
@@ -61,9 +58,9 @@ impl Prepared {
         self.list.push(entry);
     }
 
-    /// The rows of a prepared transaction: they share their bytes.
-    pub(crate) fn rows(&self, xid: &Xid) -> Option<Vec<(Rows, u64)>> {
-        self.list.iter().find(|e| e.xid == *xid).map(|e| e.rows.clone())
+    /// The rows of a prepared transaction, which share their bytes, and the tables whose rows were not kept.
+    pub(crate) fn rows(&self, xid: &Xid) -> Option<(Vec<(Rows, u64)>, BTreeSet<TableId>)> {
+        self.list.iter().find(|e| e.xid == *xid).map(|e| (e.rows.clone(), e.overflow.clone()))
     }
 
     /// Takes a transaction that was decided.

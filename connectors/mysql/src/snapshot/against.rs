@@ -95,6 +95,10 @@ pub(crate) async fn build(
                 continue;
             }
             let schema = batch.table(event);
+            // Rows under another key are in another topic: here they are not.
+            if schema.generation != plan.schema.generation {
+                continue;
+            }
             if aligned.to(schema, &plan.schema) {
                 concerned = Concerned::new(&rows, schema);
             }

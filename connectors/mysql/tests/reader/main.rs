@@ -5,14 +5,20 @@
 #![allow(clippy::unwrap_used, reason = "tests: an error is a failed test, whatever it says")]
 
 mod access;
+mod cascades;
 mod check;
 mod conformance;
 mod ddl;
+mod effects;
 mod failover;
+mod mirror;
 mod own;
 mod reread;
 mod resume;
 mod server;
 mod snapshot;
 mod state;
+mod swaps;
+mod tables;
 mod types;
+mod xa;

@@ -76,7 +76,7 @@ impl Database {
         database
     }
 
-    async fn connect_to(&self, name: Option<&str>) -> Conn {
+    pub(crate) async fn connect_to(&self, name: Option<&str>) -> Conn {
         let opts = mysql_async::Opts::from_url(&self.server.url).unwrap();
         let opts = OptsBuilder::from_opts(opts)
             .db_name(name)
