@@ -45,7 +45,13 @@ struct Keys {
 
 impl Partials {
     /// Looks at a row that is going to be delivered.
-    pub(super) fn judge(&mut self, schema: &TableSchema, out: &BatchBuilder, op: RowsOp, row: RowImages) -> Deliver {
+    pub(super) fn judge(
+        &mut self,
+        schema: &TableSchema,
+        out: &BatchBuilder,
+        op: RowsOp,
+        row: RowImages,
+    ) -> Deliver {
         if row.after == NO_IMAGE {
             return Deliver::AsItIs;
         }

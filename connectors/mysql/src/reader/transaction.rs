@@ -154,7 +154,9 @@ impl MySqlReader {
             None => self.bind(rows).await?,
         };
         let Some(schema) = schema else { return Ok(()) };
-        let Self { tx: Some(tx), builder, decoder, snapshot, skip, place, partials, .. } = self else { return Ok(()) };
+        let Self { tx: Some(tx), builder, decoder, snapshot, skip, place, partials, .. } = self else {
+            return Ok(());
+        };
         if tx.at.0 != pos {
             tx.at = (pos, tx.rows);
         }
