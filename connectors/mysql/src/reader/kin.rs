@@ -244,6 +244,7 @@ impl MySqlReader {
             RowsOp::Delete => Change::Deleted,
         };
         if self.kin.stale {
+            self.sql.revive().await?;
             self.kin.reload(&mut self.sql).await?;
         }
         let id = TableId::new(rows.table.database.clone(), rows.table.table.clone());
@@ -252,7 +253,10 @@ impl MySqlReader {
         }
         let schema = match schema {
             Some(schema) => Ok(Arc::clone(schema)),
-            None => self.kin.shape(&mut self.sql, &self.config.selection, rows).await,
+            None => {
+                self.sql.revive().await?;
+                self.kin.shape(&mut self.sql, &self.config.selection, rows).await
+            }
         };
         let read = match schema {
             Ok(schema) => self.kin.rows(rows, &schema, change),

@@ -106,6 +106,7 @@ impl Entry {
 impl MySqlReader {
     /// Sets a table aside: its rows are passed over until it can be followed again.
     pub(super) async fn set_aside(&mut self, id: &TableId, error: &Error) -> Result<()> {
+        self.sql.revive().await?;
         let until = super::clock::log_end(&mut self.sql).await?;
         let before = self.quarantine.tables.get(id).map(|e| e.wait);
         let wait = before.map_or(FIRST, |w| (w * 2).min(LONGEST));
@@ -137,6 +138,9 @@ impl MySqlReader {
             self.quarantine.tables.iter().filter(|(_, e)| due(e)).map(|(id, _)| id.clone()).collect();
         for id in self.quarantine.tables.values_mut().filter(|e| e.held && e.next <= now) {
             id.next = now + id.wait;
+        }
+        if !ids.is_empty() {
+            self.sql.revive().await?;
         }
         for id in ids {
             let followable = self.timeline.refresh(&mut self.sql, &id).await?.is_some();

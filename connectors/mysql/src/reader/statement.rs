@@ -230,6 +230,7 @@ impl MySqlReader {
         if altered.is_empty() || Duration::from_secs(timestamp.into()) + RECENT < now() {
             return Ok(());
         }
+        self.sql.revive().await?;
         for id in &altered {
             if self.gone.contains(id) {
                 continue;

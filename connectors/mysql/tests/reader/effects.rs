@@ -1,7 +1,7 @@
 //! Statements that change rows without telling them: afterwards the log holds what the server selects.
 
 use crate::mirror::Mirror;
-use crate::server::{Database, servers};
+use crate::server::{Database, Kind, servers};
 use caudal_core::Op;
 use mysql_async::prelude::Queryable;
 
@@ -50,7 +50,9 @@ async fn rewritten_values_are_read_again() {
         let database = Database::create(&server).await;
         for statements in [
             &["ALTER TABLE t ADD c INT NOT NULL DEFAULT 7"][..],
-            &["ALTER TABLE t ADD c VARCHAR(36) DEFAULT (CONCAT('x', n))"],
+            // 8.0 refuses it where it logs GTIDs.
+            &["ALTER TABLE t ADD c VARCHAR(36) DEFAULT (CONCAT('x', n))"]
+                [..if server.kind == Kind::Old { 0 } else { 1 }],
             &["ALTER TABLE t ADD c INT AS (n * 2) STORED"],
             &["ALTER TABLE t ADD c INT AS (n * 3) VIRTUAL AFTER id"],
             &["ALTER TABLE t MODIFY a INT"],

@@ -1,7 +1,7 @@
 //! XA transactions that a capture cannot hold, or never saw.
 
 use crate::mirror::Mirror;
-use crate::server::{Database, servers};
+use crate::server::{Database, gtid_servers, servers};
 use caudal_core::Op;
 use mysql_async::prelude::Queryable;
 use std::time::{Duration, Instant};
@@ -34,7 +34,8 @@ async fn decide(database: &Database, statement: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_prepared_before_the_first_start_is_there_once_it_is_committed() {
-    for server in servers() {
+    // Without GTIDs a chunk waits for a lock, which a prepared transaction withholds until it is decided.
+    for server in gtid_servers() {
         let database = Database::create(&server).await;
         database
             .run(&[
