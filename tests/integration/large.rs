@@ -108,8 +108,11 @@ fn row_mib() -> u64 {
 /// Rows larger than the log's usual limit: with a raised limit as one record, else in parts, else the capture stops and says so.
 async fn large_rows(family: Family, split: bool, name: &str) {
     // A server of its own: its packets must be raised.
-    let server =
-        MysqlServer::start(family, &["--max-allowed-packet=256M", "--innodb-log-file-size=512M"]).unwrap();
+    let redo = match family {
+        Family::MariaDb => "--innodb-log-file-size=512M",
+        _ => "--innodb-redo-log-capacity=1G",
+    };
+    let server = MysqlServer::start(family, &["--max-allowed-packet=256M", redo]).unwrap();
     let db = server.database(name).await.unwrap();
     let sink = Postgres::shared().database(name).await.unwrap();
     server.sql(&db, "CREATE TABLE big (id INT PRIMARY KEY, v LONGBLOB)").await.unwrap();
