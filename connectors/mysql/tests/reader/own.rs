@@ -26,13 +26,8 @@ fn free_port() -> u16 {
 }
 
 impl Own {
-    /// `kind` is mariadb, mysql97 or mysql80. Making a data folder fails now and then on a machine under load: it is tried again.
+    /// `kind` is mariadb, mysql97 or mysql80.
     pub(crate) fn start(kind: &'static str, options: &[&str]) -> Self {
-        let started = (0..3).find_map(|_| Self::try_new(kind, options));
-        started.unwrap_or_else(|| panic!("{kind} does not start"))
-    }
-
-    fn try_new(kind: &'static str, options: &[&str]) -> Option<Self> {
         let base = std::env::var_os("CAUDAL_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let port = free_port();
         let folder = base.join(format!("caudal-own-{}-{port}", std::process::id()));
@@ -49,7 +44,8 @@ impl Own {
         BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let options = options.iter().map(|o| (*o).to_owned()).collect();
         let own = Self { kind, options, keeper, folder, port };
-        line.trim().parse::<u32>().is_ok().then_some(own)
+        assert!(line.trim().parse::<u32>().is_ok(), "{kind} does not start; what it said stands above");
+        own
     }
 
     /// Kills the server; its data stay.
