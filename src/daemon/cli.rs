@@ -86,6 +86,9 @@ Examples:
 
     /// Print the JSON Schema of the configuration.
     Schema(SchemaArguments),
+
+    /// Show the configuration as the daemon reads it: the file, or the ETL_* variables where there is none.
+    Config(ConfigArguments),
 }
 
 #[derive(Debug, Args)]
@@ -166,6 +169,25 @@ pub(crate) struct SchemaArguments {
     pub(crate) markdown: bool,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "Secrets are not shown. With no file, ETL_DB_HOST and its like are the configuration.
+
+Examples:
+  caudal config show
+  ETL_DB_HOST=db ETL_DB_USER=cdc ETL_DB_DATABASE=shop caudal config show")]
+pub(crate) struct ConfigArguments {
+    /// What to do.
+    #[arg(value_enum)]
+    pub(crate) what: ConfigVerb,
+}
+
+/// What can be done with a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConfigVerb {
+    /// Print it, without secrets.
+    Show,
+}
+
 /// What has a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SchemaOf {
@@ -208,6 +230,7 @@ mod tests {
         };
         assert_eq!((tap.topics.len(), tap.from_beginning, tap.limit), (2, true, Some(5)));
         assert!(matches!(parsed("caudal status").unwrap().command, Command::Status));
+        assert!(matches!(parsed("caudal config show").unwrap().command, Command::Config(_)));
         assert!(matches!(parsed("caudal schema config").unwrap().command, Command::Schema(_)));
     }
 

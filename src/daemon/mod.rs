@@ -3,6 +3,7 @@
 mod check;
 mod cli;
 mod compose;
+mod config;
 mod embedded;
 mod exit;
 mod init;
@@ -46,5 +47,6 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Status => status::status(cli).await,
         Command::Tap(arguments) => tap::tap(cli, arguments).await,
         Command::Schema(arguments) => schema::schema(arguments),
+        Command::Config(arguments) => config::config(cli, arguments),
     }
 }

@@ -9,7 +9,7 @@ pub(crate) type Kafka = caudal_kafka::Config;
 /// What a configuration may name.
 pub(crate) fn registry() -> Registry<Kafka> {
     let registry = Registry::new(usable);
-    let registry = registry.source("mysql", &["mysql", "mariadb"], caudal_mysql::source);
+    let registry = registry.source("mysql", &["mysql", "mariadb"], caudal_mysql::source).database("mysql");
     registry.sink("postgres", &["postgres", "postgresql"], caudal_postgres::sink)
 }
 

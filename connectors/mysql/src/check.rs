@@ -1,11 +1,15 @@
 //! What `caudal check` finds on a source, and what `open` refuses: the same findings.
 
 use crate::client::{Client, row_text};
-use crate::config::Resolved;
+use crate::config::{Mode, Resolved};
 use crate::connection::Family;
 use crate::discover::{self, Table};
-use caudal_core::{Check, Error, Result, Severity, TableId};
+use crate::heartbeat;
+use crate::poll;
+use crate::shape::Shape;
+use caudal_core::{Check, Error, KeyKind, Result, Severity, TableId};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Binlogs kept for less than this are purged under a longer stop or snapshot.
@@ -23,13 +27,13 @@ pub(crate) async fn check(config: &Resolved) -> Vec<Check> {
     )];
     findings.push(version(&client));
     findings.push(encryption(config, &client));
-    match settings(&mut client).await {
-        Ok(found) => findings.extend(found),
-        Err(e) => findings.push(finding("settings", &e)),
-    }
-    match privileges(&mut client, config).await {
-        Ok(found) => findings.extend(found),
-        Err(e) => findings.push(finding("privileges", &e)),
+    if config.mode == Mode::Capture {
+        let found = settings(&mut client).await;
+        findings.extend(found.unwrap_or_else(|e| vec![finding("settings", &e)]));
+        let found = privileges(&mut client, config).await;
+        findings.extend(found.unwrap_or_else(|e| vec![finding("privileges", &e)]));
+        let found = heartbeat::findings(&mut client, config).await;
+        findings.extend(found.unwrap_or_else(|e| vec![finding("heartbeat", &e)]));
     }
     match discover::tables(&mut client, &config.selection, None).await {
         Ok(tables) => findings.extend(tables_found(config, &client, &tables)),
@@ -69,6 +73,32 @@ pub(crate) fn named_tables(config: &Resolved, tables: &BTreeMap<TableId, Table>)
             .hint(format!("correct the name, or GRANT SELECT ON `{}`.* TO this user", id.database)));
     }
     Ok(())
+}
+
+/// Key columns may not be excluded, and filters must fit their tables.
+///
+/// # Errors
+/// `Config`, naming `columns` or `filters`.
+pub(crate) fn shapes(config: &Resolved, tables: &BTreeMap<TableId, Table>) -> Result<()> {
+    for table in tables.values() {
+        Shape::new(&Arc::new(table.schema.clone()), &config.selection).map_err(|e| config.own_field(e))?;
+    }
+    Ok(())
+}
+
+/// What the configuration says of columns, keys and rows that no table has: mostly a name that is written wrong.
+fn idle_shaping(config: &Resolved, tables: &BTreeMap<TableId, Table>) -> Vec<Check> {
+    let idle = |field: &str, what: String| {
+        Check::warning(config.field(field), format!("`{what}` means nothing that is there"), "correct or remove it")
+    };
+    let selection = &config.selection;
+    let columns = selection.columns.unmatched(tables.values().map(|t| &t.schema));
+    let keys = selection.keys.tables().filter(|id| !tables.contains_key(*id)).map(ToString::to_string);
+    let filters = selection.filters.unmatched(tables.keys());
+    let mut found: Vec<Check> = columns.into_iter().map(|p| idle("columns", p)).collect();
+    found.extend(keys.map(|k| idle("keys", k)));
+    found.extend(filters.into_iter().map(|f| idle("filters", f)));
+    found
 }
 
 fn finding(subject: &str, error: &Error) -> Check {
@@ -262,7 +292,7 @@ fn grants_globally(grant: &str, names: &[&str]) -> bool {
             .any(|p| p == "ALL PRIVILEGES" || p == "ALL" || names.contains(&p))
 }
 
-fn quoted_user(user: &str) -> String {
+pub(crate) fn quoted_user(user: &str) -> String {
     let (name, host) = user.rsplit_once('@').unwrap_or((user, "%"));
     format!("'{}'@'{}'", name.replace('\'', "''"), host.replace('\'', "''"))
 }
@@ -281,17 +311,51 @@ fn tables_found(config: &Resolved, client: &Client, tables: &BTreeMap<TableId, T
         return found;
     }
     found.push(Check::ok("tables", format!("{} selected", tables.len())));
+    if let Err(e) = shapes(config, tables) {
+        found.push(finding("tables", &e));
+    }
+    found.extend(idle_shaping(config, tables));
+    if config.mode == Mode::Poll {
+        found.extend(poll::findings(config, tables));
+        return found;
+    }
     for (id, table) in tables {
         if table.schema.key.is_empty() {
             found.push(Check::warning(
                 id.to_string(),
                 "has no primary key and no unique key without NULL: updates and deletes match whole rows, and it is read in one piece",
-                format!("ALTER TABLE {}.{} ADD PRIMARY KEY (…);", crate::client::quoted(&id.database), crate::client::quoted(&id.table)),
+                format!("ALTER TABLE {}.{} ADD PRIMARY KEY (…);  -- or name its key in `keys`", crate::client::quoted(&id.database), crate::client::quoted(&id.table)),
             ));
         }
+        found.extend(configured_key(id, table));
         found.extend(cascades(client, id, table));
     }
     found
+}
+
+/// What a key of the configuration's means for the snapshot and for rows that are equal under it.
+fn configured_key(id: &TableId, table: &Table) -> Option<Check> {
+    let schema = &table.schema;
+    if schema.key_kind != KeyKind::Configured {
+        return None;
+    }
+    let columns = schema.key_columns().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ");
+    let subject = format!("{id}: key");
+    if schema.key_columns().any(|c| c.nullable) {
+        return Some(Check::warning(
+            subject,
+            format!("({columns}) can hold NULL: rows whose keys are equal, NULLs too, are one row, and Postgres takes no NULL in a key"),
+            "make the columns NOT NULL, or filter such rows out with `filters`",
+        ));
+    }
+    if table.key_index.is_none() {
+        return Some(Check::warning(
+            subject,
+            format!("no index begins with ({columns}): the table is read in one piece"),
+            "CREATE INDEX … on these columns, in this order",
+        ));
+    }
+    Some(Check::ok(subject, format!("({columns}), as configured")))
 }
 
 /// Servers that log only the parent of a cascade: MariaDB, and MySQL before 9.6.

@@ -21,6 +21,7 @@ use crate::config::Resolved;
 use crate::connection::Family;
 use crate::position::{Place, Token, Within};
 use crate::schema::Timeline;
+use crate::shape::Shapes;
 use crate::snapshot::{Emission, Snapshot};
 use async_trait::async_trait;
 use caudal_core::{Batch, BatchBuilder, Boundary, Position, Reader, Result, Transaction};
@@ -42,6 +43,7 @@ pub(crate) struct MySqlReader {
     sql: Client,
     decoder: RowDecoder,
     timeline: Timeline,
+    shapes: Shapes,
     snapshot: Snapshot,
     clock: Clock,
     prepared: Prepared,
@@ -87,6 +89,7 @@ impl MySqlReader {
             family: stream.family(),
             clock: Clock::new(Arc::clone(&config)),
             prepared: Prepared::new(config.xa_bytes),
+            shapes: Shapes::new(config.selection.clone()),
             config,
             stream,
             sql,

@@ -145,7 +145,11 @@ impl Timeline {
         let old = self.tables.get(id).map(|k| Arc::clone(&k.schema));
         let schema = match &now {
             Some(now) if fits(map, &now.schema) => now.schema.clone(),
-            _ if map.full => from_map(id, map, old.as_deref(), now.as_ref().map(|t| &t.schema))?,
+            _ if map.full => {
+                let mut made = from_map(id, map, old.as_deref(), now.as_ref().map(|t| &t.schema))?;
+                self.selection.keys.apply(&mut made)?;
+                made
+            }
             _ => match &old {
                 Some(old) if fits(map, old) => (**old).clone(),
                 _ => return Err(unknowable(id)),
@@ -232,6 +236,8 @@ fn fits(map: &TableMap, schema: &TableSchema) -> bool {
 fn key_fits(map: &TableMap, schema: &TableSchema) -> bool {
     match schema.key_kind {
         KeyKind::Primary => map.primary_key.iter().map(|&(i, _)| i).eq(schema.key.iter().copied()),
+        // The configuration's key stays, whatever keys the table has of its own.
+        KeyKind::Configured => true,
         _ => map.primary_key.is_empty(),
     }
 }

@@ -3,19 +3,20 @@
 use crate::binlog::{BinlogStream, Start, StreamOptions};
 use crate::check;
 use crate::client::{Client, row_text};
-use crate::config::{Config, Resolved, SnapshotMode, TlsMode};
+use crate::config::{Config, Mode, Resolved, SnapshotMode, TlsMode};
 use crate::connection::{Endpoint, Family};
 use crate::discover;
 use crate::gtid::GtidSet;
+use crate::poll;
 use crate::position::{Place, Token, Within, source_position};
 use crate::reader::{self, MySqlReader, clock};
 use crate::schema::Timeline;
+use crate::shape::Shape;
 use crate::snapshot::Snapshot;
 use crate::snapshot::progress::Notes;
 use crate::tls::{self, TlsOptions};
 use async_trait::async_trait;
 use caudal_core::{Check, Error, Position, Reader, Result, Source, TableId, TableSchema};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +41,11 @@ impl Source for MySqlSource {
     async fn discover(&self) -> Result<Vec<TableSchema>> {
         let mut client = Client::connect(&self.config).await?;
         let tables = discover::tables(&mut client, &self.config.selection, None).await?;
-        Ok(tables.into_values().map(|t| t.schema).collect())
+        let out = |t: discover::Table| {
+            let shape = Shape::new(&Arc::new(t.schema), &self.config.selection);
+            shape.map(|s| s.out().as_ref().clone()).map_err(|e| self.config.own_field(e))
+        };
+        tables.into_values().map(out).collect()
     }
 
     async fn estimates(&self) -> Result<Vec<(TableId, u64)>> {
@@ -50,6 +55,10 @@ impl Source for MySqlSource {
     }
 
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
+        if self.config.mode == Mode::Poll {
+            let reader = poll::open(&self.config, from).await;
+            return reader.map_err(|e| e.context(format!("open source {}", self.config.name)));
+        }
         let reader = open(&self.config, from).await;
         Ok(Box::new(reader.map_err(|e| e.context(format!("open source {}", self.config.name)))?))
     }
@@ -59,7 +68,7 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlRea
     let mut sql = Client::connect(config).await?;
     check::require(&mut sql, config).await?;
     let family = sql.version.family;
-    let (token, notes) = match &from {
+    let (token, mut notes) = match &from {
         Some(position) => {
             let stored = source_position(position)?;
             (Token::decode(&stored.token, family)?, Notes::read(&stored.notes)?)
@@ -83,6 +92,8 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlRea
         pos = token.place.pos,
         "streaming from the binlog"
     );
+    let reshaped = notes.reshape(&config.selection);
+    check::shapes(config, &tables)?;
     let timeline = Timeline::new(config.selection.clone(), tables, notes.schemas.clone());
     let snapshot = match config.snapshot.mode {
         SnapshotMode::Initial => Snapshot::new(Arc::clone(config), &timeline, &notes)?,
@@ -102,7 +113,7 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlRea
         timeline,
         snapshot,
         token,
-        notes: BTreeMap::new(),
+        notes: reshaped,
         log_end,
     }))
 }

@@ -6,6 +6,7 @@
 
 use crate::client::{Client, row_text};
 use crate::config::Resolved;
+use crate::heartbeat;
 use crate::position::Place;
 use caudal_core::{Error, Result};
 use std::sync::Arc;
@@ -28,7 +29,9 @@ pub(crate) struct Reading {
 pub(crate) struct Clock {
     config: Arc<Resolved>,
     client: Option<Client>,
-    task: JoinSet<Result<(Client, Reading)>>,
+    task: JoinSet<Result<(Client, Reading, bool)>>,
+    /// Whether the last heartbeat's row could not be written.
+    failing: bool,
     pending: Option<Reading>,
     tick: std::pin::Pin<Box<Sleep>>,
     period: Duration,
@@ -42,6 +45,7 @@ impl Clock {
             config,
             client: None,
             task: JoinSet::new(),
+            failing: false,
             pending: None,
             tick: Box::pin(tokio::time::sleep(Duration::ZERO)),
         }
@@ -54,7 +58,8 @@ impl Clock {
     pub(crate) async fn next(&mut self) -> Result<bool> {
         tokio::select! {
             Some(joined) = self.task.join_next() => {
-                let (client, reading) = joined.map_err(|e| Error::bug("ask for the time").because(e))??;
+                let (client, reading, failing) = joined.map_err(|e| Error::bug("ask for the time").because(e))??;
+                self.failing = failing;
                 self.pending = Some(reading);
                 self.client = Some(client);
                 Ok(false)
@@ -71,14 +76,21 @@ impl Clock {
 
     fn ask(&mut self) {
         let config = Arc::clone(&self.config);
-        let client = self.client.take();
+        let (client, failing) = (self.client.take(), self.failing);
         self.task.spawn(async move {
             let mut client = match client {
                 Some(client) => client,
                 None => Client::connect(&config).await?,
             };
+            let failed = match &config.heartbeat_table {
+                Some(table) => heartbeat::beat(&mut client, table, &config.name).await.err(),
+                None => None,
+            };
+            if let (Some(error), false) = (&failed, failing) {
+                tracing::warn!(source = config.name, error = %error, "the heartbeat's row could not be written: the capture goes on without it");
+            }
             let reading = read(&mut client).await?;
-            Ok((client, reading))
+            Ok((client, reading, failed.is_some()))
         });
     }
 

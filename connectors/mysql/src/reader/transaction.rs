@@ -7,8 +7,9 @@ use crate::canonical::{key_bytes, stable_hash};
 use crate::ddl::{self, Statement};
 use crate::gtid::Gtid;
 use crate::position::{Place, Within};
+use crate::shape::Shape;
 use crate::snapshot::Verdict;
-use crate::snapshot::progress::{TableNote, schema_note, table_note};
+use crate::snapshot::progress::{TableNote, schema_note, schema_text, table_note};
 use crate::snapshot::window::Window;
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
@@ -153,6 +154,7 @@ impl MySqlReader {
             None => self.bind(rows).await?,
         };
         let Some(schema) = schema else { return Ok(()) };
+        let shape = self.shapes.of(&schema)?;
         let Self { tx: Some(tx), builder, decoder, snapshot, skip, place, .. } = self else { return Ok(()) };
         if tx.at.0 != pos {
             tx.at = (pos, tx.rows);
@@ -166,7 +168,7 @@ impl MySqlReader {
             skip: skip.rows,
             verdict: snapshot.verdict(&schema.id, &tx.begin, &tx.file, tx.pos),
         };
-        let done = append(rows, &schema, &to, builder, decoder, snapshot.window(&schema.id))?;
+        let done = append(rows, &shape, &to, builder, decoder, snapshot.window(&schema.id))?;
         (tx.rows, tx.key) = (done.rows, done.key.unwrap_or(tx.key));
         // The row at which delivery goes on must be the one at which it stopped.
         if let Some(key) = done.skipped {
@@ -183,7 +185,7 @@ impl MySqlReader {
         let Some((schema, new)) = bound else { return Ok(None) };
         if new {
             tracing::info!(source = self.config.name, table = %schema.id, version = schema.version, "the table has a new shape");
-            self.note_schema(&schema);
+            self.note_schema(&schema)?;
             self.snapshot.changed(Some(std::slice::from_ref(&schema.id)));
         }
         if schema.key.is_empty() {
@@ -192,9 +194,10 @@ impl MySqlReader {
         Ok(Some(schema))
     }
 
-    fn note_schema(&mut self, schema: &TableSchema) {
-        let text = serde_json::to_string(schema).unwrap_or_default();
-        self.notes.insert(schema_note(&schema.id), Some(text));
+    fn note_schema(&mut self, schema: &Arc<TableSchema>) -> Result<()> {
+        let shape = self.shapes.of(schema)?;
+        self.notes.insert(schema_note(&schema.id), Some(schema_text(schema, &shape.excluded())));
+        Ok(())
     }
 
     /// A statement: what it does to captured tables.
@@ -206,8 +209,7 @@ impl MySqlReader {
         match ddl::read(&query.statement, &query.database) {
             Statement::Other => Ok(()),
             Statement::Truncate(id) => {
-                self.truncate(&id, pos);
-                Ok(())
+                self.truncate(&id, pos)
             }
             Statement::Creates(ids) => {
                 self.created(&ids);
@@ -236,20 +238,20 @@ impl MySqlReader {
         }
     }
 
-    fn truncate(&mut self, id: &TableId, pos: u64) {
+    fn truncate(&mut self, id: &TableId, pos: u64) -> Result<()> {
         if !self.config.selection.selects(id) {
-            return;
+            return Ok(());
         }
         if let Some(window) = self.snapshot.window(id) {
             window.discard("the table was truncated");
         }
-        let Some(schema) = self.timeline.known(id).map(|k| Arc::clone(&k.schema)) else { return };
-        let Some(tx) = &mut self.tx else { return };
+        let Some(schema) = self.timeline.known(id).map(|k| Arc::clone(&k.schema)) else { return Ok(()) };
+        let Some(tx) = &mut self.tx else { return Ok(()) };
         if self.snapshot.verdict(id, &tx.begin, &tx.file, tx.pos) == Verdict::Drop {
-            return;
+            return Ok(());
         }
         let transaction = tx.number(&mut self.builder);
-        let table = self.builder.table(&schema);
+        let table = self.builder.table(self.shapes.of(&schema)?.out());
         self.builder.events.push(EventHead {
             table,
             transaction,
@@ -261,6 +263,7 @@ impl MySqlReader {
             pos,
             ts_us: tx.ts_us,
         });
+        Ok(())
     }
 
     /// All rows of a new table come by the stream: nothing of it is left to read.
@@ -451,7 +454,7 @@ struct Delivered {
 /// Appends the rows of one event, but those that were delivered already.
 fn append(
     rows: &Rows,
-    schema: &Arc<TableSchema>,
+    shape: &Shape,
     to: &Delivery,
     builder: &mut BatchBuilder,
     decoder: &mut RowDecoder,
@@ -462,12 +465,16 @@ fn append(
         RowsOp::Update => Op::Update,
         RowsOp::Delete => Op::Delete,
     };
+    let schema = shape.out();
     let table = builder.table(schema);
     let mut seen = to.before;
     let (mut last, mut skipped) = (None, None);
     let mut key = Vec::new();
-    decoder.decode(rows, schema, builder, |out, images| {
+    decoder.decode(rows, shape.full(), builder, |out, full| {
         seen += 1;
+        // Rows that are not going out count too, and their keys are recorded: places in the log are counted before filters.
+        let fate = shape.fate(op, full, out)?;
+        let images = shape.narrow(full, &mut out.cells);
         last = Some(images);
         if let Some(window) = window.as_deref_mut() {
             record(window, schema, out, images, &mut key);
@@ -479,13 +486,14 @@ fn append(
         if to.verdict == Verdict::Drop {
             return Ok(());
         }
+        let Some(fate) = fate else { return Ok(()) };
         out.events.push(EventHead {
             table,
             transaction: to.transaction,
-            before: images.before,
-            after: images.after,
+            before: if fate.before { images.before } else { NO_ROW },
+            after: if fate.after { images.after } else { NO_ROW },
             row: (seen - 1 - to.first) as u32,
-            op,
+            op: fate.op,
             snapshot: SnapshotMark::False,
             pos: to.pos,
             ts_us: to.ts_us,

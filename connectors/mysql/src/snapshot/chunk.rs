@@ -2,7 +2,7 @@
 
 use crate::client::{Client, classify, server_code};
 use crate::position::Place;
-use crate::snapshot::bounds::{Part, behind_parameters};
+use crate::snapshot::bounds::{Part, key_parameters};
 use crate::snapshot::plan::Plan;
 use crate::snapshot::{cells, visible};
 use caudal_core::batch::NO_ROW;
@@ -35,6 +35,8 @@ pub(crate) struct Chunk {
     pub(crate) last: Option<Vec<Value>>,
     /// Nothing follows.
     pub(crate) end: bool,
+    /// Rows that were looked at, where a filter left some of them out.
+    pub(crate) scanned: Option<u32>,
     /// How long the SELECT took.
     pub(crate) took: Duration,
     /// What was read; a whole read of a table without usable key.
@@ -85,10 +87,16 @@ fn changed_or(error: Error) -> Result<Read> {
 }
 
 async fn select(client: &mut Client, job: &Job, parts: &[Part]) -> Result<Read> {
-    let sql = job.plan.chunk(parts, job.from.is_some(), job.rows);
-    let parameters = job.from.as_deref().map(behind_parameters).unwrap_or_default();
     let started = Instant::now();
-    match rows(client, job, &sql, parameters).await {
+    let read = match job.plan.shape.condition() {
+        Some(_) => filtered(client, job, parts).await,
+        None => {
+            let sql = job.plan.chunk(parts, job.from.as_deref(), job.rows);
+            let parameters = job.from.as_deref().map(key_parameters).unwrap_or_default();
+            rows(client, job, &sql, parameters).await
+        }
+    };
+    match read {
         Ok(Some(mut chunk)) => {
             chunk.took = started.elapsed();
             Ok(Read::Chunk(Box::new(chunk)))
@@ -96,6 +104,25 @@ async fn select(client: &mut Client, job: &Job, parts: &[Part]) -> Result<Read> 
         Ok(None) => Ok(Read::Changed("a value is not of its column's type".to_owned())),
         Err(e) => refused(e, job),
     }
+}
+
+/// A chunk of a table with a filter: first where it ends, then the rows up to there that pass.
+async fn filtered(client: &mut Client, job: &Job, parts: &[Part]) -> Result<Option<Chunk>, mysql_async::Error> {
+    let from = job.from.as_deref();
+    let behind = from.map(key_parameters).unwrap_or_default();
+    let sql = job.plan.last_key(parts, from, job.rows);
+    let upto: Option<Vec<Value>> =
+        client.conn().exec_first::<mysql_async::Row, _, _>(sql, behind.clone()).await?.map(mysql_async::Row::unwrap);
+    let sql = job.plan.filtered(parts, from, upto.as_deref());
+    let parameters = [behind, upto.as_deref().map(key_parameters).unwrap_or_default()].concat();
+    let Some(mut chunk) = rows(client, job, &sql, parameters).await? else { return Ok(None) };
+    // Not cut short by the bounds: all up to the key that was found is done.
+    if chunk.end {
+        chunk.end = upto.is_none();
+        chunk.last = upto.or(chunk.last);
+        chunk.scanned = Some(job.rows);
+    }
+    Ok(Some(chunk))
 }
 
 /// What the server's refusal of a SELECT means.
@@ -135,7 +162,8 @@ async fn rows(
         last = Some(values);
     }
     let key = |mut row: Vec<Value>| row.split_off(width);
-    Ok(Some(Chunk { builder, last: last.map(key), end, took: Duration::ZERO, plan: Arc::clone(&job.plan) }))
+    let plan = Arc::clone(&job.plan);
+    Ok(Some(Chunk { builder, last: last.map(key), end, scanned: None, took: Duration::ZERO, plan }))
 }
 
 /// Appends one row as an event of [`Op::Read`]; none if a value is not of its column's type.

@@ -3,13 +3,16 @@
 //! | note | text |
 //! |---|---|
 //! | `table/<db>.<table>` | [`TableNote`] |
-//! | `schema/<db>.<table>` | the newest `TableSchema` |
+//! | `schema/<db>.<table>` | the newest `TableSchema`, with the names of the columns that were excluded |
 
 use crate::position::Resend;
+use crate::selection::Selection;
+use crate::shape::Shape;
 use crate::snapshot::bounds::Stored;
 use caudal_core::{Error, Result, TableId, TableSchema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// How far one table is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -46,6 +49,25 @@ pub(crate) fn schema_note(id: &TableId) -> String {
     format!("schema/{id}")
 }
 
+/// A shape's note: the full shape, and what the configuration leaves out of it.
+pub(crate) fn schema_text(full: &TableSchema, excluded: &[&str]) -> String {
+    #[derive(Serialize)]
+    struct Stored<'a> {
+        #[serde(flatten)]
+        schema: &'a TableSchema,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        excluded: &'a [&'a str],
+    }
+    serde_json::to_string(&Stored { schema: full, excluded }).unwrap_or_default()
+}
+
+/// What [`schema_text`] adds.
+#[derive(Deserialize)]
+struct Excluded {
+    #[serde(default)]
+    excluded: Vec<String>,
+}
+
 /// What stored notes say.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
@@ -53,6 +75,8 @@ pub(crate) struct Notes {
     pub(crate) tables: BTreeMap<String, TableNote>,
     /// Shapes.
     pub(crate) schemas: BTreeMap<TableId, TableSchema>,
+    /// Columns that were excluded when the shapes were stored.
+    excluded: BTreeMap<TableId, Vec<String>>,
 }
 
 impl Notes {
@@ -69,9 +93,30 @@ impl Notes {
                 out.tables.insert(id.to_owned(), serde_json::from_str(text).map_err(damaged)?);
             } else if name.starts_with("schema/") {
                 let schema: TableSchema = serde_json::from_str(text).map_err(damaged)?;
+                let Excluded { excluded } = serde_json::from_str(text).map_err(damaged)?;
+                out.excluded.insert(schema.id.clone(), excluded);
                 out.schemas.insert(schema.id.clone(), schema);
             }
         }
         Ok(out)
+    }
+
+    /// Where the configuration excludes other columns now, the shape that goes out is another one: it gets a version of its own.
+    /// Gives the notes that say so.
+    pub(crate) fn reshape(&mut self, selection: &Selection) -> BTreeMap<String, Option<String>> {
+        let mut changed = BTreeMap::new();
+        for (id, schema) in &mut self.schemas {
+            let mut now = schema.clone();
+            // What does not fit the stored shape is told where the table's present one is looked at.
+            let Ok(()) = selection.keys.apply(&mut now) else { continue };
+            let Ok(shape) = Shape::new(&Arc::new(now), selection) else { continue };
+            let excluded = shape.excluded();
+            let stored = self.excluded.get(id).map(Vec::as_slice).unwrap_or_default();
+            if excluded != stored {
+                schema.version += 1;
+                changed.insert(schema_note(id), Some(schema_text(schema, &excluded)));
+            }
+        }
+        changed
     }
 }

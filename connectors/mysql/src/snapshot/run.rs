@@ -9,7 +9,7 @@ use crate::schema::Timeline;
 use crate::snapshot::bounds::Stored;
 use crate::snapshot::chunk::{self, Chunk, Job, Read};
 use crate::snapshot::plan::Plan;
-use crate::snapshot::progress::{Notes, TableNote, schema_note, table_note};
+use crate::snapshot::progress::{Notes, TableNote, schema_note, schema_text, table_note};
 use crate::snapshot::whole::{self, Exact, Piece};
 use crate::snapshot::window::Window;
 use caudal_core::batch::NO_ROW;
@@ -110,7 +110,7 @@ impl Snapshot {
             tables: queue.len(),
             queue: queue.into_iter().map(|(id, note, _)| (id, note)).collect(),
             any_row,
-            wholes: wholes(timeline, notes)?,
+            wholes: wholes(timeline, notes, &config)?,
             ..Self::none(config)
         })
     }
@@ -202,7 +202,7 @@ impl Snapshot {
                 Ok(None)
             }
             Some((known, true)) => {
-                let plan = Arc::new(Plan::new(&known));
+                let plan = Arc::new(Plan::new(&known, &self.config.selection)?);
                 current.plan = Some(Arc::clone(&plan));
                 Ok(Some(plan))
             }
@@ -321,7 +321,7 @@ impl Snapshot {
         let end = piece.spool.left() == 0;
         let plan = Arc::clone(&piece.plan);
         let at = end.then(|| piece.at.clone());
-        let mut chunk = Chunk { builder, last: None, end, took: Duration::ZERO, plan };
+        let mut chunk = Chunk { builder, last: None, end, scanned: None, took: Duration::ZERO, plan };
         mark(&mut chunk, before, current.delivered == 0, !self.any_row, self.queue.is_empty());
         self.any_row |= rows > 0;
         current.delivered += rows;
@@ -382,7 +382,7 @@ impl Snapshot {
             self.again(why);
             return None;
         }
-        let read = chunk.builder.events.len() as u64;
+        let read = chunk.scanned.map_or(chunk.builder.events.len() as u64, u64::from);
         drop_touched(&mut chunk, &window);
         let current = self.current.as_mut()?;
         adapt(current, &chunk, read, &self.config);
@@ -507,13 +507,13 @@ fn current_id(current: &Option<Current>) -> Result<TableId> {
 }
 
 /// Tables whose events are held back: those that are going to be read in one piece, and those that were, up to the piece's place.
-fn wholes(timeline: &Timeline, notes: &Notes) -> Result<HashMap<TableId, Whole>> {
+fn wholes(timeline: &Timeline, notes: &Notes, config: &Resolved) -> Result<HashMap<TableId, Whole>> {
     let mut out = HashMap::new();
     for (id, known) in timeline.tables() {
         let note = notes.tables.get(&id.to_string()).cloned().unwrap_or_default();
         if let Some(upto) = &note.upto {
             out.insert(id.clone(), Whole::After(Exact::from_stored(upto)?));
-        } else if !note.done && Plan::new(known).parts.is_none() {
+        } else if !note.done && Plan::new(known, &config.selection)?.parts.is_none() {
             out.insert(id.clone(), Whole::Pending);
         }
     }
@@ -529,13 +529,14 @@ fn emission(chunk: Chunk, current: &Current, upto: Option<Resend>) -> (Emission,
         from: if chunk.end {
             None
         } else {
-            current.from.as_ref().and_then(|k| k.iter().map(Stored::from_value).collect())
+            current.from.as_ref().map(|k| k.iter().map(Stored::from_value).collect())
         },
         upto,
     };
     let mut notes = vec![(table_note(&current.id), Some(note.text()))];
     if current.delivered == chunk.builder.events.len() as u64 {
-        let schema = serde_json::to_string(&*chunk.plan.schema).unwrap_or_default();
+        let shape = &chunk.plan.shape;
+        let schema = schema_text(shape.full(), &shape.excluded());
         notes.push((schema_note(&current.id), Some(schema)));
     }
     (Emission { builder: chunk.builder, notes }, chunk.end)

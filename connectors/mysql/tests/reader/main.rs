@@ -7,6 +7,7 @@ mod check;
 mod conformance;
 mod ddl;
 mod resume;
+mod selection;
 mod server;
 mod snapshot;
 mod state;
