@@ -9,4 +9,5 @@ mod input;
 mod kit;
 mod log;
 mod ownership;
+mod shape;
 mod types;

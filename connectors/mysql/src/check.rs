@@ -89,7 +89,11 @@ pub(crate) fn shapes(config: &Resolved, tables: &BTreeMap<TableId, Table>) -> Re
 /// What the configuration says of columns, keys and rows that no table has: mostly a name that is written wrong.
 fn idle_shaping(config: &Resolved, tables: &BTreeMap<TableId, Table>) -> Vec<Check> {
     let idle = |field: &str, what: String| {
-        Check::warning(config.field(field), format!("`{what}` means nothing that is there"), "correct or remove it")
+        Check::warning(
+            config.field(field),
+            format!("`{what}` means nothing that is there"),
+            "correct or remove it",
+        )
     };
     let selection = &config.selection;
     let columns = selection.columns.unmatched(tables.values().map(|t| &t.schema));
@@ -344,7 +348,9 @@ fn configured_key(id: &TableId, table: &Table) -> Option<Check> {
     if schema.key_columns().any(|c| c.nullable) {
         return Some(Check::warning(
             subject,
-            format!("({columns}) can hold NULL: rows whose keys are equal, NULLs too, are one row, and Postgres takes no NULL in a key"),
+            format!(
+                "({columns}) can hold NULL: rows whose keys are equal, NULLs too, are one row, and Postgres takes no NULL in a key"
+            ),
             "make the columns NOT NULL, or filter such rows out with `filters`",
         ));
     }

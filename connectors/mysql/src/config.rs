@@ -327,7 +327,8 @@ impl Config {
                 .hint("leave it out, or take a number that no server or reader of the topology has"));
         }
         bounds(name, &self.heartbeat.every, &self.snapshot, self.batch_bytes)?;
-        let heartbeat_table = heartbeat_table(&self, &address).map_err(|e| e.field(field("heartbeat.table")))?;
+        let heartbeat_table =
+            heartbeat_table(&self, &address).map_err(|e| e.field(field("heartbeat.table")))?;
         if let Some(table) = &heartbeat_table {
             selection.add(table.clone());
         }

@@ -69,8 +69,8 @@ impl Filter {
     /// # Errors
     /// `Config`, naming the table and column.
     pub(crate) fn new(expression: &Expression, schema: &TableSchema) -> Result<Self> {
-        let bound = bind(expression, schema)
-            .map_err(|e: Error| e.context(format!("the filter of {}", schema.id)))?;
+        let bound =
+            bind(expression, schema).map_err(|e: Error| e.context(format!("the filter of {}", schema.id)))?;
         let sql = bound.sql();
         Ok(Self { bound, sql })
     }

@@ -52,7 +52,8 @@ pub(crate) async fn beat(client: &mut Client, table: &TableId, source: &str) -> 
 pub(crate) async fn findings(client: &mut Client, config: &Resolved) -> Result<Vec<Check>> {
     let Some(table) = &config.heartbeat_table else { return Ok(Vec::new()) };
     let subject = format!("heartbeat {table}");
-    let sql = "SELECT LOWER(COLUMN_NAME) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
+    let sql =
+        "SELECT LOWER(COLUMN_NAME) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
     let parameters = vec![table.database.as_str().into(), table.table.as_str().into()];
     let columns = client.bound_rows("look at the heartbeat's table", sql, parameters).await?;
     let columns: Vec<String> = columns.iter().filter_map(|r| row_text(r, 0)).collect();
@@ -88,7 +89,8 @@ fn covers(grant: &str, privilege: &str, table: &TableId) -> bool {
         return false;
     };
     let Some((place, _)) = rest.split_once(" TO ") else { return false };
-    let has = privileges.split(',').map(str::trim).any(|p| p == privilege || p == "ALL PRIVILEGES" || p == "ALL");
+    let has =
+        privileges.split(',').map(str::trim).any(|p| p == privilege || p == "ALL PRIVILEGES" || p == "ALL");
     let plain = place.replace('`', "");
     // Patterns of databases stand in grants with `\_` and `%`.
     let (database, of) = plain.split_once('.').unwrap_or((&plain, "*"));
@@ -110,7 +112,11 @@ mod tests {
         ] {
             assert!(covers(yes, "INSERT", &table), "{yes}");
         }
-        for no in ["GRANT SELECT ON *.* TO `c`@`%`", "GRANT INSERT ON `caudal_1`.`x` TO `c`", "GRANT `r` TO `c`@`%`"] {
+        for no in [
+            "GRANT SELECT ON *.* TO `c`@`%`",
+            "GRANT INSERT ON `caudal_1`.`x` TO `c`",
+            "GRANT `r` TO `c`@`%`",
+        ] {
             assert!(!covers(no, "INSERT", &table), "{no}");
         }
     }

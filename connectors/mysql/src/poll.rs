@@ -31,9 +31,9 @@ pub(crate) async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Resu
     check::shapes(config, &tables)?;
     let jobs: Vec<Job> = tables.keys().map(|id| job(config, id)).collect::<Result<_>>()?;
     if jobs.is_empty() {
-        return Err(Error::config("no table is selected")
-            .field(config.field("tables"))
-            .hint("check the database in the url, the patterns in `tables`, and that this user has SELECT on them"));
+        return Err(Error::config("no table is selected").field(config.field("tables")).hint(
+            "check the database in the url, the patterns in `tables`, and that this user has SELECT on them",
+        ));
     }
     tracing::info!(source = config.name, server = client.version.text, tables = jobs.len(), "polling");
     let start = Start {
@@ -57,7 +57,10 @@ pub(crate) fn job(config: &Resolved, id: &TableId) -> Result<Job> {
 }
 
 /// What `caudal check` says of the polled tables.
-pub(crate) fn findings(config: &Resolved, tables: &std::collections::BTreeMap<TableId, discover::Table>) -> Vec<Check> {
+pub(crate) fn findings(
+    config: &Resolved,
+    tables: &std::collections::BTreeMap<TableId, discover::Table>,
+) -> Vec<Check> {
     let one = |(id, table): (&TableId, &discover::Table)| match job(config, id) {
         Err(e) => Check::error(id.to_string(), e.to_string(), e.hint_text().unwrap_or("see the message")),
         Ok(_) if table.schema.key.is_empty() => Check::error(

@@ -46,8 +46,9 @@ impl Databases {
                 None => (&mut databases.include, text.as_str()),
             };
             if body.is_empty() {
-                return Err(Error::config(format!("`{text}` is no database pattern"))
-                    .hint("write a database (`shop`), a pattern (`shop_*`), or one of these after `!` to exclude"));
+                return Err(Error::config(format!("`{text}` is no database pattern")).hint(
+                    "write a database (`shop`), a pattern (`shop_*`), or one of these after `!` to exclude",
+                ));
             }
             list.push(body.to_owned());
         }
@@ -208,7 +209,9 @@ mod tests {
         assert!(!s.selects_names("shop_test", "orders") && !s.selects_names("url", "orders"));
         assert!(!s.selects_names("crm", "people") && !s.selects_names("shop_1", "other"));
         let s = within(&["!test"], &[]);
-        assert!(s.selects_names("a", "x") && !s.selects_names("test", "x") && !s.selects_names("mysql", "user"));
+        assert!(
+            s.selects_names("a", "x") && !s.selects_names("test", "x") && !s.selects_names("mysql", "user")
+        );
         assert_eq!(within(&["a", "b"], &["x"]).databases(), Some(vec!["a".to_owned(), "b".to_owned()]));
         assert!(Selection::within(&["!".to_owned()], &[], None).is_err());
     }
@@ -216,9 +219,11 @@ mod tests {
     #[test]
     fn a_table_can_be_added_without_losing_the_others() {
         let beat = TableId::new("caudal", "heartbeat");
-        for (mut s, other) in
-            [(selection(&[], Some("a")), "x"), (selection(&["x"], Some("a")), "x"), (selection(&[], None), "x")]
-        {
+        for (mut s, other) in [
+            (selection(&[], Some("a")), "x"),
+            (selection(&["x"], Some("a")), "x"),
+            (selection(&[], None), "x"),
+        ] {
             s.add(beat.clone());
             assert!(s.selects(&beat) && s.selects_names("a", other));
             assert!(s.databases().is_none_or(|d| d.contains(&beat.database)));

@@ -210,5 +210,7 @@ fn options() -> OpenOptions {
 }
 
 fn full(error: Error) -> Error {
-    error.hint("make room there: a key index takes 24 bytes for each key of the table, twice that while it is made")
+    error.hint(
+        "make room there: a key index takes 24 bytes for each key of the table, twice that while it is made",
+    )
 }

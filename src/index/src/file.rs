@@ -119,10 +119,8 @@ impl Index {
                 self.block(number, &mut block)?;
                 held = number;
             }
-            found[i] = search(&block, keys[i]).map(|(at, content)| Found {
-                at: (number * BLOCK + at) as u64,
-                content,
-            });
+            found[i] = search(&block, keys[i])
+                .map(|(at, content)| Found { at: (number * BLOCK + at) as u64, content });
         }
         Ok(found)
     }

@@ -86,7 +86,12 @@ impl Ledger {
     ///
     /// # Errors
     /// As the log says.
-    pub(crate) async fn rebuild(&mut self, table: &TableId, written: &dyn Written, indexed: u64) -> Result<()> {
+    pub(crate) async fn rebuild(
+        &mut self,
+        table: &TableId,
+        written: &dyn Written,
+        indexed: u64,
+    ) -> Result<()> {
         let mut hasher = Hasher::default();
         let mut topic = written.rows(table).await?;
         let mut builder = Builder::new(&self.path, None)?;

@@ -5,9 +5,7 @@ use crate::note::{self, Record, Token};
 use crate::run::{Run, Step};
 use crate::{Job, Polled, Session, Written};
 use async_trait::async_trait;
-use caudal_core::{
-    Batch, BatchBuilder, Boundary, Error, Fault, Position, Reader, Result, SourcePosition,
-};
+use caudal_core::{Batch, BatchBuilder, Boundary, Error, Fault, Position, Reader, Result, SourcePosition};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -191,7 +189,8 @@ impl PollReader {
 
     /// The table that is due first, and when.
     fn next_due(&self) -> Option<(usize, Instant)> {
-        let waits = |table: &Table| table.settles.as_ref().map_or(table.due, |s| table.due.max(s.since + GRACE));
+        let waits =
+            |table: &Table| table.settles.as_ref().map_or(table.due, |s| table.due.max(s.since + GRACE));
         let due = self.tables.iter().enumerate().map(|(at, table)| (at, waits(table)));
         due.min_by_key(|(_, due)| *due)
     }

@@ -52,8 +52,11 @@ impl Run {
         let started_us = session.now_us().await?;
         let schema = session.schema(&job.table).await?;
         if schema.key.is_empty() {
-            return Err(Error::config(format!("{} has no key: what changed in it cannot be told", job.table))
-                .hint("give it a primary key, or name its key in `keys`"));
+            return Err(Error::config(format!(
+                "{} has no key: what changed in it cannot be told",
+                job.table
+            ))
+            .hint("give it a primary key, or name its key in `keys`"));
         }
         let met = (job.mode == Mode::FullRefresh).then(|| Marks::new(ledger.len()));
         let record = Record {
@@ -165,7 +168,16 @@ impl Run {
                 (false, Some(_)) => Op::Update,
             };
             let snapshot = if self.first { SnapshotMark::True } else { SnapshotMark::False };
-            rows.events.push(EventHead { table, op, snapshot, before: NO_ROW, row: 0, pos: 0, transaction: 0, ..events[at] });
+            rows.events.push(EventHead {
+                table,
+                op,
+                snapshot,
+                before: NO_ROW,
+                row: 0,
+                pos: 0,
+                transaction: 0,
+                ..events[at]
+            });
         }
         self.record.changed += rows.events.len() as u64;
         if !rows.events.is_empty() {
@@ -184,8 +196,11 @@ impl Run {
         let Some(met) = self.met.take() else { return Ok(()) };
         let (known, absent) = (ledger.len(), met.unset());
         if known > 0 && self.record.rows == 0 {
-            return Err(Error::data(format!("{}: the answer is empty, and {known} rows are known", self.job.table))
-                .hint("look at the table; if it really was emptied, start the source anew under another name"));
+            return Err(Error::data(format!(
+                "{}: the answer is empty, and {known} rows are known",
+                self.job.table
+            ))
+            .hint("look at the table; if it really was emptied, start the source anew under another name"));
         }
         if absent as f64 > known as f64 * self.job.most_deleted {
             return Err(Error::data(format!(

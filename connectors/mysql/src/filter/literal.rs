@@ -1,7 +1,7 @@
 //! Literals, and how they are read as moments.
 
 use super::number::Number;
-use caudal_core::temporal::{civil_from_days, days_in_month, MICROS_PER_DAY};
+use caudal_core::temporal::{MICROS_PER_DAY, civil_from_days, days_in_month};
 
 /// What stands on the right.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,13 +19,13 @@ pub(crate) enum Literal {
 /// A calendar moment as digits of fixed places, so that its order is that of numbers, also for what is no day of the
 /// calendar (`0000-00-00`, `2024-02-00`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment(i64);
+pub(super) struct Moment(i128);
 
 impl Moment {
     fn new(date: [i64; 3], time: [i64; 3], micros: i64) -> Self {
-        let [y, mo, d] = date;
-        let [h, mi, s] = time;
-        Self((((((y * 100 + mo) * 100 + d) * 100 + h) * 100 + mi) * 100 + s) * 1_000_000 + micros)
+        let [y, mo, d] = date.map(i128::from);
+        let [h, mi, s] = time.map(i128::from);
+        Self((((((y * 100 + mo) * 100 + d) * 100 + h) * 100 + mi) * 100 + s) * 1_000_000 + i128::from(micros))
     }
 
     /// From microseconds since the epoch.
@@ -33,7 +33,11 @@ impl Moment {
         let (days, within) = (micros.div_euclid(MICROS_PER_DAY), micros.rem_euclid(MICROS_PER_DAY));
         let (y, mo, d) = civil_from_days(days);
         let seconds = within / 1_000_000;
-        Self::new([y, mo.into(), d.into()], [seconds / 3600, seconds / 60 % 60, seconds % 60], within % 1_000_000)
+        Self::new(
+            [y, mo.into(), d.into()],
+            [seconds / 3600, seconds / 60 % 60, seconds % 60],
+            within % 1_000_000,
+        )
     }
 
     /// From days since the epoch.
@@ -51,13 +55,13 @@ impl Moment {
 
     /// Whether its parts can be those of a stored value: zero months and days can.
     pub(super) fn is_storable(self) -> bool {
-        let part = |place: i64, of: i64| self.0 / place % of;
+        let part = |place: i128, of: i128| self.0 / place % of;
         let seconds = 1_000_000;
         let (day, month) = (part(seconds * 1_000_000, 100), part(seconds * 100_000_000, 100));
         let year = self.0 / (seconds * 10_000_000_000);
         let longest = if month == 0 { 31 } else { days_in_month(year as i32, month as u32) };
         month <= 12
-            && day <= i64::from(longest)
+            && day <= i128::from(longest)
             && part(seconds * 10_000, 100) < 24
             && part(seconds * 100, 100) < 60
             && part(seconds, 100) < 60
@@ -75,7 +79,7 @@ impl Moment {
 
     /// As the server writes a DATETIME with so many fraction digits; with more if the value has more.
     pub(super) fn text(self, precision: u8) -> String {
-        let part = |place: i64| self.0 / 1_000_000 / place % 100;
+        let part = |place: i128| self.0 / 1_000_000 / place % 100;
         let micros = format!("{:06}", self.0 % 1_000_000);
         let digits = micros.trim_end_matches('0').len().max(usize::from(precision).min(6));
         let fraction = if digits == 0 { String::new() } else { format!(".{}", &micros[..digits]) };
@@ -163,9 +167,11 @@ mod tests {
         assert_eq!(Moment::from_days(day), Moment::parse("2024-02-29").unwrap());
         let micros = day * MICROS_PER_DAY + 86_399_000_001;
         assert_eq!(Moment::from_micros(micros), Moment::parse("2024-02-29 23:59:59.000001").unwrap());
-        assert!(["2024-2-29", "24-02-29", "2024-02-29 1:00:00", "2024-02-29 00:00:00.1234567", "x"]
-            .iter()
-            .all(|t| Moment::parse(t).is_none()));
+        assert!(
+            ["2024-2-29", "24-02-29", "2024-02-29 1:00:00", "2024-02-29 00:00:00.1234567", "x"]
+                .iter()
+                .all(|t| Moment::parse(t).is_none())
+        );
         assert!(!Moment::parse("2023-02-29").unwrap().is_storable());
         assert!(!Moment::parse("2023-02-01 24:00:00").unwrap().is_storable());
     }

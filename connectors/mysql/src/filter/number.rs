@@ -98,12 +98,16 @@ mod tests {
 
     #[test]
     fn numbers_are_compared_by_value_whatever_their_digits() {
-        let ordered = ["-100.5", "-100", "-0.01", "0", "0.001", "0.01", "0.1", "1", "9", "10", "18446744073709551616"];
+        let ordered =
+            ["-100.5", "-100", "-0.01", "0", "0.001", "0.01", "0.1", "1", "9", "10", "18446744073709551616"];
         for (i, a) in ordered.iter().enumerate() {
             for (j, b) in ordered.iter().enumerate() {
                 let number: Number = b.parse().unwrap();
                 assert_eq!(number.order_of_text(a), Some(i.cmp(&j)), "{a} {b}");
-                assert_eq!(number.order_of_text(&a.replace("100", "0100").replace(".5", ".500")), Some(i.cmp(&j)));
+                assert_eq!(
+                    number.order_of_text(&a.replace("100", "0100").replace(".5", ".500")),
+                    Some(i.cmp(&j))
+                );
                 if let Ok(integer) = a.parse::<i128>() {
                     assert_eq!(number.order_of_integer(integer), i.cmp(&j), "{a} {b}");
                 }

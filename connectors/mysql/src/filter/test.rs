@@ -99,7 +99,12 @@ impl Test {
         }
     }
 
-    fn order<'a>(&self, operand: &Operand, cell: Cell, bytes: &impl Fn(Slice) -> &'a [u8]) -> Option<Ordering> {
+    fn order<'a>(
+        &self,
+        operand: &Operand,
+        cell: Cell,
+        bytes: &impl Fn(Slice) -> &'a [u8],
+    ) -> Option<Ordering> {
         match self.manner {
             Manner::Date | Manner::Moment(_) => operand.order_of_moment(self.manner, cell, bytes),
             _ => operand.order_of(cell, bytes),

@@ -99,7 +99,8 @@ impl PollConfig {
     /// # Errors
     /// `Config`, naming the key under `poll`.
     pub(crate) fn resolve(self, database: Option<&str>) -> Result<Polls> {
-        let wrong = |field: &str, says: &str| Err(Error::config(says.to_owned()).field(field).hint(says.to_owned()));
+        let wrong =
+            |field: &str, says: &str| Err(Error::config(says.to_owned()).field(field).hint(says.to_owned()));
         if !(Duration::from_secs(1)..=Duration::from_secs(31 * DAY)).contains(&self.every.get()) {
             return wrong("poll.every", "must be between 1s and 31d");
         }
@@ -138,7 +139,8 @@ impl Polls {
         let found = self.tables.iter().find(|(p, _)| p.matches(&id.database, &id.table));
         let poll = found.map(|(_, poll)| poll.clone()).unwrap_or_default();
         let column = poll.column.clone().unwrap_or_default();
-        let or = |text: Option<DurationText>, secs: u64| text.map_or(Duration::from_secs(secs), DurationText::get);
+        let or =
+            |text: Option<DurationText>, secs: u64| text.map_or(Duration::from_secs(secs), DurationText::get);
         let mode = match poll.mode {
             PollMode::FullRefresh => Mode::FullRefresh,
             PollMode::Incremental => Mode::Incremental { column, overlap: or(poll.overlap, 300) },

@@ -53,7 +53,8 @@ impl Session for MySqlSession {
 
     async fn schema(&mut self, table: &TableId) -> Result<Arc<TableSchema>> {
         self.look(table).await?;
-        let (_, shape) = self.table.as_ref().ok_or_else(|| Error::bug("poll a table that was not looked at"))?;
+        let (_, shape) =
+            self.table.as_ref().ok_or_else(|| Error::bug("poll a table that was not looked at"))?;
         Ok(Arc::clone(shape.out()))
     }
 
@@ -62,14 +63,20 @@ impl Session for MySqlSession {
             // Another connection than the one that the run began with.
             self.look(&request.schema.id).await?;
         }
-        let Some((table, shape)) = &self.table else { return Err(Error::bug("poll a table that was not looked at")) };
+        let Some((table, shape)) = &self.table else {
+            return Err(Error::bug("poll a table that was not looked at"));
+        };
         if **shape.out() != **request.schema {
-            return Err(Error::transient(format!("{}: the table was changed while it was read", request.schema.id)));
+            return Err(Error::transient(format!(
+                "{}: the table was changed while it was read",
+                request.schema.id
+            )));
         }
         let query = Query::new(table, shape, request)?;
         let failed = |e| classify(e).context(format!("read a page of {}", request.schema.id));
         let mut result = self.client.conn().exec_iter(query.sql, query.parameters).await.map_err(failed)?;
-        let mut page = Filling { request, builder: BatchBuilder::default(), taken: 0, cut: false, last: None };
+        let mut page =
+            Filling { request, builder: BatchBuilder::default(), taken: 0, cut: false, last: None };
         while let Some(row) = result.next().await.map_err(failed)? {
             page.take(row.unwrap())?;
         }
@@ -109,7 +116,11 @@ impl Query {
             }
             Window::Lookback { column, period } => {
                 let (_, column) = find(schema, column)?;
-                conditions.push(format!("{} >= {}", crate::client::quoted(&column.name), ago(column, period)?));
+                conditions.push(format!(
+                    "{} >= {}",
+                    crate::client::quoted(&column.name),
+                    ago(column, period)?
+                ));
             }
         }
         if let Some(after) = request.after {
@@ -119,8 +130,11 @@ impl Query {
         }
         conditions.extend(shape.condition().map(str::to_owned));
         let conditions: Vec<String> = conditions.iter().map(|c| format!("({c})")).collect();
-        let condition =
-            if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+        let condition = if conditions.is_empty() {
+            String::new()
+        } else {
+            format!(" WHERE {}", conditions.join(" AND "))
+        };
         let names: Vec<String> = shape.out().columns.iter().map(|c| crate::client::quoted(&c.name)).collect();
         let read: Vec<&str> = parts.iter().map(|p| p.read.as_str()).collect();
         let order: Vec<&str> = parts.iter().map(|p| p.order.as_str()).collect();
@@ -149,8 +163,11 @@ fn part(table: &Table, schema: &TableSchema, column: u32) -> Result<Part> {
     let collation = table.collations.get(column as usize).and_then(Option::as_deref);
     let column = &schema.columns[column as usize];
     bounds::part(column, collation).ok_or_else(|| {
-        Error::config(format!("{}: rows cannot be ordered by `{}` ({})", schema.id, column.name, column.native))
-            .hint("name another key in `keys`, or poll by another column")
+        Error::config(format!(
+            "{}: rows cannot be ordered by `{}` ({})",
+            schema.id, column.name, column.native
+        ))
+        .hint("name another key in `keys`, or poll by another column")
     })
 }
 

@@ -208,9 +208,7 @@ impl MySqlReader {
         }
         match ddl::read(&query.statement, &query.database) {
             Statement::Other => Ok(()),
-            Statement::Truncate(id) => {
-                self.truncate(&id, pos)
-            }
+            Statement::Truncate(id) => self.truncate(&id, pos),
             Statement::Creates(ids) => {
                 self.created(&ids);
                 self.shapes_changed(query, Some(&ids), pos);

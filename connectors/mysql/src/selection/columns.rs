@@ -58,9 +58,7 @@ impl Columns {
                 Some(pattern) if is_key => Err(key_excluded(pattern, &schema.id, name)),
                 Some(_) => Ok(false),
                 None => {
-                    Ok(is_key
-                        || include.is_empty()
-                        || include.iter().any(|p| glob_any_case(&p.column, name)))
+                    Ok(is_key || include.is_empty() || include.iter().any(|p| glob_any_case(&p.column, name)))
                 }
             }
         };

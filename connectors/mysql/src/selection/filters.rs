@@ -20,7 +20,8 @@ impl Filters {
                 Error::config(format!("`{table}` is no table pattern"))
                     .hint("write it like `filters: {orders: \"status = 'paid'\"}`")
             })?;
-            let expression = Expression::parse(text).map_err(|e| e.context(format!("the filter of `{table}`")))?;
+            let expression =
+                Expression::parse(text).map_err(|e| e.context(format!("the filter of `{table}`")))?;
             Ok((pattern, table.clone(), expression))
         };
         node.iter().map(one).collect::<Result<_>>().map(Self)

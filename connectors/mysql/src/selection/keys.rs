@@ -21,7 +21,8 @@ impl Keys {
                     .hint("write it like `keys: {shop.visits: [visitor, seen_at]}`")
             };
             let pattern = TablePattern::parse(table, database).ok_or_else(|| wrong("is no table"))?;
-            let database = pattern.database.ok_or_else(|| wrong("names no database, and the url has none"))?;
+            let database =
+                pattern.database.ok_or_else(|| wrong("names no database, and the url has none"))?;
             if !super::pattern::is_plain(&database) || !super::pattern::is_plain(&pattern.table) {
                 return Err(wrong("a key is given to one table, not to a pattern"));
             }

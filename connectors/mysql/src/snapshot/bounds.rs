@@ -131,7 +131,11 @@ pub(crate) fn up_to(parts: &[Part], key: &[Value]) -> String {
 }
 
 /// For each part: all before it are equal to the key's, and `differs` is said of it.
-fn alternatives(parts: &[Part], key: &[Value], mut differs: impl FnMut(&Part, &Value) -> String) -> Vec<String> {
+fn alternatives(
+    parts: &[Part],
+    key: &[Value],
+    mut differs: impl FnMut(&Part, &Value) -> String,
+) -> Vec<String> {
     let equal = |(part, value): (&Part, &Value)| match value {
         Value::NULL => format!("{} IS NULL", part.left),
         _ => format!("{} = {}", part.left, part.right),

@@ -107,12 +107,19 @@ async fn select(client: &mut Client, job: &Job, parts: &[Part]) -> Result<Read> 
 }
 
 /// A chunk of a table with a filter: first where it ends, then the rows up to there that pass.
-async fn filtered(client: &mut Client, job: &Job, parts: &[Part]) -> Result<Option<Chunk>, mysql_async::Error> {
+async fn filtered(
+    client: &mut Client,
+    job: &Job,
+    parts: &[Part],
+) -> Result<Option<Chunk>, mysql_async::Error> {
     let from = job.from.as_deref();
     let behind = from.map(key_parameters).unwrap_or_default();
     let sql = job.plan.last_key(parts, from, job.rows);
-    let upto: Option<Vec<Value>> =
-        client.conn().exec_first::<mysql_async::Row, _, _>(sql, behind.clone()).await?.map(mysql_async::Row::unwrap);
+    let upto: Option<Vec<Value>> = client
+        .conn()
+        .exec_first::<mysql_async::Row, _, _>(sql, behind.clone())
+        .await?
+        .map(mysql_async::Row::unwrap);
     let sql = job.plan.filtered(parts, from, upto.as_deref());
     let parameters = [behind, upto.as_deref().map(key_parameters).unwrap_or_default()].concat();
     let Some(mut chunk) = rows(client, job, &sql, parameters).await? else { return Ok(None) };

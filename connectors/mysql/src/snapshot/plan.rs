@@ -83,8 +83,11 @@ impl Plan {
         let order: Vec<&str> = parts.iter().map(|p| p.order.as_str()).collect();
         let force = self.index.as_ref().map_or(String::new(), |i| format!(" FORCE INDEX ({})", quoted(i)));
         let conditions: Vec<String> = conditions.iter().map(|c| format!("({c})")).collect();
-        let condition =
-            if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+        let condition = if conditions.is_empty() {
+            String::new()
+        } else {
+            format!(" WHERE {}", conditions.join(" AND "))
+        };
         format!(
             "SELECT {columns}{} FROM {}{force}{condition} ORDER BY {} {limit}",
             read.join(", "),

@@ -120,7 +120,8 @@ async fn between_equal_readings(client: &mut Client) -> Result<Option<GtidSet>> 
         let before = executed(client).await?;
         client.run("start a consistent snapshot", "START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
         // In this order: what is owned no longer is in the reading that follows.
-        let owned = client.text("ask for the GTIDs of commits under way", "SELECT @@GLOBAL.gtid_owned").await?;
+        let owned =
+            client.text("ask for the GTIDs of commits under way", "SELECT @@GLOBAL.gtid_owned").await?;
         let after = executed(client).await?;
         if before == after && owned.is_none_or(|o| o.is_empty()) {
             return Ok(Some(before));

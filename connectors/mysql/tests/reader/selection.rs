@@ -75,12 +75,21 @@ const FILTERS: [(&str, &str); 58] = [
     ("da < '2024-01-02' OR da IS NULL", "da < '2024-01-02' OR da IS NULL"),
     ("zd IS NULL", "FALSE"),
     ("zd IS NOT NULL AND zd <= '2024-00-31'", "zd <= '2024-00-31'"),
-    ("dt > '2024-01-01' AND dt <= '2024-01-01 12:00:00.500'", "dt > '2024-01-01' AND dt <= '2024-01-01 12:00:00.500'"),
+    (
+        "dt > '2024-01-01' AND dt <= '2024-01-01 12:00:00.500'",
+        "dt > '2024-01-01' AND dt <= '2024-01-01 12:00:00.500'",
+    ),
     ("dt < '2024-02-29 23:59:59.999001'", "CAST(dt AS CHAR) < '2024-02-29 23:59:59.999001'"),
-    ("ts >= '2024-01-01 12:00:00.5' AND ts <> '2038-01-19 03:14:07'", "ts >= '2024-01-01 12:00:00.5' AND ts <> '2038-01-19 03:14:07'"),
+    (
+        "ts >= '2024-01-01 12:00:00.5' AND ts <> '2038-01-19 03:14:07'",
+        "ts >= '2024-01-01 12:00:00.5' AND ts <> '2038-01-19 03:14:07'",
+    ),
     ("ti < '00:00:00'", "ti < '00:00:00'"),
     ("ti BETWEEN '-838:59:59' AND '12:34:56.78'", "ti BETWEEN '-838:59:59' AND '12:34:56.78'"),
-    ("j IS NOT NULL AND NOT (t = 'a' OR i > 20)", "j IS NOT NULL AND NOT (CAST(t AS BINARY) = 'a' OR i > 20)"),
+    (
+        "j IS NOT NULL AND NOT (t = 'a' OR i > 20)",
+        "j IS NOT NULL AND NOT (CAST(t AS BINARY) = 'a' OR i > 20)",
+    ),
 ];
 
 async fn ids(database: &Database, sql: &str) -> BTreeSet<String> {
@@ -177,8 +186,7 @@ async fn rows_that_enter_or_leave_the_filter_are_created_and_deleted() {
                 "INSERT INTO o VALUES (9, 'paid', 0)",
             ])
             .await;
-        let seen =
-            until(&mut reader, &mut stored, &mut state, |_, s| told(s, "o").contains("9")).await;
+        let seen = until(&mut reader, &mut stored, &mut state, |_, s| told(s, "o").contains("9")).await;
         let ops: Vec<(Op, bool, bool)> = seen
             .iter()
             .flat_map(|b| b.events.iter().map(|e| (e.op, b.before(e).is_some(), b.after(e).is_some())))
@@ -281,7 +289,8 @@ async fn an_excluded_column_is_in_no_batch_whoever_brings_the_row() {
         let version = |batch: &Batch| batch.tables.iter().find(|t| t.id.table == "p").map(|t| t.version);
         let before = seen.iter().filter_map(version).max();
         drop(reader);
-        let mut reader = database.open(stored.position.as_ref(), r#""columns":["!p.ssn","!*.doc","!p.n"]"#).await;
+        let mut reader =
+            database.open(stored.position.as_ref(), r#""columns":["!p.ssn","!*.doc","!p.n"]"#).await;
         database.run(&["INSERT INTO p VALUES ('y', 10, 'more', NULL, 10)"]).await;
         let seen = until(&mut reader, &mut stored, &mut state, |_, s| told(s, "p").contains("10")).await;
         assert_eq!(seen.iter().filter_map(version).max(), before.map(|v| v + 1));
@@ -293,7 +302,7 @@ async fn an_excluded_column_is_in_no_batch_whoever_brings_the_row() {
 async fn what_the_configuration_cannot_mean_is_refused_with_field_and_table() {
     for server in servers() {
         let database = Database::create(&server).await;
-        database.run(&["CREATE TABLE p (id INT PRIMARY KEY, name VARCHAR(20), j JSON)"]).await;
+        database.run(&["CREATE TABLE p (id INT PRIMARY KEY, name VARCHAR(20), j POINT)"]).await;
         let name = &database.name;
         for (options, field, says) in [
             (r#""columns":["!*.i?"]"#.to_owned(), "columns", "`!*.i?` excludes the column `id`"),
@@ -316,7 +325,9 @@ async fn what_the_configuration_cannot_mean_is_refused_with_field_and_table() {
         let options = r#""columns":["!p.nmae"],"filters":{"nope":"a = 1"}"#;
         let found = caudal_mysql::source("test", database.config(options)).unwrap().check().await;
         let warned = |field: &str, what: &str| {
-            found.iter().any(|f| f.subject.ends_with(field) && f.severity == Severity::Warning && f.message.contains(what))
+            found.iter().any(|f| {
+                f.subject.ends_with(field) && f.severity == Severity::Warning && f.message.contains(what)
+            })
         };
         assert!(warned(".columns", "!p.nmae") && warned(".filters", "nope"), "{found:?}");
         database.drop().await;
@@ -341,13 +352,16 @@ async fn a_configured_key_is_read_in_chunks_and_its_nulls_are_values() {
             let options = format!(r#"{key},"snapshot":{{"chunk_rows":50}}{filter}"#);
             let mut reader = database.open(None, &options).await;
             let (mut stored, mut state) = (Stored::default(), State::default());
-            let mut chunks = 0;
+            let (mut chunks, mut again) = (0, false);
             while !stored.done(&["v"]) {
                 let batch = next(&mut reader).await;
-                chunks += usize::from(batch.position.source().unwrap().notes.keys().any(|k| k.starts_with("table/")));
+                chunks += usize::from(
+                    batch.position.source().unwrap().notes.keys().any(|k| k.starts_with("table/")),
+                );
                 stored.apply(&batch);
                 state.apply(&batch);
-                if chunks == 3 {
+                if chunks == 3 && !again {
+                    again = true;
                     // Goes on behind a key that may hold NULL.
                     reader = database.open(stored.position.as_ref(), &options).await;
                 }
@@ -355,7 +369,12 @@ async fn a_configured_key_is_read_in_chunks_and_its_nulls_are_values() {
             assert!(chunks > 5, "{chunks}");
             let expected = if filter.is_empty() { 780 } else { 180 };
             assert_eq!(state.tables["v"].len(), expected);
-            database.run(&["UPDATE v SET n = n + 1 WHERE a IS NULL AND b = 3", "INSERT INTO v VALUES (900, 900, 900)"]).await;
+            database
+                .run(&[
+                    "UPDATE v SET n = n + 1 WHERE a IS NULL AND b = 3",
+                    "INSERT INTO v VALUES (900, 900, 900)",
+                ])
+                .await;
             let seen = until(&mut reader, &mut stored, &mut state, |_, s| told(s, "v").contains("900")).await;
             let schema = seen.iter().flat_map(|b| &b.tables).next().unwrap();
             assert_eq!((schema.key_kind, schema.key.as_slice()), (KeyKind::Configured, &[0, 1][..]));

@@ -76,13 +76,8 @@ pub fn describes(variables: &Variables) -> bool {
 /// # Errors
 /// All that is wrong with them, each named by its variable.
 pub(super) fn read(variables: &Variables, systems: &Systems<'_>) -> Result<Environment, Vec<Problem>> {
-    let mut work = Work {
-        variables,
-        root: map(),
-        notes: Vec::new(),
-        fetched: Fetched::default(),
-        problems: Vec::new(),
-    };
+    let mut work =
+        Work { variables, root: map(), notes: Vec::new(), fetched: Fetched::default(), problems: Vec::new() };
     work.unknown();
     work.top();
     if work.enabled() {
@@ -195,7 +190,11 @@ impl Work<'_> {
     fn number(&mut self, variable: &str, most: i128) -> Option<i128> {
         let value = self.get(variable)?.parse().ok().filter(|n| (1..=most).contains(n));
         if value.is_none() {
-            self.problem(variable, "is no whole number in range", &format!("write a number from 1 to {most}"));
+            self.problem(
+                variable,
+                "is no whole number in range",
+                &format!("write a number from 1 to {most}"),
+            );
         }
         value
     }

@@ -63,7 +63,8 @@ impl Work<'_> {
         let database = self.get(&variable(name, "DATABASE")).map(str::to_owned);
         let (kind, scheme) = systems.database;
         let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
-        let url = format!("{scheme}://{}@{host}:{port}/{}", escaped(&user), escaped(&database.unwrap_or_default()));
+        let url =
+            format!("{scheme}://{}@{host}:{port}/{}", escaped(&user), escaped(&database.unwrap_or_default()));
         let at = format!("sources.{source}");
         self.put(&format!("{at}.type"), Node::made(Value::Text(kind.to_owned())));
         self.put(&format!("{at}.url"), Node { line: 0, value: Value::Text(url), expanded: true });

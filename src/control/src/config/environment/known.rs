@@ -15,8 +15,10 @@ pub(super) enum Effect {
 const NO_DOCUMENTS: Effect =
     Effect::None("has no effect: this version makes no documents; rows go to the log and to CAUDAL_SINK_URL");
 const NO_ALERTS: Effect = Effect::None("has no effect: watch /health and /metrics instead");
-const STDERR: Effect = Effect::None("has no effect: the log goes to standard error, for the platform to keep");
-const NOT_POLLED: Effect = Effect::None("has no effect: changes are captured as they happen, without a schedule");
+const STDERR: Effect =
+    Effect::None("has no effect: the log goes to standard error, for the platform to keep");
+const NOT_POLLED: Effect =
+    Effect::None("has no effect: changes are captured as they happen, without a schedule");
 
 /// Beside `ETL_DB_…`, whose fields can stand for any number of databases.
 pub(super) const KNOWN: &[(&str, Effect)] = &[
@@ -29,7 +31,10 @@ pub(super) const KNOWN: &[(&str, Effect)] = &[
     ("ETL_LOG_LEVEL", Effect::Elsewhere("how much is logged, unless RUST_LOG says it")),
     ("ETL_INCREMENTAL_HOURS", NOT_POLLED),
     ("ETL_FULL_SYNC_TIME", NOT_POLLED),
-    ("ETL_RETRY_ATTEMPTS", Effect::None("has no effect: what may pass by itself is tried again until it does")),
+    (
+        "ETL_RETRY_ATTEMPTS",
+        Effect::None("has no effect: what may pass by itself is tried again until it does"),
+    ),
     ("ETL_TIMEOUT_SECONDS", NOT_POLLED),
     ("ETL_LLM_PROVIDER", NO_DOCUMENTS),
     ("ETL_LLM_API_KEY", NO_DOCUMENTS),

@@ -5,10 +5,7 @@ fn variables(list: &[(&str, &str)]) -> Variables {
 }
 
 fn systems() -> Systems<'static> {
-    Systems {
-        database: ("mysql", "mysql"),
-        sinks: vec![("postgres", &["postgres", "postgresql"])],
-    }
+    Systems { database: ("mysql", "mysql"), sinks: vec![("postgres", &["postgres", "postgresql"])] }
 }
 
 fn good(list: &[(&str, &str)]) -> Environment {
@@ -41,7 +38,10 @@ const MAIN: [(&str, &str); 4] = [
 #[test]
 fn a_database_becomes_a_source_whose_password_stands_by_itself() {
     let e = good(&MAIN);
-    assert_eq!(text(&e, "sources.main.url"), Some("mysql://readonly%40user@mysql-server.com:3306/main_database"));
+    assert_eq!(
+        text(&e, "sources.main.url"),
+        Some("mysql://readonly%40user@mysql-server.com:3306/main_database")
+    );
     assert_eq!(text(&e, "sources.main.password"), Some("p@ss/w#rd"));
     assert_eq!((text(&e, "prefix"), text(&e, "http.listen")), (Some("etl"), Some("127.0.0.1:9000")));
     assert_eq!(e.fetched.redact("refused p@ss/w#rd"), "refused ${env:ETL_DB_PASSWORD}");
@@ -78,15 +78,20 @@ fn the_api_is_open_to_other_machines_only_with_a_key() {
     let e = with(&[("ETL_SERVICE_PORT", "9001")]);
     assert_eq!(text(&e, "http.listen"), Some("127.0.0.1:9001"));
     let e = with(&[("ETL_SERVICE_PORT", "9001"), ("ETL_API_KEY", "0123456789abcdef")]);
-    assert_eq!((text(&e, "http.listen"), text(&e, "http.api_key")), (Some("0.0.0.0:9001"), Some("0123456789abcdef")));
+    assert_eq!(
+        (text(&e, "http.listen"), text(&e, "http.api_key")),
+        (Some("0.0.0.0:9001"), Some("0123456789abcdef"))
+    );
 }
 
 #[test]
 fn a_sink_takes_all_sources() {
-    let all = [&MAIN[..], &[("CAUDAL_SINK_URL", "postgres://u:geheim@h/d"), ("ETL_DB_B_DATABASE", "b")]].concat();
+    let all =
+        [&MAIN[..], &[("CAUDAL_SINK_URL", "postgres://u:geheim@h/d"), ("ETL_DB_B_DATABASE", "b")]].concat();
     let e = good(&all);
     assert_eq!(text(&e, "sinks.target.type"), Some("postgres"));
-    let Some(Value::List(from)) = e.root.get("sinks").and_then(|n| n.get("target")?.get("from")).map(|n| &n.value)
+    let Some(Value::List(from)) =
+        e.root.get("sinks").and_then(|n| n.get("target")?.get("from")).map(|n| &n.value)
     else {
         panic!("from")
     };
