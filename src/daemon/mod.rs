@@ -7,6 +7,7 @@ mod config;
 mod embedded;
 mod exit;
 mod init;
+mod instance;
 mod logging;
 mod output;
 mod registry;

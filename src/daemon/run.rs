@@ -7,6 +7,7 @@ use super::cli::Cli;
 use super::compose;
 use super::embedded;
 use super::exit::Failure;
+use super::instance::Instance;
 use super::registry::{Kafka, registry};
 use super::signals::Signals;
 use caudal_api::{Board, Info};
@@ -32,7 +33,12 @@ pub(crate) async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Some(settings) => Some(embedded::start(settings, &resolved.data_dir).await?),
         None => None,
     };
-    let log = compose::log(&resolved, served.as_ref().map(embedded::Log::address))?;
+    let mut log = compose::log(&resolved, served.as_ref().map(embedded::Log::address))?;
+    // The embedded log's groups end with the daemon: nobody waits for them.
+    let instance = served.is_none().then(|| Instance::of(&resolved.data_dir)).flatten();
+    if let Some(instance) = &instance {
+        log = log.of_instance(instance.name());
+    }
     let pipelines = compose::pipelines(&resolved, &log);
     let whereabouts = whereabouts(&resolved, served.as_ref());
     announce(&resolved, &whereabouts, address);

@@ -3,6 +3,7 @@
 // A test that can't go on says so by panicking.
 #![allow(clippy::unwrap_used)]
 
+mod catchup;
 mod consistency;
 mod crash;
 mod input;

@@ -13,9 +13,10 @@ has() { command -v "$1" >/dev/null 2>&1; }
 # as_root COMMAND…: runs it directly for root, through sudo for others; where neither works, says what to do by hand.
 as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"
-  elif has sudo && sudo -v; then sudo "$@"
+  elif may_be_root; then sudo "$@"
   else die "this needs root rights and there is no working sudo; run as root: $*"; fi
 }
+may_be_root() { [ "$(id -u)" = 0 ] || { has sudo && sudo -v; }; }
 
 # start_time PID: the kernel's start time of a process. With the id it names one process for ever: ids are used again.
 start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }

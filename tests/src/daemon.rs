@@ -29,6 +29,8 @@ pub struct DaemonConfig {
     pub source_lines: Vec<(String, String)>,
     /// Name, URL, further lines of YAML (`consistency: key`).
     pub sinks: Vec<(String, String, Vec<String>)>,
+    /// Further lines of YAML under `kafka:`.
+    pub kafka: Vec<String>,
     /// Further lines of YAML at the top level.
     pub extra: Vec<String>,
 }
@@ -70,6 +72,13 @@ impl DaemonConfig {
         self
     }
 
+    /// Adds lines of YAML under `kafka:`, indented by two; for a config with brokers.
+    #[must_use]
+    pub fn kafka(mut self, lines: &str) -> Self {
+        self.kafka.push(lines.to_owned());
+        self
+    }
+
     /// Adds lines of YAML at the top level.
     #[must_use]
     pub fn extra(mut self, lines: &str) -> Self {
@@ -83,6 +92,9 @@ impl DaemonConfig {
         match &self.brokers {
             Some(b) => drop(writeln!(y, "kafka:\n  brokers: [\"{b}\"]")),
             None => drop(writeln!(y, "log:\n  listen: 127.0.0.1:{log_port}")),
+        }
+        for lines in &self.kafka {
+            let _ = writeln!(y, "{lines}");
         }
         y.push_str("sources:\n");
         for (name, url, tables) in &self.sources {

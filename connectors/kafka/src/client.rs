@@ -16,6 +16,9 @@ use std::time::Duration;
 /// How long one request for metadata, offsets or topics may take.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// A member of a group that is silent for so long has lost its partitions. The least that brokers allow by default.
+const SESSION_TIMEOUT_MS: &str = "6000";
+
 /// What a reader may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Isolation {
@@ -29,11 +32,34 @@ pub(crate) enum Isolation {
 #[derive(Clone)]
 pub(crate) struct Clients {
     resolved: Arc<Resolved>,
+    instance: Option<Arc<str>>,
 }
 
 impl Clients {
     pub(crate) fn new(resolved: Resolved) -> Self {
-        Self { resolved: Arc::new(resolved) }
+        Self { resolved: Arc::new(resolved), instance: None }
+    }
+
+    /// The same for an instance that has a name for ever.
+    pub(crate) fn of_instance(&self, name: &str) -> Self {
+        Self { resolved: Arc::clone(&self.resolved), instance: Some(Arc::from(name)) }
+    }
+
+    /// What all members of groups share. An instance with a name takes its own place again after a crash, at once; without
+    /// one the group waits for the session of the one before to time out.
+    pub(crate) fn member(&self, role: &str, group: &str) -> ClientConfig {
+        let mut config = self.base(role);
+        config.set("group.id", group);
+        if let Some(instance) = &self.instance {
+            config.set("group.instance.id", format!("{instance}-{group}"));
+        }
+        // An owner keeps what it has when others come and go; range would give the first partition of each topic to one.
+        config.set("partition.assignment.strategy", "cooperative-sticky");
+        config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
+        config.set("auto.offset.reset", "latest");
+        config.set("session.timeout.ms", SESSION_TIMEOUT_MS).set("heartbeat.interval.ms", "1500");
+        config.set("topic.metadata.refresh.interval.ms", "10000");
+        config
     }
 
     pub(crate) fn resolved(&self) -> &Resolved {

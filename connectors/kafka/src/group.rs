@@ -26,8 +26,6 @@ use tokio::sync::watch;
 
 /// How often offsets are published.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
-/// A member that is gone for so long has lost its partitions. The least that brokers allow by default.
-const SESSION_TIMEOUT_MS: &str = "6000";
 
 /// (topic, partition)
 pub(crate) type Partition = (String, i32);
@@ -50,6 +48,8 @@ pub(crate) struct Share {
     pub(crate) owned: BTreeSet<Partition>,
     /// Something that only the operator can mend.
     failure: Option<String>,
+    /// The membership is over: another instance has its name.
+    pub(crate) over: bool,
 }
 
 /// Offsets to publish, by partition.
@@ -70,15 +70,8 @@ impl Member {
     /// # Errors
     /// `Config` if the client's settings are refused.
     pub(crate) fn join(clients: &Clients, group: &str, role: &str) -> Result<Self> {
-        let mut config = clients.base(role);
-        config.set("group.id", group);
-        // An owner keeps what it has when others come and go; range would give the first partition of each topic to one.
-        config.set("partition.assignment.strategy", "cooperative-sticky");
-        config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
-        config.set("auto.offset.reset", "latest");
-        config.set("session.timeout.ms", SESSION_TIMEOUT_MS).set("heartbeat.interval.ms", "1500");
+        let mut config = clients.member(role, group);
         config.set("max.poll.interval.ms", "60000");
-        config.set("topic.metadata.refresh.interval.ms", "10000");
         let (sender, share) = watch::channel(Share::default());
         let consumer: BaseConsumer<Seat> = config
             .create_with_context(Seat { share: sender })
@@ -124,6 +117,14 @@ impl Member {
                 let mut published = Instant::now();
                 while !stop.load(Ordering::Relaxed) {
                     poll(&consumer);
+                    if let Some((_, reason)) = consumer.client().fatal_error() {
+                        tracing::warn!(reason, "the membership in a sink's group is over");
+                        consumer.context().share.send_modify(|share| {
+                            share.owned.clear();
+                            share.over = true;
+                        });
+                        return;
+                    }
                     if published.elapsed() >= PUBLISH_EVERY {
                         commit(&consumer, &offsets);
                         published = Instant::now();
@@ -163,6 +164,9 @@ pub(crate) async fn own(
         if let Some(failure) = now.failure {
             let hint = "grant this user Read on groups starting with `caudal.`";
             return Err(Error::config(failure).hint(hint));
+        }
+        if now.over {
+            return Err(Error::transient("the group's membership has ended"));
         }
         let owned: BTreeSet<Partition> = now.owned.into_iter().filter(&wanted).collect();
         if !owned.is_empty() {

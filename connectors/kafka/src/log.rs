@@ -53,6 +53,15 @@ impl Log {
         Ok(Self { clients, names, membership })
     }
 
+    /// The same log for an instance that keeps `name` (letters, digits, `-`) over its restarts: after a crash its groups give
+    /// its work back to it at once. Two instances that run at a time must have different names.
+    #[must_use]
+    pub fn of_instance(self, name: &str) -> Self {
+        let clients = self.clients.of_instance(name);
+        let membership = Arc::new(Membership::new(clients.clone(), self.names.clone()));
+        Self { clients, membership, names: self.names }
+    }
+
     /// The sink of a captured source. `source` names it within the prefix, for ever: its partition of the side topics and
     /// its `transactional.id` follow from it.
     #[must_use]

@@ -118,7 +118,8 @@ impl Replayer {
                     .hint("the brokers are slow, or a transaction on it is still open"));
             }
         }
-        Ok(())
+        // Else it would go on asking for what comes behind the end.
+        reader.unassign().map_err(|e| classify(e, what()))
     }
 
     /// (start, end) of the partitions that hold something, by index.

@@ -98,6 +98,17 @@ impl Schemas {
         self.topics.get(topic).map_or(1, |topic| topic.partitions)
     }
 
+    /// The source that writes a topic.
+    pub(crate) fn source(&self, topic: &str) -> Option<&str> {
+        self.topics.get(topic).map(|topic| topic.source.as_str())
+    }
+
+    /// The newest shape of a topic's table.
+    pub(crate) fn newest(&self, topic: &str) -> Option<Arc<TableSchema>> {
+        let newest = self.topics.get(topic)?.versions.values().next_back()?;
+        Some(Arc::clone(&newest.schema))
+    }
+
     /// The newest shape of each table of a source.
     pub(crate) fn tables(&self, source: &str) -> impl Iterator<Item = &TableSchema> {
         let topics = self.topics.values().filter(move |topic| topic.source == source);

@@ -138,6 +138,13 @@ impl Membership {
         }
     }
 
+    /// What tells whether this instance still owns `number`; none if it does not now (it was opened without a claim).
+    pub(crate) fn ownership(&self, number: i32) -> Option<Ownership> {
+        let state = self.member.lock().ok()?.as_ref()?.state.clone();
+        let owned = state.borrow().owned.contains(&number);
+        owned.then_some(Ownership { number, state })
+    }
+
     fn join(&self) -> Result<watch::Receiver<State>> {
         let mut member =
             self.member.lock().map_err(|_| Error::bug("the group membership was left half-made"))?;
@@ -201,19 +208,25 @@ pub(crate) async fn numbers(
     Ok(read(clients, names, role).await?.by_source)
 }
 
+/// The same with clients that are there already. Waits for the network.
+pub(crate) fn replay(replayer: &mut Replayer, tasks: (String, i32)) -> Result<BTreeMap<String, i32>> {
+    Ok(replay_all(replayer, tasks)?.by_source)
+}
+
+fn replay_all(replayer: &mut Replayer, tasks: (String, i32)) -> Result<Numbers> {
+    let mut numbers = Numbers::default();
+    replayer.replay(&[tasks], REQUEST_TIMEOUT, |_, (_, value, _)| {
+        if let Some(record) = value.and_then(|v| serde_json::from_slice(v).ok()) {
+            numbers.take(record);
+        }
+        Ok(())
+    })?;
+    Ok(numbers)
+}
+
 async fn read(clients: &Clients, names: &TopicNames, role: &str) -> Result<Numbers> {
     let (clients, topic, role) = (clients.clone(), names.tasks(), role.to_owned());
-    blocking(move || {
-        let mut numbers = Numbers::default();
-        Replayer::new(&clients, &role).replay(&[(topic, 0)], REQUEST_TIMEOUT, |_, (_, value, _)| {
-            if let Some(record) = value.and_then(|v| serde_json::from_slice(v).ok()) {
-                numbers.take(record);
-            }
-            Ok(())
-        })?;
-        Ok(numbers)
-    })
-    .await
+    blocking(move || replay_all(&mut Replayer::new(&clients, &role), (topic, 0))).await
 }
 
 #[derive(Default)]
@@ -249,6 +262,25 @@ struct State {
     failure: Option<String>,
 }
 
+/// A source that the group gave to this instance.
+pub(crate) struct Ownership {
+    number: i32,
+    state: watch::Receiver<State>,
+}
+
+impl Ownership {
+    /// Whether it is still this instance's.
+    ///
+    /// # Errors
+    /// `Fenced` if the group has taken it away: whoever has it now fences this writer anyway, sooner or later.
+    pub(crate) fn check(&self, source: &str) -> Result<()> {
+        if self.state.borrow().owned.contains(&self.number) {
+            return Ok(());
+        }
+        Err(Error::fenced(format!("the group of captures has taken source {source} from this instance")))
+    }
+}
+
 /// A group member, polled by a thread of its own until it is dropped.
 struct Member {
     state: watch::Receiver<State>,
@@ -258,15 +290,7 @@ struct Member {
 
 impl Member {
     fn start(clients: &Clients, topic: String) -> Result<Self> {
-        let mut config = clients.base("tasks");
-        config.set("group.id", &topic);
-        config.set("partition.assignment.strategy", "cooperative-sticky");
-        config.set("enable.auto.commit", "false");
-        config.set("auto.offset.reset", "latest");
-        // After a crash the group gives the source to nobody else, not even the restarted daemon, for this long.
-        config.set("session.timeout.ms", "6000");
-        config.set("heartbeat.interval.ms", "2000");
-        config.set("topic.metadata.refresh.interval.ms", "10000");
+        let config = clients.member("tasks", &topic);
         let (sender, state) = watch::channel(State::default());
         let consumer: BaseConsumer<Owned> = config
             .create_with_context(Owned { sender })
@@ -296,6 +320,11 @@ impl Drop for Member {
 /// Serves the membership. The records themselves are read elsewhere.
 fn poll(consumer: &BaseConsumer<Owned>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
+        if let Some((_, reason)) = consumer.client().fatal_error() {
+            tracing::warn!(reason, "the membership in the group of captures is over");
+            consumer.context().sender.send_modify(|s| s.owned.clear());
+            return;
+        }
         if let Some(Err(error)) = consumer.poll(Duration::from_millis(50)) {
             let error = classify(error, "take part in the group of captures");
             if error.fault() == Fault::Config {

@@ -28,6 +28,8 @@ pub(crate) struct Watermark {
     pub(crate) ts_us: i64,
     /// The offset after its record in the watermarks partition.
     pub(crate) next: i64,
+    /// When its record was written, by the log's clock: milliseconds since the epoch.
+    pub(crate) logged_ms: i64,
 }
 
 /// The order of one source's watermarks.
@@ -50,7 +52,11 @@ impl Chain {
     ///
     /// # Errors
     /// Fault `Data` for a damaged record or a gap: what lies in a gap would be missing from the sink in silence.
-    pub(crate) fn take(&mut self, value: Option<&[u8]>, offset: i64) -> Result<Option<Watermark>> {
+    pub(crate) fn take(
+        &mut self,
+        value: Option<&[u8]>,
+        (offset, logged_ms): (i64, i64),
+    ) -> Result<Option<Watermark>> {
         let context = || format!("read the watermark of {} at offset {offset}", self.source);
         let value = value.ok_or_else(|| Error::data(context()).hint("a tombstone is no watermark"))?;
         let record: WatermarkRecord =
@@ -66,7 +72,7 @@ impl Chain {
         self.check_order(&record, offset)?;
         self.last = Some(record.number);
         self.based |= record.full;
-        Ok(self.based.then(|| watermark(record, offset)))
+        Ok(self.based.then(|| watermark(record, offset, logged_ms)))
     }
 
     fn check_order(&self, record: &WatermarkRecord, offset: i64) -> Result<()> {
@@ -81,14 +87,14 @@ impl Chain {
     }
 }
 
-fn watermark(record: WatermarkRecord, offset: i64) -> Watermark {
+fn watermark(record: WatermarkRecord, offset: i64, logged_ms: i64) -> Watermark {
     let mut ends = BTreeMap::new();
     for (topic, topic_ends) in record.ends {
         for (partition, end) in topic_ends.ends {
             ends.insert((topic.clone(), partition), End { offset: end, topic_id: topic_ends.id });
         }
     }
-    Watermark { ends, position: record.position, ts_us: record.ts_us, next: offset + 1 }
+    Watermark { ends, position: record.position, ts_us: record.ts_us, next: offset + 1, logged_ms }
 }
 
 impl Watermark {
@@ -98,6 +104,7 @@ impl Watermark {
         self.position = later.position;
         self.ts_us = self.ts_us.max(later.ts_us);
         self.next = later.next;
+        self.logged_ms = self.logged_ms.max(later.logged_ms);
     }
 }
 
@@ -107,8 +114,13 @@ pub(crate) mod tests {
     use caudal_proto::side::TopicEnds;
 
     pub(crate) fn record(number: u64, full: bool, ends: &[(&str, i64)]) -> Vec<u8> {
+        record_of(number, full, ends, 7)
+    }
+
+    /// Of topics with that id.
+    pub(crate) fn record_of(number: u64, full: bool, ends: &[(&str, i64)], id: u128) -> Vec<u8> {
         let ends = ends.iter().map(|(topic, end)| {
-            ((*topic).to_owned(), TopicEnds { id: Uuid::from_u128(7), ends: vec![(0, *end)] })
+            ((*topic).to_owned(), TopicEnds { id: Uuid::from_u128(id), ends: vec![(0, *end)] })
         });
         let record = WatermarkRecord {
             v: VERSION,
@@ -125,23 +137,23 @@ pub(crate) mod tests {
     #[test]
     fn a_new_sink_waits_for_a_full_watermark() {
         let mut chain = Chain::new("s", false);
-        assert_eq!(chain.take(Some(&record(4, false, &[("t", 3)])), 0).unwrap(), None);
-        assert!(chain.take(Some(&record(5, true, &[("t", 3)])), 1).unwrap().is_some());
-        assert!(chain.take(Some(&record(6, false, &[("t", 4)])), 2).unwrap().is_some());
+        assert_eq!(chain.take(Some(&record(4, false, &[("t", 3)])), (0, 0)).unwrap(), None);
+        assert!(chain.take(Some(&record(5, true, &[("t", 3)])), (1, 0)).unwrap().is_some());
+        assert!(chain.take(Some(&record(6, false, &[("t", 4)])), (2, 0)).unwrap().is_some());
     }
 
     #[test]
     fn a_gap_between_deltas_is_an_error() {
         let mut chain = Chain::new("s", true);
-        chain.take(Some(&record(5, false, &[("t", 3)])), 0).unwrap();
-        assert!(chain.take(Some(&record(7, false, &[("t", 9)])), 1).is_err());
+        chain.take(Some(&record(5, false, &[("t", 3)])), (0, 0)).unwrap();
+        assert!(chain.take(Some(&record(7, false, &[("t", 9)])), (1, 0)).is_err());
     }
 
     #[test]
     fn merged_watermarks_end_where_the_last_one_does() {
         let mut chain = Chain::new("s", true);
-        let mut first = chain.take(Some(&record(5, false, &[("t", 3), ("u", 8)])), 10).unwrap().unwrap();
-        first.merge(chain.take(Some(&record(6, false, &[("t", 4)])), 12).unwrap().unwrap());
+        let mut first = chain.take(Some(&record(5, false, &[("t", 3), ("u", 8)])), (10, 0)).unwrap().unwrap();
+        first.merge(chain.take(Some(&record(6, false, &[("t", 4)])), (12, 0)).unwrap().unwrap());
         let offsets: Vec<i64> = first.ends.values().map(|end| end.offset).collect();
         assert_eq!((offsets, first.next, first.position.as_str()), (vec![4, 8], 13, "p6"));
     }

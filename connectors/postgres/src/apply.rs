@@ -9,6 +9,7 @@ use crate::plan::{From, Plan};
 use crate::prepare::{Columns, Group, Patch, Rows, Step};
 use crate::shape::Shaper;
 use crate::state::State;
+use crate::sweep::Collecting;
 use bytes::Bytes;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -41,6 +42,8 @@ pub(crate) struct Applier<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) staged: &'a mut bool,
     pub(crate) optimism: &'a mut Optimism,
+    /// If the table is being swept.
+    pub(crate) collecting: Option<Collecting>,
 }
 
 impl Applier<'_> {
@@ -48,6 +51,9 @@ impl Applier<'_> {
     pub(crate) async fn apply(&mut self, group: &Group) -> Result<(), Failure> {
         if group.truncate {
             self.connection.batch(&self.plan.truncate()).await?;
+            if let Some(collecting) = &self.collecting {
+                self.connection.batch(&format!("TRUNCATE {}", collecting.keys)).await?;
+            }
         }
         if group.schema.key.is_empty() {
             return self.steps(&group.steps).await;
@@ -62,7 +68,11 @@ impl Applier<'_> {
 
     async fn delete(&self, keys: &Columns) -> Result<(), Failure> {
         if keys.len > 0 {
-            self.connection.execute(&self.plan.delete(), &borrow(&keys.arrays())).await?;
+            let arrays = keys.arrays();
+            self.connection.execute(&self.plan.delete(), &borrow(&arrays)).await?;
+            if let Some(collecting) = &self.collecting {
+                self.connection.execute(&self.plan.forget(&collecting.keys), &borrow(&arrays)).await?;
+            }
         }
         Ok(())
     }
@@ -86,7 +96,31 @@ impl Applier<'_> {
         }
     }
 
+    /// Notes the keys of a group's whole rows as collected, and writes nothing else.
+    pub(crate) async fn collect(&mut self, group: &Group) -> Result<(), Failure> {
+        let Some(collecting) = self.collecting.clone() else { return Ok(()) };
+        match &group.upserts {
+            Rows::Arrays(columns) if columns.len > 0 => {
+                let arrays = columns.arrays();
+                let sql = self.plan.collect(From::Arrays, &collecting.keys);
+                self.connection.execute(&sql, &borrow(&arrays)).await?;
+            }
+            Rows::Arrays(_) => {}
+            Rows::Copy(bytes, _) => {
+                self.stage(bytes).await?;
+                self.connection.execute(&self.plan.collect(From::Stage, &collecting.keys), &[]).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn write_from(&self, from: From, params: &[Param<'_>]) -> Result<(), Failure> {
+        if let Some(Collecting { keys, ordered }) = &self.collecting {
+            for sql in self.plan.evict(from, keys, *ordered) {
+                self.connection.execute(&sql, params).await?;
+            }
+            self.connection.execute(&self.plan.collect(from, keys), params).await?;
+        }
         if let Some(sql) = self.plan.make_room(from) {
             self.connection.execute(&sql, params).await?;
         }
@@ -96,7 +130,7 @@ impl Applier<'_> {
 
     /// New rows straight into the table: as good as an upsert if no key is there yet, which the unique index tells.
     async fn copied_directly(&mut self, rows: &Bytes) -> Result<bool, Failure> {
-        if !self.plan.direct || !self.optimism.may_try() {
+        if !self.plan.direct || self.collecting.is_some() || !self.optimism.may_try() {
             return Ok(false);
         }
         self.connection.batch("SAVEPOINT caudal_copy").await?;

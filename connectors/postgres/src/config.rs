@@ -40,6 +40,11 @@ pub struct Config {
     /// Schema of Caudal's own tables (offsets, freshness, stage). A sink's name must be unique among all daemons that share it.
     #[serde(default = "caudal")]
     pub state_schema: String,
+    /// After a long absence, or when a topic was made again, rows that the topic does not hold are swept away. More than so many
+    /// percent of a table's rows are not (and the sink stops, with the reason): the topic may not be complete. 100: no limit.
+    #[serde(default = "sweep_limit")]
+    #[schemars(range(min = 0, max = 100))]
+    pub sweep_limit: u8,
     /// Longest wait for a lock that somebody else holds; then the batch is tried again later.
     #[serde(default = "lock_timeout")]
     pub lock_timeout: DurationText,
@@ -55,6 +60,10 @@ fn table() -> String {
 
 fn caudal() -> String {
     "caudal".to_owned()
+}
+
+fn sweep_limit() -> u8 {
+    50
 }
 
 fn lock_timeout() -> DurationText {
@@ -106,6 +115,7 @@ pub struct Resolved {
     pub(crate) deletes: Deletes,
     pub(crate) json: JsonAs,
     pub(crate) state_schema: String,
+    pub(crate) sweep_limit: u8,
     pub(crate) lock_timeout: Duration,
 }
 
@@ -143,6 +153,11 @@ impl Config {
             }
             named("table", to, &[]).map_err(|e| e.field(field))?;
         }
+        if self.sweep_limit > 100 {
+            return Err(Error::config("is no percentage")
+                .field(at("sweep_limit"))
+                .hint("0 to 100; 50 is the default"));
+        }
         if self.lock_timeout.get().is_zero() {
             return Err(Error::config("a wait without end would stop the sink silently")
                 .field(at("lock_timeout"))
@@ -159,6 +174,7 @@ impl Config {
             json: self.json,
             state_schema: self.state_schema,
             // The server takes milliseconds in 31 bits.
+            sweep_limit: self.sweep_limit,
             lock_timeout: self.lock_timeout.get().min(Duration::from_millis(i32::MAX as u64)),
         })
     }

@@ -20,6 +20,7 @@ mod quote;
 mod shape;
 mod sink;
 mod state;
+mod sweep;
 mod tls;
 mod types;
 mod url;

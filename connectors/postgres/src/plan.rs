@@ -21,6 +21,8 @@ pub(crate) struct Plan {
     pub(crate) columns: Vec<Mapped>,
     /// Indexes into `columns`.
     pub(crate) key: Vec<usize>,
+    /// Unique indexes beside the key that are over plain columns, each with its columns.
+    others: Vec<Vec<usize>>,
     /// Columns of unique indexes beside the key, written ones only: a row that changes one is deleted before it is written.
     unique: Vec<usize>,
     /// Whether COPY may write to the table itself: every column there takes the form on the wire.
@@ -44,6 +46,11 @@ pub(crate) struct Mapped {
 }
 
 impl Mapped {
+    /// Quoted name in the table.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A value of the wire's type, cast where needed.
     fn value(&self, expression: &str) -> String {
         if self.cast { format!("{expression}::{}", self.sql) } else { expression.to_owned() }
@@ -101,7 +108,8 @@ impl Plan {
         let key_names: Vec<&str> = key.iter().map(|k| names[*k].as_str()).collect();
         let direct = columns.iter().all(|c| !c.skipped && !c.cast);
         let others = relation.uniques.iter().filter(|u| !is_key(u, &key_names));
-        let unique = unique_columns(others, names, &columns);
+        let unique = unique_columns(others.clone(), names, &columns);
+        let others = others.filter_map(|u| plain_columns(u, names)).collect();
         Self {
             target: qualified(place.0, place.1),
             name: format!("{}.{}", place.0, place.1),
@@ -109,6 +117,7 @@ impl Plan {
             stage: stage.1,
             columns,
             key,
+            others,
             unique,
             direct,
             truncatable: !relation.referenced,
@@ -197,6 +206,52 @@ impl Plan {
             self.source(from, &self.all()),
             self.matches(),
         ))
+    }
+
+    /// Notes the keys of rows as collected by a sweep.
+    pub(crate) fn collect(&self, from: From, keys: &str) -> String {
+        let values = list(&self.key, |k| self.columns[*k].value(&format!("u.c{k}")));
+        let source = self.source(from, &self.all());
+        format!("INSERT INTO {keys} SELECT {values} FROM {source} ON CONFLICT DO NOTHING")
+    }
+
+    /// Takes keys, given as arrays of the key's columns, out of what a sweep has collected.
+    pub(crate) fn forget(&self, keys: &str) -> String {
+        let equal = |(i, k): (usize, &usize)| {
+            format!("s.k{i} = {}", self.columns[*k].value(&format!("u.c{k}")))
+        };
+        let equal: Vec<String> = self.key.iter().enumerate().map(equal).collect();
+        let source = self.source(From::Arrays, &self.key);
+        format!("DELETE FROM {keys} AS s USING {source} WHERE {}", equal.join(" AND "))
+    }
+
+    /// Deletes rows under other keys that have the unique values of rows to be written: one statement for each unique index.
+    /// They are gone from the log, or come again further on. Where changes do not come in one order (not `ordered`), what the
+    /// sweep has collected stays.
+    pub(crate) fn evict(&self, from: From, keys: &str, ordered: bool) -> Vec<String> {
+        let of_key = |of: &str| list(&self.key, |k| format!("{of}.{}", self.columns[*k].name));
+        let uncollected = if ordered {
+            String::new()
+        } else {
+            let equal: Vec<String> =
+                self.key.iter().enumerate().map(|(i, k)| format!("s.k{i} = t.{}", self.columns[*k].name)).collect();
+            format!(" AND NOT EXISTS (SELECT 1 FROM {keys} AS s WHERE {})", equal.join(" AND "))
+        };
+        let new_key = list(&self.key, |k| self.columns[*k].value(&format!("u.c{k}")));
+        let statement = |unique: &Vec<usize>| {
+            let equal: Vec<String> = unique
+                .iter()
+                .map(|i| format!("t.{} = {}", self.columns[*i].name, self.columns[*i].value(&format!("u.c{i}"))))
+                .collect();
+            format!(
+                "DELETE FROM {} AS t USING {} WHERE {} AND ROW({}) IS DISTINCT FROM ROW({new_key}){uncollected}",
+                self.target,
+                self.source(from, &self.all()),
+                equal.join(" AND "),
+                of_key("t"),
+            )
+        };
+        self.others.iter().map(statement).collect()
     }
 
     /// Deletes rows by arrays of their key columns.
@@ -318,6 +373,13 @@ fn unique_columns<'a>(
         }
     }
     (0..columns.len()).filter(|i| found[*i] && !columns[*i].skipped).collect()
+}
+
+/// The columns of a unique index, if it is over plain ones of the shape.
+fn plain_columns(unique: &crate::catalog::Unique, names: &[String]) -> Option<Vec<usize>> {
+    let at = |column: &String| names.iter().position(|name| name == column);
+    let columns: Option<Vec<usize>> = unique.columns.iter().map(at).collect();
+    columns.filter(|columns| unique.plain && !columns.is_empty())
 }
 
 fn list<T>(items: impl IntoIterator<Item = T>, f: impl Fn(T) -> String) -> String {

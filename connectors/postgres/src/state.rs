@@ -78,7 +78,13 @@ impl State {
              CREATE TABLE IF NOT EXISTS {offsets} (
                  sink text NOT NULL, topic text NOT NULL, partition integer NOT NULL, topic_id uuid NOT NULL,
                  next_offset bigint NOT NULL, leader_epoch integer NOT NULL, epoch bigint NOT NULL,
+                 as_of_ms bigint NOT NULL DEFAULT 0, unswept boolean NOT NULL DEFAULT false,
                  PRIMARY KEY (sink, topic, partition));
+             ALTER TABLE {offsets} ADD COLUMN IF NOT EXISTS as_of_ms bigint NOT NULL DEFAULT 0;
+             ALTER TABLE {offsets} ADD COLUMN IF NOT EXISTS unswept boolean NOT NULL DEFAULT false;
+             COMMENT ON COLUMN {offsets}.as_of_ms IS
+                 'milliseconds since the epoch: what was written to the partition before is applied';
+             COMMENT ON COLUMN {offsets}.unswept IS 'a sweep of the table has begun and is not over';
              CREATE TABLE IF NOT EXISTS {tables} (
                  sink text NOT NULL, source_table text NOT NULL, target text NOT NULL, version integer NOT NULL,
                  generation integer NOT NULL, shape text NOT NULL, PRIMARY KEY (sink, source_table));
@@ -102,8 +108,11 @@ impl State {
     }
 
     async fn exists(&self, connection: &Connection) -> Result<bool, Failure> {
-        let rows =
-            connection.query("SELECT to_regclass($1) IS NOT NULL", &[(&self.freshness, Type::TEXT)]).await?;
+        // The newest part of them.
+        let sql = "SELECT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = 'unswept') \
+                   AND to_regclass($2) IS NOT NULL";
+        let names = [(&self.offsets as _, Type::TEXT), (&self.freshness as _, Type::TEXT)];
+        let rows = connection.query(sql, &names).await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 
@@ -113,7 +122,7 @@ impl State {
         let doing = || format!("take over sink {}", config.name);
         if config.consistency == Consistency::Key {
             let sql = format!(
-                "SELECT topic, topic_id, partition, next_offset, leader_epoch FROM {} WHERE sink = $1",
+                "SELECT {COLUMNS} FROM {} WHERE sink = $1",
                 self.offsets
             );
             let rows = connection.query(&sql, &[(&config.name, Type::TEXT)]).await.doing(config, doing())?;
@@ -135,7 +144,7 @@ impl State {
         let epoch: i64 =
             rows.first().map(|row| row.get(0)).ok_or_else(|| Error::bug("no epoch was returned"))?;
         let stamp = format!(
-            "UPDATE {} SET epoch = $2 WHERE sink = $1 RETURNING topic, topic_id, partition, next_offset, leader_epoch",
+            "UPDATE {} SET epoch = $2 WHERE sink = $1 RETURNING {COLUMNS}",
             self.offsets
         );
         let rows = connection
@@ -195,8 +204,9 @@ impl State {
     ) -> Result<()> {
         let config = connection.config();
         let sql = format!(
-            "UPDATE {} AS o SET next_offset = n.next, topic_id = n.id, leader_epoch = n.leader \
-             FROM unnest($3, $4, $5, $6, $7, $8) AS n(topic, id, partition, next, leader, old) \
+            "UPDATE {} AS o SET next_offset = n.next, topic_id = n.id, leader_epoch = n.leader, as_of_ms = n.as_of, \
+             unswept = n.unswept \
+             FROM unnest($3, $4, $5, $6, $7, $8, $9, $10) AS n(topic, id, partition, next, leader, as_of, unswept, old) \
              WHERE o.sink = $1 AND o.epoch = coalesce($2, o.epoch) AND o.topic = n.topic AND o.partition = n.partition \
              AND o.next_offset = n.old",
             self.offsets
@@ -212,8 +222,8 @@ impl State {
         let config = connection.config();
         let epoch = Some(epoch.unwrap_or_default());
         let sql = format!(
-            "INSERT INTO {} (sink, epoch, topic, topic_id, partition, next_offset, leader_epoch) \
-             SELECT $1, $2, n.* FROM unnest($3, $4, $5, $6, $7) AS n ON CONFLICT DO NOTHING",
+            "INSERT INTO {} (sink, epoch, topic, topic_id, partition, next_offset, leader_epoch, as_of_ms, unswept) \
+             SELECT $1, $2, n.* FROM unnest($3, $4, $5, $6, $7, $8, $9) AS n ON CONFLICT DO NOTHING",
             self.offsets
         );
         let columns = OffsetColumns::of(new);
@@ -248,6 +258,8 @@ struct OffsetColumns<'a> {
     partitions: Vec<i32>,
     next: Vec<i64>,
     leaders: Vec<i32>,
+    as_of: Vec<i64>,
+    unswept: Vec<bool>,
 }
 
 impl<'a> OffsetColumns<'a> {
@@ -258,6 +270,8 @@ impl<'a> OffsetColumns<'a> {
             partitions: offsets.iter().map(|o| o.partition).collect(),
             next: offsets.iter().map(|o| o.offset).collect(),
             leaders: offsets.iter().map(|o| o.leader_epoch).collect(),
+            as_of: offsets.iter().map(|o| o.as_of_ms).collect(),
+            unswept: offsets.iter().map(|o| o.unswept).collect(),
         }
     }
 
@@ -270,9 +284,14 @@ impl<'a> OffsetColumns<'a> {
             (&self.partitions, Type::INT4_ARRAY),
             (&self.next, Type::INT8_ARRAY),
             (&self.leaders, Type::INT4_ARRAY),
+            (&self.as_of, Type::INT8_ARRAY),
+            (&self.unswept, Type::BOOL_ARRAY),
         ]
     }
 }
+
+/// What is read of an offset.
+const COLUMNS: &str = "topic, topic_id, partition, next_offset, leader_epoch, as_of_ms, unswept";
 
 /// Rows of (topic, its id, partition, next offset, leader's epoch).
 fn offsets(rows: &[Row]) -> Offsets {
@@ -285,6 +304,8 @@ fn offsets(rows: &[Row]) -> Offsets {
             partition,
             offset: row.get(3),
             leader_epoch: row.get(4),
+            as_of_ms: row.get(5),
+            unswept: row.get(6),
         };
         ((topic, partition), offset)
     };

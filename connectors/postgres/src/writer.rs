@@ -10,10 +10,11 @@ use crate::plan::Plan;
 use crate::prepare::{Encoder, Group, Options, Prepared};
 use crate::shape::Shaper;
 use crate::state::{Offsets, State};
+use crate::sweep::Sweeps;
 use async_trait::async_trait;
 use caudal_core::{
     Batch, Boundary, Error, LogPosition, Outcome, Position, Prepare, Rejected, Result, TableId, TableSchema,
-    Writer,
+    Sweep, SweepPart, Writer,
 };
 use std::collections::HashMap;
 use std::ops::Range;
@@ -33,6 +34,7 @@ pub(crate) struct PgWriter {
     open: bool,
     /// Whether the open transaction has its savepoint.
     marked: bool,
+    sweeps: Sweeps,
     accepted: Accepted,
 }
 
@@ -78,6 +80,7 @@ impl PgWriter {
             owned: None,
             open: false,
             marked: false,
+            sweeps: Sweeps::default(),
             accepted: Accepted::default(),
         }
     }
@@ -166,6 +169,7 @@ impl PgWriter {
                 plan: &table.plan,
                 staged: &mut table.staged,
                 optimism: &mut table.optimism,
+                collecting: self.sweeps.collecting(&group.schema.id),
             };
             if let Err(failure) = applier.apply(group).await {
                 return Err(if failure.is_data() {
@@ -244,6 +248,72 @@ impl PgWriter {
         Ok(rejected)
     }
 
+    /// Begins and ends the sweeps of a batch; its events lie between.
+    async fn sweep(&mut self, sweeps: &[Sweep], part: SweepPart) -> Result<()> {
+        for sweep in sweeps.iter().filter(|sweep| sweep.part == part) {
+            let identity = identity(&sweep.schema);
+            if !self.tables.contains_key(&identity) {
+                self.plan_table(&sweep.schema).await?;
+            }
+            self.begin().await?;
+            let Some(Table { plan, .. }) = self.tables.get(&identity) else {
+                return Err(Error::bug("a table has no plan"));
+            };
+            match part {
+                SweepPart::Begin if self.options.ignore_deletes => {}
+                SweepPart::Begin => self.sweeps.begin(&self.connection, &self.state, plan, sweep).await?,
+                SweepPart::End => self.sweeps.end(&self.connection, plan, sweep).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Collects the keys of events that the target refused: the log knows them all the same.
+    async fn collect_rejected(&mut self, batch: &Batch, rejected: &[Rejected]) -> Result<()> {
+        for event in rejected.iter().map(|rejected| rejected.event) {
+            let schema = batch.table(&batch.events[event as usize]);
+            let Some(collecting) = self.sweeps.collecting(&schema.id) else { continue };
+            let prepared = Prepared::of(batch, event..event + 1, self.options);
+            self.plan(&prepared.groups).await?;
+            self.begin().await?;
+            let (Some(group), Some(table)) = (prepared.groups.first(), self.tables.get_mut(&identity(schema)))
+            else {
+                self.sweeps.doubt_table(&schema.id);
+                continue;
+            };
+            if group.upserts.len() == 0 && group.deletes.len == 0 {
+                self.sweeps.doubt_table(&schema.id);
+            }
+            let mut applier = Applier {
+                connection: &self.connection,
+                state: &self.state,
+                plan: &table.plan,
+                staged: &mut table.staged,
+                optimism: &mut table.optimism,
+                collecting: Some(collecting),
+            };
+            applier.collect(group).await.doing(&self.config, format!("sweep {}", table.plan.name))?;
+        }
+        Ok(())
+    }
+
+    async fn write_batch(&mut self, batch: &mut Batch) -> Result<Vec<Rejected>> {
+        let sweeps = std::mem::take(&mut batch.sweeps);
+        self.sweep(&sweeps, SweepPart::Begin).await?;
+        for undecodable in &batch.undecodable {
+            self.sweeps.doubt(&undecodable.raw.topic);
+        }
+        let mut rejected = Vec::new();
+        if !batch.events.is_empty() {
+            rejected = self.write_events(batch).await?;
+            self.collect_rejected(batch, &rejected).await?;
+        }
+        self.accept(batch)?;
+        self.sweep(&sweeps, SweepPart::End).await?;
+        batch.sweeps = sweeps;
+        Ok(rejected)
+    }
+
     /// Plans ahead, outside of the batch's transaction, what does not have to wait for other groups of the batch.
     async fn plan_first(&mut self, groups: &[Group]) -> Result<()> {
         let mut seen: Vec<&TableId> = Vec::new();
@@ -267,7 +337,9 @@ impl PgWriter {
             .log()
             .ok_or_else(|| Error::bug("this sink stores positions of the log, and was given another one"))?;
         for offset in &position.offsets {
-            self.accepted.moved.insert((Arc::clone(&offset.topic), offset.partition), offset.clone());
+            let mut stored = offset.clone();
+            stored.unswept &= self.sweeps.waits(&offset.topic);
+            self.accepted.moved.insert((Arc::clone(&offset.topic), offset.partition), stored);
         }
         if let Some(boundary) = &batch.boundary {
             self.accepted.boundary = Some(boundary.clone());
@@ -304,6 +376,7 @@ impl PgWriter {
         self.owned = None;
         self.accepted = Accepted::default();
         self.tables.clear();
+        self.sweeps.clear();
         // Best effort: the connection ends with the writer, and the transaction with the connection.
         if self.connection.batch("ROLLBACK").await.is_err() {
             tracing::debug!(sink = self.config.name, "the rollback did not reach the server");
@@ -333,6 +406,7 @@ impl Writer for PgWriter {
             self.roll_back().await;
         }
         self.accepted = Accepted::default();
+        self.sweeps.clear();
         let (epoch, stored) = self.state.take_over(&self.connection).await?;
         let position = (!stored.is_empty()).then(|| log_position(&stored));
         self.owned = Some(Owned { epoch, stored });
@@ -345,16 +419,11 @@ impl Writer for PgWriter {
 
     async fn write(&mut self, batch: &mut Batch) -> Result<Outcome> {
         self.owned()?;
-        let mut rejected = Vec::new();
-        if !batch.events.is_empty() {
-            let written = self.write_events(batch).await;
-            if written.is_err() {
-                self.roll_back().await;
-            }
-            rejected = written?;
+        let written = self.write_batch(batch).await;
+        if written.is_err() {
+            self.roll_back().await;
         }
-        self.accept(batch)?;
-        Ok(Outcome { rejected })
+        Ok(Outcome { rejected: written? })
     }
 
     async fn commit(&mut self) -> Result<Position> {

@@ -183,6 +183,30 @@ pub struct Undecodable {
     pub cause: String,
 }
 
+/// A part of a *sweep*: a table's topic is read from its beginning, since deletes may have been compacted away while the sink
+/// was elsewhere. A sink that has rows in the table collects the keys of all rows that it writes from the begin on, less those
+/// deleted, and at the end deletes its rows with other keys. A sink that finds the table empty at the begin has nothing to do.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    /// The topic that is read.
+    pub topic: Arc<str>,
+    /// The table's newest shape. Without a key (and so without compaction) the begin empties the table, and there is no end.
+    pub schema: Arc<TableSchema>,
+    /// Over how many partitions the topic spreads the table.
+    pub partitions: u32,
+    /// Which part.
+    pub part: SweepPart,
+}
+
+/// Where a sweep stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SweepPart {
+    /// Before the batch's events.
+    Begin,
+    /// After the batch's events.
+    End,
+}
+
 /// Events, in order, with the position that is safe once all of them are durable.
 pub struct Batch {
     /// The bytes that slices point into.
@@ -201,6 +225,8 @@ pub struct Batch {
     pub ddl: Vec<Ddl>,
     /// For events read from the log: one for each of `events`; else empty.
     pub raw: Vec<Raw>,
+    /// Sweeps that begin before this batch's events or end after them. Empty in all but a few batches.
+    pub sweeps: Vec<Sweep>,
     /// Records of the log that could not be decoded. The engine treats them as rejected events: the position passes them.
     pub undecodable: Vec<Undecodable>,
     /// Where a reader resumes once this batch, and all before, are durable.
@@ -222,6 +248,7 @@ impl Batch {
             boundary: None,
             ddl: Vec::new(),
             raw: Vec::new(),
+            sweeps: Vec::new(),
             undecodable: Vec::new(),
             position,
             prepared: None,
@@ -302,6 +329,8 @@ pub struct BatchBuilder {
     pub ddl: Vec<Ddl>,
     /// Records of the log so far.
     pub raw: Vec<Raw>,
+    /// Parts of sweeps so far.
+    pub sweeps: Vec<Sweep>,
     /// Records that could not be decoded so far.
     pub undecodable: Vec<Undecodable>,
     tables: Vec<Arc<TableSchema>>,
@@ -318,6 +347,7 @@ impl Default for BatchBuilder {
             transactions: Vec::new(),
             ddl: Vec::new(),
             raw: Vec::new(),
+            sweeps: Vec::new(),
             undecodable: Vec::new(),
             tables: Vec::new(),
         }
@@ -412,6 +442,7 @@ impl BatchBuilder {
             boundary,
             ddl: self.ddl,
             raw: self.raw,
+            sweeps: self.sweeps,
             undecodable: self.undecodable,
             position,
             prepared: None,

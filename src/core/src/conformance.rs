@@ -5,13 +5,13 @@ use crate::batch::{Batch, BatchBuilder, Boundary, EventHead, NO_ROW, Op, Snapsho
 use crate::cell::Cell;
 use crate::connector::{Reader, Sink, Source, Writer};
 use crate::fault::Fault;
-use crate::position::{Position, SourcePosition};
+use crate::position::{LogOffset, LogPosition, Position, SourcePosition};
 use crate::schema::{Column, ColumnType, KeyKind, TableId, TableSchema};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A system with one table `items(id bigint primary key, name text)` that the suite can write to.
+/// A system (a server, or the log itself) with one table `items(id bigint primary key, name text)` that the suite can write to.
 #[async_trait]
 pub trait SourceFixture: Sync {
     /// The source under test, selecting just that table, with a heartbeat of at most a second.
@@ -33,11 +33,12 @@ pub async fn source(fixture: &dyn SourceFixture) {
         findings.iter().all(|f| f.severity < crate::Severity::Error),
         "check passes on a good server: {findings:?}"
     );
+    // A log knows a table from its first row on.
+    fixture.insert(0..50).await;
     let tables = source.discover().await.expect("discover works");
     assert_eq!(tables.len(), 1, "discover gives just the selected tables");
     assert_eq!(tables[0].key, vec![0], "the primary key is the key");
 
-    fixture.insert(0..50).await;
     let mut reader = source.open(None).await.expect("opens without a position");
     let mut seen = Seen::default();
     seen.read_until(reader.as_mut(), 50).await;
@@ -53,8 +54,7 @@ pub async fn source(fixture: &dyn SourceFixture) {
 /// read, the rest is just the events that were not delivered before; until then rows are read as they are by now.
 async fn resumes_anywhere(fixture: &dyn SourceFixture, seen: &Seen) {
     for (events, position) in &seen.positions {
-        let mut reader =
-            fixture.source().open(Some(Position::Source(position.clone()))).await.expect("reopens");
+        let mut reader = fixture.source().open(Some(position.clone())).await.expect("reopens");
         let mut rest = Seen { state: seen.states[*events].clone(), total: *events, ..Seen::default() };
         if *events >= 50 {
             rest.read_until(reader.as_mut(), seen.total).await;
@@ -75,7 +75,8 @@ struct Seen {
     state: BTreeMap<i64, String>,
     states: Vec<BTreeMap<i64, String>>,
     notes: BTreeMap<String, Option<String>>,
-    positions: Vec<(usize, SourcePosition)>,
+    offsets: BTreeMap<(Arc<str>, i32), LogOffset>,
+    positions: Vec<(usize, Position)>,
     ts_us: i64,
 }
 
@@ -121,15 +122,30 @@ impl Seen {
             assert!(boundary.ts_us >= self.ts_us, "boundaries never go back in time");
             self.ts_us = boundary.ts_us;
         }
-        let position = batch.position.source().expect("a captured source issues source positions");
-        for (name, note) in &position.notes {
-            match note {
-                Some(_) => self.notes.insert(name.clone(), note.clone()),
-                None => self.notes.remove(name),
-            };
-        }
-        let whole = SourcePosition { token: position.token.clone(), notes: self.notes.clone() };
+        let whole = self.whole(&batch.position);
         self.positions.push((self.total, whole));
+    }
+
+    /// What a writer would have stored by now: batches carry only what changed.
+    fn whole(&mut self, position: &Position) -> Position {
+        match position {
+            Position::Source(position) => {
+                for (name, note) in &position.notes {
+                    match note {
+                        Some(_) => self.notes.insert(name.clone(), note.clone()),
+                        None => self.notes.remove(name),
+                    };
+                }
+                let (token, notes) = (position.token.clone(), self.notes.clone());
+                Position::Source(SourcePosition { token, notes })
+            }
+            Position::Log(position) => {
+                for offset in &position.offsets {
+                    self.offsets.insert((Arc::clone(&offset.topic), offset.partition), offset.clone());
+                }
+                Position::Log(LogPosition { offsets: self.offsets.values().cloned().collect() })
+            }
+        }
     }
 
     fn assert_state(&self, ids: impl Iterator<Item = i64>) {

@@ -17,7 +17,8 @@ pub mod schema;
 pub mod temporal;
 
 pub use batch::{
-    Batch, BatchBuilder, Boundary, Ddl, EventHead, Op, Raw, SnapshotMark, Transaction, Undecodable,
+    Batch, BatchBuilder, Boundary, Ddl, EventHead, Op, Raw, SnapshotMark, Sweep, SweepPart, Transaction,
+    Undecodable,
 };
 pub use cell::{Cell, Slice};
 pub use check::{Check, Severity};

@@ -69,4 +69,11 @@ pub struct LogOffset {
     pub offset: i64,
     /// The leader's epoch when the last record was read; -1 where unknown.
     pub leader_epoch: i32,
+    /// The log's clock, milliseconds since the epoch: what was written before is read, so nothing at or above `offset` is
+    /// older. 0 where unknown.
+    #[serde(default)]
+    pub as_of_ms: i64,
+    /// Whether a sweep of the topic's table has begun and is not over ([`crate::Sweep`]): who resumes begins it again.
+    #[serde(default)]
+    pub unswept: bool,
 }

@@ -30,6 +30,35 @@ pub(super) fn event(
     found.head(schema, batch)
 }
 
+/// The deletion that a tombstone's key means. The key lies at `base` of the batch's arena.
+pub(super) fn deletion(
+    key: &[u8],
+    base: usize,
+    schema: &Arc<TableSchema>,
+    batch: &mut BatchBuilder,
+) -> Result<EventHead, Malformed> {
+    let key = std::str::from_utf8(key).map_err(|_| Malformed::new("UTF-8 expected"))?;
+    let mut text = Text { scanner: Scanner::new(key), base };
+    let before = row(&mut text, schema, batch)?.ok_or_else(|| Malformed::new("an object expected"))?;
+    text.scanner.end()?;
+    let of_key = |column: &u32| !matches!(batch.cells[(before + column) as usize], Cell::Unchanged);
+    if !schema.key.iter().all(of_key) {
+        return Err(Malformed::new("a column of the key is missing"));
+    }
+    let transaction = shared(Transaction::default(), batch);
+    Ok(EventHead {
+        table: batch.table(schema),
+        transaction,
+        before,
+        after: NO_ROW,
+        row: 0,
+        op: Op::Delete,
+        snapshot: SnapshotMark::False,
+        pos: 0,
+        ts_us: 0,
+    })
+}
+
 #[derive(Default)]
 struct Envelope {
     before: Option<u32>,

@@ -34,8 +34,7 @@ pub(crate) struct Record<'a> {
     pub(crate) value: Option<&'a [u8]>,
 }
 
-/// Adds a record to the batch: as an event, as an undecodable record, or, a tombstone, not at all (the delete before it said
-/// it all). `schema` is the shape in force at the record's offset.
+/// Adds a record to the batch: as an event, as an undecodable record, or, a tombstone, not at all ([`tombstone`] does). `schema` is the shape in force at the record's offset.
 pub(crate) fn decode(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, batch: &mut BatchBuilder) {
     let Some(value) = record.value else { return };
     let base = batch.arena().len();
@@ -55,6 +54,34 @@ pub(crate) fn decode(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, bat
     match decoded {
         Ok(()) => batch.raw.push(raw),
         Err(cause) => batch.undecodable.push(Undecodable { raw, cause: cause.to_string() }),
+    }
+}
+
+/// Adds a tombstone as the deletion of its key: for one whose deletion was compacted away, or comes to nobody who read it.
+/// The image before has the columns of the key alone. Nothing for a table without a shape or a key.
+pub(crate) fn tombstone(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, batch: &mut BatchBuilder) {
+    let (Some(key), Some(schema)) = (record.key, schema.filter(|schema| !schema.key.is_empty())) else { return };
+    if key == crate::encode::TRUNCATE_KEY.as_bytes() {
+        return;
+    }
+    let slice = batch.copy(key);
+    let raw = Raw {
+        topic: Arc::clone(record.topic),
+        partition: record.partition,
+        offset: record.offset,
+        key: Some(slice),
+        value: None,
+    };
+    let cells = batch.cells.len();
+    match envelope::deletion(key, slice.offset as usize, schema, batch) {
+        Ok(event) => {
+            batch.events.push(event);
+            batch.raw.push(raw);
+        }
+        Err(cause) => {
+            batch.cells.truncate(cells);
+            batch.undecodable.push(Undecodable { raw, cause: format!("key: {cause}") });
+        }
     }
 }
 

@@ -16,6 +16,8 @@ pub(super) struct Fetched<'a> {
     pub(super) key: Option<&'a [u8]>,
     /// Its value.
     pub(super) value: Option<&'a [u8]>,
+    /// When it was written, by the log's clock: milliseconds since the epoch; 0 where unknown.
+    pub(super) ts_ms: i64,
 }
 
 /// What [`Feed::poll`] did.
@@ -60,6 +62,9 @@ impl From<Option<i64>> for Start {
 
 /// Reads partitions, committed records only.
 pub(super) trait Feed {
+    /// Where partitions begin and end now, open transactions included: (first offset, end).
+    fn spans(&mut self, partitions: &[(Arc<str>, i32)]) -> Result<Vec<(i64, i64)>>;
+
     /// Starts reading partitions, and gives their lanes in the same order.
     ///
     /// # Errors
@@ -91,6 +96,11 @@ pub(super) mod memory {
 
     /// (key, value)
     type Pair = (Vec<u8>, Option<Vec<u8>>);
+
+    /// When a record at an offset was written, unless the test says otherwise.
+    fn written(offset: i64) -> i64 {
+        offset + 1
+    }
 
     /// What lies in a partition: offsets, and the record of each that holds one.
     type Visible = VecDeque<(i64, Option<Pair>)>;
@@ -139,6 +149,11 @@ pub(super) mod memory {
     }
 
     impl Feed for Memory {
+        fn spans(&mut self, partitions: &[(Arc<str>, i32)]) -> Result<Vec<(i64, i64)>> {
+            let end = |(topic, p): &(Arc<str>, i32)| self.ends.get(&(topic.to_string(), *p)).copied();
+            Ok(partitions.iter().map(|name| (0, end(name).unwrap_or(0))).collect())
+        }
+
         fn open(&mut self, wanted: &[Wanted]) -> Result<Vec<Lane>> {
             let mut lanes = Vec::new();
             for w in wanted {
@@ -166,7 +181,12 @@ pub(super) mod memory {
             let record = self.visible.get_mut(at).and_then(VecDeque::pop_front);
             if let Some((offset, Some((key, value)))) = record {
                 *position = offset + 1;
-                take(Fetched { offset, key: Some(&key), value: value.as_deref() });
+                take(Fetched {
+                    offset,
+                    key: Some(&key),
+                    value: value.as_deref(),
+                    ts_ms: written(offset),
+                });
             }
             Ok(Polled::Taken)
         }

@@ -94,18 +94,10 @@ impl Lanes {
     }
 
     /// Offsets at which to begin, each checked to be in its partition.
-    fn starts(&self, wanted: &[Wanted]) -> Result<Vec<i64>> {
-        let names: Vec<Partition> = wanted.iter().map(|w| (w.topic.to_string(), w.partition)).collect();
-        let first = bounds(&self.observer, &names, Bound::First)?;
-        let end = bounds(&self.observer, &names, Bound::End)?;
-        let mut starts = Vec::with_capacity(wanted.len());
-        for (wanted, name) in wanted.iter().zip(&names) {
-            let (Some(&first), Some(&end)) = (first.get(name), end.get(name)) else {
-                return Err(Error::transient(format!("ask for the offsets of {}/{}", name.0, name.1)));
-            };
-            starts.push(start(wanted, first, end)?);
-        }
-        Ok(starts)
+    fn starts(&mut self, wanted: &[Wanted]) -> Result<Vec<i64>> {
+        let names: Vec<_> = wanted.iter().map(|w| (Arc::clone(&w.topic), w.partition)).collect();
+        let spans = self.spans(&names)?;
+        wanted.iter().zip(spans).map(|(wanted, (first, end))| start(wanted, first, end)).collect()
     }
 
     fn split(&mut self, wanted: &Wanted, start: i64) -> Result<Lane> {
@@ -146,6 +138,17 @@ impl Lanes {
 }
 
 impl Feed for Lanes {
+    fn spans(&mut self, partitions: &[(Arc<str>, i32)]) -> Result<Vec<(i64, i64)>> {
+        let names: Vec<Partition> = partitions.iter().map(|(topic, p)| (topic.to_string(), *p)).collect();
+        let first = bounds(&self.observer, &names, Bound::First)?;
+        let end = bounds(&self.observer, &names, Bound::End)?;
+        let span = |name: &Partition| match (first.get(name), end.get(name)) {
+            (Some(&first), Some(&end)) => Ok((first, end)),
+            _ => Err(Error::transient(format!("ask for the offsets of {}/{}", name.0, name.1))),
+        };
+        names.iter().map(span).collect()
+    }
+
     fn open(&mut self, wanted: &[Wanted]) -> Result<Vec<Lane>> {
         let starts = self.starts(wanted)?;
         let mut list = TopicPartitionList::with_capacity(wanted.len());
@@ -231,7 +234,12 @@ fn named(queue: &Queue) -> Partition {
 }
 
 fn fetched(message: &impl Message) -> Fetched<'_> {
-    Fetched { offset: message.offset(), key: message.key(), value: message.payload() }
+    Fetched {
+        offset: message.offset(),
+        key: message.key(),
+        value: message.payload(),
+        ts_ms: message.timestamp().to_millis().unwrap_or(0),
+    }
 }
 
 /// Where to begin: a stored offset must be in its partition, else what is missing would be missing in silence.

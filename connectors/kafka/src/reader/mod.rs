@@ -30,6 +30,7 @@ use crate::client::{Clients, blocking};
 use crate::dead_letters::LogDeadLetters;
 use crate::group::{self, Member, Partition, Share};
 use crate::log::Log;
+use crate::replay::Replayer;
 use crate::sources::{self, Numbers};
 use crate::topic_ids;
 use async_trait::async_trait;
@@ -38,6 +39,7 @@ use caudal_core::{
 };
 use caudal_proto::side::TopicNames;
 use lanes::{Lanes, Tails};
+use partitions::Promise;
 use publication::Publication;
 use runner::{Delivery, Mode, Runner};
 use shared::Shared;
@@ -51,6 +53,8 @@ use whole::{Limits, Whole};
 
 /// How often a source that has not started yet is looked for, at last: a new source and its sink mostly start together.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The same while other sources are read.
+const LOOK_AT_LAST: Duration = Duration::from_secs(30);
 /// The first pause before that; it doubles.
 const LOOK_SOON: Duration = Duration::from_millis(100);
 
@@ -140,7 +144,7 @@ impl LogSource {
     /// This instance's membership, made at the first claim.
     fn member(&self) -> Result<Arc<Member>> {
         let mut member = self.member.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(member) = &*member {
+        if let Some(member) = member.as_ref().filter(|member| !member.share().borrow().over) {
             return Ok(Arc::clone(member));
         }
         let group = group::name(&self.names, &self.sink);
@@ -209,14 +213,22 @@ impl LogSource {
         let (clients, role, options) = (self.clients.clone(), self.role("read"), self.options);
         let (sides, owned, shared) = (sides.to_vec(), owned.clone(), shared.clone());
         let consistency = self.consistency;
+        let runtime = tokio::runtime::Handle::current();
         blocking(move || {
             let expected = from.offsets.len().max(owned.len()).max(16);
             let lanes = Lanes::new(&clients, &role, expected, options.fetch_bytes)?;
             let (wake, tails) = (lanes.wake(), lanes.tails());
-            let limits = Limits { batch_bytes: options.batch_bytes, step_records: options.step_records };
+            let lag_ms = clients.resolved().config.topics.min_compaction_lag.get().as_millis() as i64;
+            let promise = Promise { lag_ms, now: now_ms };
+            let limits =
+                Limits { batch_bytes: options.batch_bytes, step_records: options.step_records, promise };
+            let ids =
+                |topics: &[String]| runtime.block_on(topic_ids::fetch(clients.resolved(), topics));
             let mode: Box<dyn Mode> = match consistency {
-                Consistency::Transaction => Box::new(Whole::open(lanes, &sides, &from, limits)?),
-                Consistency::Key => Box::new(Shared::open(lanes, &sides, (&owned, &shared), &from, limits)?),
+                Consistency::Transaction => Box::new(Whole::open(lanes, &sides, &from, limits, &ids)?),
+                Consistency::Key => {
+                    Box::new(Shared::open(lanes, &sides, (&owned, &shared), &from, limits, &ids)?)
+                },
             };
             Ok((mode, wake, tails))
         })
@@ -299,6 +311,11 @@ impl Source for LogSource {
     }
 }
 
+/// Milliseconds since the epoch.
+fn now_ms() -> i64 {
+    crate::encode::system_clock() / 1_000
+}
+
 fn known(source: &str, numbers: &Numbers) -> Check {
     if numbers.contains_key(source) {
         return Check::ok(format!("from {source}"), "has been captured into this log");
@@ -310,29 +327,37 @@ fn known(source: &str, numbers: &Numbers) -> Check {
     )
 }
 
-/// Sources that had not started when the reader was opened.
+/// Sources that had not started when the reader was opened. Looks with the same clients each time, and ever more seldom: what
+/// starts is read a moment later, and what never does costs nothing.
 struct Missing {
-    clients: Clients,
-    names: TopicNames,
-    role: String,
+    replayer: Arc<Mutex<Replayer>>,
+    tasks: Partition,
     sources: Vec<String>,
     looked: Instant,
+    pause: Duration,
 }
 
 impl Missing {
     fn of(source: &LogSource, numbers: &Numbers) -> Self {
         let sources = source.from.iter().filter(|name| !numbers.contains_key(*name)).cloned().collect();
-        let (clients, names) = (source.clients.clone(), source.names.clone());
-        Self { clients, names, role: source.role("tasks"), sources, looked: Instant::now() }
+        let replayer = Arc::new(Mutex::new(Replayer::new(&source.clients, &source.role("tasks"))));
+        let tasks = (source.names.tasks(), 0);
+        Self { replayer, tasks, sources, looked: Instant::now(), pause: LOOK_EVERY }
     }
 
     /// Looks now and then. One that has started is read after a reopen.
     async fn look(&mut self) -> Result<()> {
-        if self.sources.is_empty() || self.looked.elapsed() < LOOK_EVERY {
+        if self.sources.is_empty() || self.looked.elapsed() < self.pause {
             return Ok(());
         }
+        self.pause = (self.pause * 2).min(LOOK_AT_LAST);
+        let (replayer, tasks) = (Arc::clone(&self.replayer), self.tasks.clone());
+        let numbers = blocking(move || {
+            let mut replayer = replayer.lock().unwrap_or_else(PoisonError::into_inner);
+            crate::tasks::replay(&mut replayer, tasks)
+        })
+        .await?;
         self.looked = Instant::now();
-        let numbers = sources::numbers(&self.clients, &self.names, &self.role).await?;
         match self.sources.iter().find(|source| numbers.contains_key(*source)) {
             Some(source) => Err(Error::transient(format!("source {source} has started; reading it too"))),
             None => Ok(()),

@@ -1,13 +1,49 @@
 //! The data partitions of one reader: their lanes, their shapes, and how far the batch in hand has taken them.
+//!
+//! **What compaction may have taken.** A record is not compacted away before it is `min_compaction_lag` old. Each partition
+//! has an *as of*: the time of the last record read, or of a watermark that was reached, or the moment at which its reading began
+//! at the first record. All that is unread was written after it. So as long as "now" is not further from it than the lag (less a
+//! tenth, for clocks that differ), a missing offset is a marker or an aborted record; later it may be a deletion, with its
+//! tombstone, that nobody will ever read. A table with such a partition is *read anew*: from its first record, with a sweep of
+//! the keys that are not there ([`caudal_core::Sweep`]). The same holds for a topic that was made again, for an offset that is not in
+//! its partition, for a sweep that was not finished, and for a topic that the sink has not met before.
+//!
+//! While a table is read anew the rule is not applied to it: a deletion of a key that was read, compacted before it is
+//! reached, still has its tombstone, which is decoded as a deletion by key and stays readable for `delete_retention` more.
 
-use super::feed::{Feed, Fetched, Lane, Polled, Wanted};
-use crate::decode::{Record, decode};
+use super::feed::{Feed, Fetched, Lane, Polled, Start, Wanted};
+use crate::decode::{Record, decode, tombstone};
 use crate::schemas::{self, Schemas, Shapes};
-use crate::watermarks::{End, Watermark};
-use caudal_core::{BatchBuilder, Error, LogOffset, LogPosition, Result};
-use std::collections::{BTreeSet, HashMap};
+use crate::topic_ids::TopicIds;
+use crate::watermarks::Watermark;
+use caudal_core::{BatchBuilder, Error, LogOffset, LogPosition, Op, Result, Sweep, SweepPart, TableSchema};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
+
+/// (topic, partition)
+type Name = (Arc<str>, i32);
+
+/// For how long compaction leaves everything in place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Promise {
+    /// No record younger than this is compacted away, milliseconds.
+    pub(super) lag_ms: i64,
+    /// Milliseconds since the epoch.
+    pub(super) now: fn() -> i64,
+}
+
+impl Promise {
+    /// Whether something written after `as_of_ms` may have been compacted away by now. What is unknown (0) is trusted.
+    pub(super) fn may_be_broken(&self, as_of_ms: i64) -> bool {
+        as_of_ms > 0 && (self.now)() - as_of_ms > self.lag_ms - self.lag_ms / 10
+    }
+
+    /// Whether a state of that time is too old to be shown: what superseded its rows may soon be all that is left.
+    pub(super) fn is_old(&self, as_of_ms: i64) -> bool {
+        as_of_ms > 0 && (self.now)() - as_of_ms > self.lag_ms / 2
+    }
+}
 
 /// One partition.
 struct Partition {
@@ -21,100 +57,256 @@ struct Partition {
     spread: u32,
     /// [`Schemas::changes`] when `shapes` was made.
     changes: u64,
+    /// All that is unread was written after this moment; 0 where unknown.
+    as_of_ms: i64,
+    /// Where it ended when it was opened.
+    end: i64,
+    /// Whether its table is being read anew.
+    unswept: bool,
+    /// The key of the record before, if that was a deletion: the tombstone behind it says nothing more.
+    deleted: Option<Vec<u8>>,
+    epoch: i32,
+}
+
+/// A table that is read anew.
+struct Anew {
+    schema: Arc<TableSchema>,
+    lanes: Vec<Lane>,
+    begun: bool,
 }
 
 /// The partitions being read, by lane; and what a sink has stored of others.
-#[derive(Default)]
 pub(super) struct Partitions {
-    stored: HashMap<(Arc<str>, i32), LogOffset>,
-    names: HashMap<(Arc<str>, i32), Lane>,
+    promise: Promise,
+    stored: HashMap<Name, LogOffset>,
+    names: HashMap<Name, Lane>,
     lanes: HashMap<Lane, Partition>,
     ids: HashMap<Arc<str>, Uuid>,
+    /// Topics that are others than those the sink has read.
+    changed: HashSet<Arc<str>>,
+    anew: BTreeMap<Arc<str>, Anew>,
     /// Lanes that moved since the last batch.
     moved: BTreeSet<Lane>,
 }
 
 impl Partitions {
-    /// Of a sink that has stored `from`.
-    pub(super) fn new(from: &LogPosition) -> Self {
-        let mut new = Self::default();
+    /// Of a sink that has stored `from`, in a log whose topics have the ids `now` (those it knows).
+    pub(super) fn new(from: &LogPosition, now: &TopicIds, promise: Promise) -> Self {
+        let mut new = Self {
+            promise,
+            stored: HashMap::new(),
+            names: HashMap::new(),
+            lanes: HashMap::new(),
+            ids: HashMap::new(),
+            changed: HashSet::new(),
+            anew: BTreeMap::new(),
+            moved: BTreeSet::new(),
+        };
         for offset in &from.offsets {
-            new.stored.insert((Arc::clone(&offset.topic), offset.partition), offset.clone());
-            if !offset.topic_id.is_nil() {
-                new.ids.insert(Arc::clone(&offset.topic), offset.topic_id);
+            let topic = &offset.topic;
+            let id = now.get(&**topic).copied().filter(|id| !id.is_nil()).unwrap_or(offset.topic_id);
+            if !offset.topic_id.is_nil() && id != offset.topic_id {
+                new.changed.insert(Arc::clone(topic));
             }
+            if !id.is_nil() {
+                new.ids.insert(Arc::clone(topic), id);
+            }
+            new.stored.insert((Arc::clone(topic), offset.partition), offset.clone());
         }
         new
     }
 
-    /// What is stored of a partition.
-    pub(super) fn stored(&self, topic: &str, partition: i32) -> Option<i64> {
-        self.stored.get(&(Arc::from(topic), partition)).map(|offset| offset.offset)
+    /// What is stored of a partition of the topic that is there now.
+    pub(super) fn stored(&self, topic: &str, partition: i32) -> Option<&LogOffset> {
+        let stored = self.stored.get(&(Arc::from(topic), partition));
+        stored.filter(|_| !self.changed.contains(topic))
     }
 
-    /// Checks that a topic is the one that was read so far: another one under the same name has other records at the
-    /// same offsets, and reading on would lose them without an error.
-    pub(super) fn check_id(&mut self, topic: &str, id: Uuid) -> Result<()> {
+    /// Whether a topic is the one that is read under this name: another one has other records at the same offsets, and
+    /// reading on would lose them without an error. A topic that was not known is known then.
+    pub(super) fn is_same(&mut self, topic: &str, id: Uuid) -> bool {
         if id.is_nil() {
-            return Ok(());
+            return true;
         }
-        match self.ids.get(topic) {
-            Some(known) if *known != id => Err(Error::data(format!(
-                "topic {topic} is another one than the sink has read: its id was {known} and is {id}"
-            ))
-            .hint("it was deleted and made again; rebuild the sink's table from it (caudal rebuild)")),
-            Some(_) => Ok(()),
-            None => {
-                self.ids.insert(Arc::from(topic), id);
-                Ok(())
-            }
-        }
+        *self.ids.entry(Arc::from(topic)).or_insert(id) == id
     }
 
-    /// Lanes of partitions, opened where the sink stands if they are new.
+    /// Lanes of partitions, opened where the sink stands if they are new; `base_ms`: all that was written before that moment
+    /// is read. Tables that must be read anew are noted for [`Partitions::begin_sweeps`].
+    ///
+    /// # Errors
+    /// Fault `Data` if a table must be read anew and this instance has not all of its partitions.
     pub(super) fn open<'a>(
         &mut self,
         feed: &mut impl Feed,
         partitions: impl Iterator<Item = (&'a str, i32)>,
+        base_ms: i64,
+        store: &Schemas,
     ) -> Result<Vec<Lane>> {
-        let names: Vec<(Arc<str>, i32)> = partitions.map(|(topic, p)| (Arc::from(topic), p)).collect();
-        let new: Vec<Wanted> =
-            names.iter().filter(|name| !self.names.contains_key(name)).map(|n| self.wanted(n)).collect();
+        let names: Vec<Name> = partitions.map(|(topic, p)| (Arc::from(topic), p)).collect();
+        let new: Vec<Name> = names.iter().filter(|name| !self.names.contains_key(name)).cloned().collect();
         if !new.is_empty() {
-            let lanes = feed.open(&new)?;
-            feed.locate()?;
-            for (wanted, lane) in new.into_iter().zip(lanes) {
-                self.add(wanted, lane, feed.position(lane));
+            let spans = feed.spans(&new)?;
+            let mut reasons: BTreeMap<Arc<str>, String> = BTreeMap::new();
+            for (name, span) in new.iter().zip(&spans) {
+                if let Some(reason) = self.reason(name, *span, base_ms) {
+                    reasons.entry(Arc::clone(&name.0)).or_insert(reason);
+                }
             }
+            let wanted: Vec<Wanted> = new.iter().map(|name| self.wanted(name, &reasons)).collect();
+            let lanes = feed.open(&wanted)?;
+            feed.locate()?;
+            let began = (self.promise.now)();
+            for ((wanted, &lane), (_, end)) in wanted.iter().zip(&lanes).zip(spans) {
+                let stored = self.stored.get(&(Arc::clone(&wanted.topic), wanted.partition));
+                let as_of_ms = match wanted.start {
+                    Start::At(_) => stored.map_or(0, |s| s.as_of_ms).max(base_ms),
+                    _ => began,
+                };
+                self.add(wanted, lane, (feed.position(lane), end), as_of_ms);
+            }
+            self.note_anew(&new, &reasons, store)?;
         }
         Ok(names.iter().map(|name| self.names[name]).collect())
     }
 
-    fn wanted(&self, name: &(Arc<str>, i32)) -> Wanted {
-        let stored = self.stored.get(name).map(|stored| stored.offset);
-        Wanted { topic: Arc::clone(&name.0), partition: name.1, start: stored.into() }
-    }
-
-    fn add(&mut self, wanted: Wanted, lane: Lane, next: i64) {
-        let Wanted { topic, partition, .. } = wanted;
-        self.names.insert((Arc::clone(&topic), partition), lane);
-        let topic_id = self.ids.get(&topic).copied().unwrap_or_default();
-        let shapes = Shapes::new();
-        self.lanes
-            .insert(lane, Partition { topic, partition, topic_id, next, shapes, spread: 1, changes: 0 });
-    }
-
-    /// Checks an end against where the lane stands: a topic's end never goes back.
-    pub(super) fn check_end(&self, lane: Lane, end: End) -> Result<()> {
-        let partition = &self.lanes[&lane];
-        if end.offset >= partition.next {
-            return Ok(());
+    /// Why the partition cannot be read on from where the sink stands, if so.
+    fn reason(&self, name: &Name, (first, end): (i64, i64), base_ms: i64) -> Option<String> {
+        let stored = self.stored.get(name)?;
+        if self.changed.contains(&name.0) {
+            return Some("the topic was made again".to_owned());
         }
-        Err(Error::data(format!(
-            "topic {} partition {} ends at {} by its watermark, and the sink has read up to {}",
-            partition.topic, partition.partition, end.offset, partition.next
-        ))
-        .hint("the topic was truncated or made again; rebuild the sink's table from it (caudal rebuild)"))
+        if !(first..=end).contains(&stored.offset) {
+            let at = stored.offset;
+            return Some(format!("the sink stands at offset {at}, and the log has {first} to {end}"));
+        }
+        if stored.unswept {
+            return Some("a sweep was not finished".to_owned());
+        }
+        // One offset more is the marker behind the last record.
+        if end - stored.offset > 1 && self.promise.may_be_broken(stored.as_of_ms.max(base_ms)) {
+            return Some("the sink was away for longer than deletes are kept".to_owned());
+        }
+        None
+    }
+
+    fn wanted(&self, name: &Name, reasons: &BTreeMap<Arc<str>, String>) -> Wanted {
+        let stored = self.stored.get(name).filter(|_| !reasons.contains_key(&name.0));
+        let start = stored.map(|stored| stored.offset).into();
+        Wanted { topic: Arc::clone(&name.0), partition: name.1, start }
+    }
+
+    fn add(&mut self, wanted: &Wanted, lane: Lane, (next, end): (i64, i64), as_of_ms: i64) {
+        let name = (Arc::clone(&wanted.topic), wanted.partition);
+        let topic_id = self.ids.get(&name.0).copied().unwrap_or_default();
+        let partition = Partition {
+            topic: Arc::clone(&name.0),
+            partition: name.1,
+            topic_id,
+            next,
+            shapes: Shapes::new(),
+            spread: 1,
+            changes: 0,
+            as_of_ms,
+            end,
+            unswept: false,
+            deleted: None,
+            epoch: -1,
+        };
+        self.names.insert(name, lane);
+        self.lanes.insert(lane, partition);
+    }
+
+    /// Notes the tables among the partitions just opened that are read anew: those with a reason, and those that are new to
+    /// the sink.
+    fn note_anew(
+        &mut self,
+        opened: &[Name],
+        reasons: &BTreeMap<Arc<str>, String>,
+        store: &Schemas,
+    ) -> Result<()> {
+        let topics: BTreeSet<&Arc<str>> = opened.iter().map(|(topic, _)| topic).collect();
+        for topic in topics {
+            let reason = reasons.get(topic);
+            let is_new = !self.stored.keys().any(|(known, _)| known == topic);
+            if reason.is_none() && !is_new {
+                continue;
+            }
+            let lanes: Vec<Lane> =
+                (0..store.spread(topic) as i32).filter_map(|p| self.lane(topic, p)).collect();
+            let whole = lanes.len() == store.spread(topic) as usize;
+            if let (Some(reason), false) = (reason, whole) {
+                return Err(Error::data(format!("topic {topic} must be read anew: {reason}")).hint(
+                    "its partitions are shared with other instances: stop those until this one has caught up",
+                ));
+            }
+            // Who comes to an empty table needs no sweep; a shape that nobody announced has no rows.
+            let Some(schema) = store.newest(topic).filter(|s| whole && (reason.is_some() || !s.key.is_empty()))
+            else {
+                continue;
+            };
+            if let Some(reason) = reason {
+                tracing::warn!(%topic, reason, "reading the table anew");
+            }
+            if !schema.key.is_empty() {
+                for lane in &lanes {
+                    if let Some(partition) = self.lanes.get_mut(lane) {
+                        partition.unswept = true;
+                    }
+                }
+            }
+            self.anew.insert(Arc::clone(topic), Anew { schema, lanes, begun: false });
+        }
+        Ok(())
+    }
+
+    /// Puts the begin of each sweep that is due into the batch.
+    pub(super) fn begin_sweeps(&mut self, batch: &mut BatchBuilder) {
+        for (topic, anew) in self.anew.iter_mut().filter(|(_, anew)| !anew.begun) {
+            anew.begun = true;
+            let (topic, schema) = (Arc::clone(topic), Arc::clone(&anew.schema));
+            let partitions = anew.lanes.len() as u32;
+            batch.sweeps.push(Sweep { topic, schema, partitions, part: SweepPart::Begin });
+        }
+        self.anew.retain(|_, anew| !anew.schema.key.is_empty());
+    }
+
+    /// Puts the end of each sweep into the batch whose lanes have all `reached` what there was when they were opened.
+    pub(super) fn end_sweeps(&mut self, batch: &mut BatchBuilder, reached: impl Fn(Lane) -> bool) {
+        let done: Vec<Arc<str>> = self
+            .anew
+            .iter()
+            .filter(|(_, anew)| anew.begun && anew.lanes.iter().all(|lane| reached(*lane)))
+            .map(|(topic, _)| Arc::clone(topic))
+            .collect();
+        for topic in done {
+            let Some(anew) = self.anew.remove(&topic) else { continue };
+            let partitions = anew.lanes.len() as u32;
+            for lane in anew.lanes {
+                if let Some(partition) = self.lanes.get_mut(&lane) {
+                    partition.unswept = false;
+                    self.moved.insert(lane);
+                }
+            }
+            batch.sweeps.push(Sweep { topic, schema: anew.schema, partitions, part: SweepPart::End });
+        }
+    }
+
+    /// The lanes of a topic's partitions that a watermark does not name, with where they end: nothing was written to them
+    /// since the sink has read them.
+    pub(super) fn unnamed(&self, watermark: &Watermark) -> Vec<(Lane, i64)> {
+        let mut unnamed = Vec::new();
+        for (topic, anew) in &self.anew {
+            for lane in &anew.lanes {
+                let Some(partition) = self.lanes.get(lane) else { continue };
+                if !watermark.ends.contains_key(&(topic.to_string(), partition.partition))
+                    && let Some(stored) = self.stored(topic, partition.partition)
+                {
+                    unnamed.push((*lane, stored.offset.min(partition.end)));
+                }
+            }
+        }
+        unnamed
     }
 
     /// Decodes a lane's next record below `end` into the batch, if there is one.
@@ -128,7 +320,15 @@ impl Partitions {
         let Some(partition) = self.lanes.get_mut(&lane) else {
             return Err(Error::bug("a lane without a partition was read"));
         };
-        let polled = feed.poll(lane, end, &mut |fetched| partition.take(fetched, schemas, batch))?;
+        let promise = self.promise;
+        let mut taken = Ok(());
+        let polled = feed.poll(lane, end, &mut |fetched| {
+            taken = partition.pass(fetched.offset, promise);
+            if taken.is_ok() {
+                partition.take(fetched, schemas, batch);
+            }
+        })?;
+        taken?;
         if polled == Polled::Taken {
             self.moved.insert(lane);
         }
@@ -136,12 +336,57 @@ impl Partitions {
     }
 
     /// Moves a lane to an end that it has reached.
-    pub(super) fn reached(&mut self, lane: Lane, end: i64) {
+    ///
+    /// # Errors
+    /// `Transient` if what was passed over may have been compacted away.
+    pub(super) fn reached(&mut self, lane: Lane, end: i64) -> Result<()> {
         if let Some(partition) = self.lanes.get_mut(&lane)
             && partition.next < end
         {
+            // The last offset may be a marker's.
+            partition.pass(end - 1, self.promise)?;
             partition.next = end;
             self.moved.insert(lane);
+        }
+        Ok(())
+    }
+
+    /// All that was written before `as_of_ms` to the lanes of a source is read: what they have moved tells so.
+    ///
+    /// # Errors
+    /// `Transient` if what was passed over may have been compacted away.
+    pub(super) fn complete_to(
+        &mut self,
+        as_of_ms: i64,
+        source: &str,
+        store: &Schemas,
+        position: impl Fn(Lane) -> i64,
+    ) -> Result<()> {
+        for (lane, partition) in &mut self.lanes {
+            if partition.as_of_ms < as_of_ms && store.source(&partition.topic) == Some(source) {
+                partition.pass(position(*lane) - 1, self.promise)?;
+                partition.as_of_ms = as_of_ms;
+                self.moved.insert(*lane);
+            }
+        }
+        Ok(())
+    }
+
+    /// All that was written before `base_ms` to these lanes is read.
+    pub(super) fn stamp(&mut self, lanes: impl Iterator<Item = Lane>, base_ms: i64) {
+        for lane in lanes {
+            if let Some(partition) = self.lanes.get_mut(&lane) {
+                partition.as_of_ms = partition.as_of_ms.max(base_ms);
+            }
+        }
+    }
+
+    /// The lanes of a step are complete up to the moment of its watermark.
+    pub(super) fn stamp_moved(&mut self, as_of_ms: i64) {
+        for lane in &self.moved {
+            if let Some(partition) = self.lanes.get_mut(lane) {
+                partition.as_of_ms = partition.as_of_ms.max(as_of_ms);
+            }
         }
     }
 
@@ -182,6 +427,18 @@ impl Partitions {
 }
 
 impl Partition {
+    /// Passes over what lies between the last offset and `offset`.
+    fn pass(&self, offset: i64, promise: Promise) -> Result<()> {
+        if offset > self.next && !self.unswept && promise.may_be_broken(self.as_of_ms) {
+            let (topic, partition, next) = (&self.topic, self.partition, self.next);
+            return Err(Error::transient(format!(
+                "topic {topic} partition {partition}: records from offset {next} on are older than compaction leaves alone; \
+                 the table is read anew"
+            )));
+        }
+        Ok(())
+    }
+
     fn take(&mut self, fetched: Fetched<'_>, schemas: &Schemas, batch: &mut BatchBuilder) {
         if self.changes != schemas.changes() {
             self.shapes = schemas.shapes(&self.topic, self.partition);
@@ -196,8 +453,19 @@ impl Partition {
             key: fetched.key,
             value: fetched.value,
         };
-        decode(&record, schemas::at(&self.shapes, fetched.offset), batch);
+        let schema = schemas::at(&self.shapes, fetched.offset);
+        match record.value {
+            Some(_) => {
+                let events = batch.events.len();
+                decode(&record, schema, batch);
+                let deletion = batch.events[events..].last().is_some_and(|event| event.op == Op::Delete);
+                self.deleted = record.key.filter(|_| deletion).map(<[u8]>::to_vec);
+            }
+            None if self.deleted.is_some() && self.deleted.as_deref() == record.key => self.deleted = None,
+            None => tombstone(&record, schema, batch),
+        }
         self.next = fetched.offset + 1;
+        self.as_of_ms = self.as_of_ms.max(fetched.ts_ms);
     }
 
     fn offset(&self) -> LogOffset {
@@ -206,7 +474,9 @@ impl Partition {
             topic_id: self.topic_id,
             partition: self.partition,
             offset: self.next,
-            leader_epoch: -1,
+            leader_epoch: self.epoch,
+            as_of_ms: self.as_of_ms,
+            unswept: self.unswept,
         }
     }
 }

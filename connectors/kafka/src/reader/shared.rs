@@ -4,6 +4,12 @@
 //! ends of the schemas topic with open transactions included, and reads rows below the former only once it has followed the
 //! latter: a schema record is produced before its transaction commits, so it lies below.
 //!
+//! What was compacted away. A partition whose offset is too old is read anew with its table, with a sweep (`partitions.rs`): offsets
+//! move on from the first record, marked as unswept until the end of the sweep is stored with them; who resumes at such
+//! an offset begins again. Every batch moves an offset, so none passes the sink's comparison of offsets unfenced. As
+//! partitions are read (or, where nothing is written, once in a while, as watermarks are reached) the moment up to which they are
+//! complete is stored beside their offsets.
+//!
 //! Freshness. Watermarks are followed from the moment of opening on. "Complete up to W" needs what lay before that moment
 //! too, so nothing is said until each partition has reached the end that it had then. Each instance speaks for its own
 //! partitions. A boundary here says "complete up to"; it is no state of the source.
@@ -12,6 +18,7 @@
 
 use super::feed::{Feed, Lane, Polled, Start};
 use super::partitions::Partitions;
+use super::whole::{AskIds, drop_foreign};
 use super::runner::{Delivery, Mode, Progress};
 use super::sides::{Shapes, SourceSides, open_side};
 use super::whole::Limits;
@@ -20,10 +27,16 @@ use crate::watermarks::{Chain, Watermark};
 use caudal_core::{Batch, BatchBuilder, Boundary, Error, LogPosition, Position, Result, SourcePosition};
 use std::collections::BTreeSet;
 
+/// How often idle partitions are stored anew, at last.
+const STAMP_EVERY_MS: i64 = 3_600_000;
+
 /// One source's watermarks.
 struct Followed {
     chain: Chain,
+    source: String,
     lane: Lane,
+    /// The end of its partition before the topics' ids were asked.
+    asked: i64,
     /// The one that is being reached.
     target: Option<Watermark>,
     /// Those behind it, as one.
@@ -43,11 +56,15 @@ pub(super) struct Shared<F> {
     partitions: Partitions,
     shapes: Shapes,
     lanes: Vec<Lane>,
+    /// What this instance owns, until it is opened.
+    unopened: Option<BTreeSet<Partition>>,
     /// Topics that the group shares, owned by this instance or not.
     topics: BTreeSet<String>,
     sources: Vec<Followed>,
     /// Ends at the time of opening that are not reached yet.
     base: Vec<(Lane, i64)>,
+    /// When idle partitions were stored last, by the log's clock.
+    stamped_ms: i64,
     round: Option<Round>,
     batch: BatchBuilder,
     limits: Limits,
@@ -57,40 +74,60 @@ impl<F: Feed> Shared<F> {
     /// Of the partitions `owned`, among `shared`, resuming where the sink stands.
     ///
     /// # Errors
-    /// Fault `Data` if a stored offset or topic is no longer there.
+    /// As the feed gives them.
     pub(super) fn open(
         mut feed: F,
         sources: &[SourceSides],
         (owned, shared): (&BTreeSet<Partition>, &BTreeSet<Partition>),
         from: &LogPosition,
         limits: Limits,
+        ids: AskIds<'_>,
     ) -> Result<Self> {
-        let mut partitions = Partitions::new(from);
         let mut shapes = Shapes::default();
         let mut followed = Vec::new();
-        for SourceSides { source, watermarks, schemas } in sources {
+        for (number, SourceSides { source, watermarks, schemas }) in sources.iter().enumerate() {
             shapes.open(&mut feed, schemas)?;
+            shapes.aim(&mut feed, number)?;
             let lane = open_side(&mut feed, watermarks, Start::End)?;
             let chain = Chain::new(source.as_str(), true);
-            followed.push(Followed { chain, lane, target: None, later: None });
+            let (source, asked) = (source.clone(), feed.end(lane)?);
+            followed.push(Followed { chain, source, lane, asked, target: None, later: None });
         }
-        let lanes = partitions.open(&mut feed, owned.iter().map(|(topic, p)| (topic.as_str(), *p)))?;
-        // Asked after the watermarks' lanes were fixed: what is written from here on has a watermark that is read.
-        let base = lanes.iter().copied().zip(feed.committed(&lanes)?).collect();
-        let topics = shared.iter().map(|(topic, _)| topic.clone()).collect();
+        let topics: BTreeSet<String> = shared.iter().map(|(topic, _)| topic.clone()).collect();
+        let now = ids(&topics.iter().cloned().collect::<Vec<_>>());
+        let partitions = Partitions::new(from, &now, limits.promise);
         let batch = BatchBuilder::default();
         Ok(Self {
             feed,
             partitions,
             shapes,
-            lanes,
+            lanes: Vec::new(),
+            unopened: Some(owned.clone()),
             topics,
             sources: followed,
-            base,
+            base: Vec::new(),
+            stamped_ms: 0,
             round: None,
             batch,
             limits,
         })
+    }
+
+    /// Opens the partitions once the shapes of their tables are known; whether they are open.
+    fn open_lanes(&mut self) -> Result<bool> {
+        let Some(owned) = self.unopened.take() else { return Ok(true) };
+        for source in 0..self.sources.len() {
+            if !self.shapes.follow(&mut self.feed, source)? {
+                self.unopened = Some(owned);
+                return Ok(false);
+            }
+        }
+        let names = owned.iter().map(|(topic, p)| (topic.as_str(), *p));
+        self.lanes = self.partitions.open(&mut self.feed, names, 0, &self.shapes.store)?;
+        // Asked after the watermarks' lanes were fixed: what is written from here on has a watermark that is read.
+        self.base = self.lanes.iter().copied().zip(self.feed.committed(&self.lanes)?).collect();
+        self.partitions.begin_sweeps(&mut self.batch);
+        Ok(true)
     }
 
     /// Begins a round if a partition has something.
@@ -139,7 +176,13 @@ impl<F: Feed> Shared<F> {
         self.feed.locate()?;
         let (partitions, feed) = (&self.partitions, &self.feed);
         let reached = |lane: Lane, end: i64| partitions.next(lane) >= end || feed.position(lane) >= end;
-        self.base.retain(|(lane, end)| !reached(*lane, *end));
+        let (done, base): (Vec<_>, Vec<_>) = self.base.drain(..).partition(|(lane, end)| reached(*lane, *end));
+        self.base = base;
+        for (lane, end) in done {
+            self.partitions.reached(lane, end)?;
+        }
+        let base = &self.base;
+        self.partitions.end_sweeps(&mut self.batch, |lane| base.iter().all(|(open, _)| *open != lane));
         for source in 0..self.sources.len() {
             self.follow(source)?;
             let followed = &mut self.sources[source];
@@ -154,26 +197,44 @@ impl<F: Feed> Shared<F> {
             };
             if self.base.is_empty() && followed.target.as_ref().is_some_and(all_reached) {
                 let done = std::mem::replace(&mut followed.target, followed.later.take());
+                if let Some(watermark) = &done {
+                    self.stamp(source, watermark.logged_ms)?;
+                }
                 return Ok(done.map(|watermark| (source, watermark)));
             }
         }
         Ok(None)
     }
 
+    /// Now and then, stores of a source's partitions that they are complete up to a moment, moved or not.
+    fn stamp(&mut self, source: usize, as_of_ms: i64) -> Result<()> {
+        let every = (self.limits.promise.lag_ms / 16).min(STAMP_EVERY_MS);
+        if as_of_ms - self.stamped_ms < every {
+            return Ok(());
+        }
+        if source + 1 == self.sources.len() {
+            self.stamped_ms = as_of_ms;
+        }
+        let feed = &self.feed;
+        let name = &self.sources[source].source;
+        self.partitions.complete_to(as_of_ms, name, &self.shapes.store, |lane| feed.position(lane))
+    }
+
     /// Takes the watermarks that are visible.
     fn follow(&mut self, source: usize) -> Result<()> {
         let followed = &mut self.sources[source];
         loop {
-            let mut taken = Ok(None);
+            let (mut taken, mut at) = (Ok(None), 0);
             let polled = self.feed.poll(followed.lane, i64::MAX, &mut |record| {
-                taken = followed.chain.take(record.value, record.offset);
+                at = record.offset;
+                taken = followed.chain.take(record.value, (record.offset, record.ts_ms));
             })?;
             if polled != Polled::Taken {
                 return Ok(());
             }
-            let Some(watermark) = taken? else { continue };
-            for ((topic, _), end) in &watermark.ends {
-                self.partitions.check_id(topic, end.topic_id)?;
+            let Some(mut watermark) = taken? else { continue };
+            drop_foreign(&mut watermark, &mut self.partitions, at < followed.asked)?;
+            for (topic, _) in watermark.ends.keys() {
                 if !self.topics.contains(topic) {
                     return Err(Error::transient(format!("topic {topic} is new; sharing it too")));
                 }
@@ -187,8 +248,8 @@ impl<F: Feed> Shared<F> {
     }
 
     fn build(&mut self) -> Result<Delivery> {
-        let batch = std::mem::take(&mut self.batch);
         let complete = self.complete()?;
+        let batch = std::mem::take(&mut self.batch);
         let boundary = complete.as_ref().map(|(_, watermark)| Boundary {
             events: batch.events.len() as u32,
             position: SourcePosition { token: watermark.position.clone(), ..SourcePosition::default() },
@@ -201,6 +262,9 @@ impl<F: Feed> Shared<F> {
 
 impl<F: Feed + Send> Mode for Shared<F> {
     fn advance(&mut self) -> Result<Progress> {
+        if !self.open_lanes()? {
+            return Ok(Progress::Waiting);
+        }
         if let Some(mut round) = self.round.take().map_or_else(|| self.begin(), |round| Ok(Some(round)))?
             && !self.read(&mut round)?
         {
@@ -208,6 +272,7 @@ impl<F: Feed + Send> Mode for Shared<F> {
         }
         let delivery = self.build()?;
         let nothing = delivery.batch.raw.is_empty()
+            && delivery.batch.sweeps.is_empty()
             && delivery.batch.undecodable.is_empty()
             && delivery.complete.is_none()
             && delivery.batch.position.log().is_none_or(|position| position.offsets.is_empty());

@@ -1,12 +1,16 @@
 //! What the modes make of the order in which things become visible.
 
 use super::feed::memory::Memory;
+use super::partitions::Promise;
 use super::runner::{Delivery, Mode, Progress};
 use super::shared::Shared;
 use super::sides::{Side, SourceSides};
 use super::whole::{Limits, Whole};
+use crate::topic_ids::TopicIds;
 use crate::watermarks::tests::record;
-use caudal_core::{Cell, Column, ColumnType, Error, Fault, KeyKind, LogPosition, TableId, TableSchema};
+use caudal_core::{
+    Cell, Column, ColumnType, Error, Fault, KeyKind, LogOffset, LogPosition, SweepPart, TableId, TableSchema,
+};
 use caudal_proto::side::{SchemaRecord, VERSION};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -85,8 +89,16 @@ impl Log {
     }
 
     fn whole(&self, from: &LogPosition, batch_bytes: usize) -> Result<Whole<Self>, Error> {
-        Whole::open(self.clone(), &[sides()], from, Limits { batch_bytes, step_records: 1 })
+        Whole::open(self.clone(), &[sides()], from, limits(batch_bytes), &no_ids)
     }
+}
+
+fn limits(batch_bytes: usize) -> Limits {
+    Limits { batch_bytes, step_records: 1, promise: Promise { lag_ms: 1_000, now: || 500 } }
+}
+
+fn no_ids(_: &[String]) -> TopicIds {
+    TopicIds::new()
 }
 
 fn sides() -> SourceSides {
@@ -258,7 +270,6 @@ fn a_record_that_cannot_be_decoded_is_set_aside_and_the_rest_goes_on() {
     deliveries(&mut mode);
     log.row("a", 0, 1);
     log.show("a", 1, Some(("k", Some(br#"{"op":"c","after":{"id":"secret"},"source":{}}"#))));
-    log.show("a", 2, Some(("k", None)));
     log.row("a", 3, 4);
     log.watermark(1, 2, false, &[("a", 4)]);
     let all = deliveries(&mut mode);
@@ -300,22 +311,165 @@ fn a_restart_from_any_batch_gives_what_follows_and_nothing_twice() {
     }
 }
 
+/// What a sink would have stored of these deliveries.
+fn stored(deliveries: &[Delivery]) -> LogPosition {
+    let mut from = LogPosition::default();
+    for delivery in deliveries {
+        for moved in &delivery.batch.position.log().unwrap().offsets {
+            from.offsets.retain(|o| o.topic != moved.topic);
+            from.offsets.push(moved.clone());
+        }
+    }
+    from
+}
+
+/// The parts of sweeps, as `b a`: the begin of the sweep of topic `a`.
+fn sweeps(delivery: &Delivery) -> Vec<String> {
+    let part = |sweep: &caudal_core::Sweep| match sweep.part {
+        SweepPart::Begin => format!("b {}", sweep.topic),
+        SweepPart::End => format!("e {}", sweep.topic),
+    };
+    delivery.batch.sweeps.iter().map(part).collect()
+}
+
+fn at<'a>(from: &'a mut LogPosition, topic: &str) -> &'a mut LogOffset {
+    from.offsets.iter_mut().find(|o| &*o.topic == topic).unwrap()
+}
+
 #[test]
-fn another_topic_under_the_same_name_is_a_fault() {
+fn another_topic_under_the_same_name_is_read_from_its_first_record_and_swept() {
     let log = empty_tables();
     log.row("a", 0, 1);
     log.watermark(1, 2, false, &[("a", 1)]);
-    let mut from = LogPosition::default();
-    for delivery in deliveries(&mut log.whole(&from, 1 << 20).unwrap()) {
-        from.offsets.extend(delivery.batch.position.log().unwrap().offsets.clone());
+    let mut from = stored(&deliveries(&mut log.whole(&LogPosition::default(), 1 << 20).unwrap()));
+    at(&mut from, "a").topic_id = Uuid::from_u128(99);
+    let log = empty_tables();
+    log.row("a", 0, 5);
+    log.watermark(1, 2, false, &[("a", 1)]);
+    log.row("a", 1, 6);
+    log.watermark(2, 3, false, &[("a", 2)]);
+    let ids_now = |_: &[String]| TopicIds::from([("a".to_owned(), Uuid::from_u128(7))]);
+    let mut mode = Whole::open(log, &[sides()], &from, limits(1 << 20), &ids_now).unwrap();
+    let all = deliveries(&mut mode);
+    assert_eq!(all.len(), 1);
+    assert_eq!((ids(&all[0]), sweeps(&all[0])), (vec![5, 6], vec!["b a".to_owned(), "e a".to_owned()]));
+    let offset = at(&mut from, "a").offset;
+    assert_eq!(offset, 1, "the test resumed behind the new topic's first record");
+}
+
+#[test]
+fn a_topic_that_is_made_again_while_it_is_read_starts_the_reader_again() {
+    let log = empty_tables();
+    log.row("a", 0, 1);
+    let mut mode = log.whole(&LogPosition::default(), 1 << 20).unwrap();
+    deliveries(&mut mode);
+    let again = crate::watermarks::tests::record_of(2, false, &[("a", 1)], 8);
+    log.show("w", 1, Some(("s", Some(&again))));
+    let error = mode.advance().unwrap_err();
+    assert_eq!(error.fault(), Fault::Transient);
+    assert!(error.to_string().contains("topic a "), "{error}");
+}
+
+/// A sink that stands behind the row at offset 0 and has been away: the log has rows up to offset 4 by now, without 2.
+fn away() -> (Log, LogPosition) {
+    let log = empty_tables();
+    log.row("a", 0, 1);
+    log.watermark(1, 2, false, &[("a", 1)]);
+    let from = stored(&deliveries(&mut log.whole(&LogPosition::default(), 1 << 20).unwrap()));
+    let log = empty_tables();
+    log.row("a", 0, 1);
+    log.watermark(1, 2, false, &[("a", 1)]);
+    log.row("a", 3, 3);
+    log.row("a", 4, 4);
+    log.watermark(2, 3, false, &[("a", 5)]);
+    (log, from)
+}
+
+#[test]
+fn a_sink_that_was_away_for_longer_than_compaction_waits_reads_its_tables_anew() {
+    let (log, mut from) = away();
+    // All that the sink has not read was written after 2 ms, and now it is 500: nothing can be missing.
+    let all = deliveries(&mut log.whole(&from, 1 << 20).unwrap());
+    assert_eq!((ids(&all[0]), sweeps(&all[0])), (vec![3, 4], vec![]));
+    // The same with a lag of 100 ms: too long ago.
+    let (log, _) = away();
+    let limits = Limits { promise: Promise { lag_ms: 100, now: || 500 }, ..limits(1 << 20) };
+    let mut mode = Whole::open(log, &[sides()], &from, limits, &no_ids).unwrap();
+    let all = deliveries(&mut mode);
+    assert_eq!(all.len(), 1, "one step to the newest watermark");
+    assert_eq!((ids(&all[0]), sweeps(&all[0])), (vec![1, 3, 4], vec!["b a".to_owned(), "e a".to_owned()]));
+    // What is stored since is of now: the next restart goes on.
+    for moved in &all[0].batch.position.log().unwrap().offsets {
+        *at(&mut from, &moved.topic) = moved.clone();
     }
-    from.offsets.iter_mut().filter(|o| &*o.topic == "a").for_each(|o| o.topic_id = Uuid::from_u128(99));
-    log.watermark(2, 3, false, &[("a", 1)]);
-    from.offsets.retain(|o| &*o.topic != "w");
-    let again = empty_tables();
-    let error = again.whole(&from, 1 << 20).and_then(|mut mode| mode.advance().map(|_| ())).unwrap_err();
-    assert_eq!(error.fault(), Fault::Data);
-    assert!(error.to_string().contains("topic a ") && error.hint_text().is_some());
+    let (log, _) = away();
+    log.row("a", 5, 5);
+    log.watermark(3, 4, false, &[("a", 6)]);
+    let all = deliveries(&mut Whole::open(log, &[sides()], &from, limits, &no_ids).unwrap());
+    assert_eq!((ids(&all[0]), sweeps(&all[0])), (vec![5], vec![]));
+}
+
+#[test]
+fn in_key_mode_offsets_are_unswept_until_the_sweep_is_over_and_who_resumes_begins_again() {
+    let owned = BTreeSet::from([("a".to_owned(), 0)]);
+    // A row takes more than 100 bytes: a batch each.
+    let limits = Limits { promise: Promise { lag_ms: 100, now: || 500 }, ..limits(100) };
+    let (log, mut from) = away();
+    from.offsets.retain(|o| &*o.topic == "a");
+    let open = |log: Log, from: &LogPosition| {
+        let mut mode = Shared::open(log, &[sides()], (&owned, &owned), from, limits, &no_ids).unwrap();
+        deliveries(&mut mode)
+    };
+    let all = open(log, &from);
+    assert_eq!(all.iter().flat_map(ids).collect::<Vec<_>>(), [1, 3, 4]);
+    assert_eq!((sweeps(&all[0]), sweeps(all.last().unwrap())), (vec!["b a".to_owned()], vec!["e a".to_owned()]));
+    let unswept: Vec<bool> =
+        all.iter().flat_map(|d| &d.batch.position.log().unwrap().offsets).map(|o| o.unswept).collect();
+    assert_eq!(unswept, [true, true, false]);
+    // A crash before the end, at an offset that is in the log and young.
+    let (log, _) = away();
+    let again = open(log, &stored(&all[..1]));
+    assert_eq!(again.iter().flat_map(ids).collect::<Vec<_>>(), [1, 3, 4]);
+    // After the end the reader goes on.
+    let (log, _) = away();
+    assert!(open(log, &stored(&all)).iter().all(|d| d.batch.events.is_empty() && d.batch.sweeps.is_empty()));
+}
+
+#[test]
+fn a_reader_that_falls_behind_what_compaction_leaves_alone_starts_again() {
+    let owned = BTreeSet::from([("a".to_owned(), 0)]);
+    let log = empty_tables();
+    log.row("a", 0, 1);
+    // Written at 1 ms and read at 50, within a lag of 100; the next row is read when it is long gone, and 1 and 2 are missing.
+    static NOW: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(50);
+    let now = || NOW.load(std::sync::atomic::Ordering::Relaxed);
+    let limits = Limits { promise: Promise { lag_ms: 100, now }, ..limits(1 << 20) };
+    let from = LogPosition::default();
+    let mut mode = Shared::open(log.clone(), &[sides()], (&owned, &owned), &from, limits, &no_ids).unwrap();
+    deliveries(&mut mode);
+    NOW.store(500, std::sync::atomic::Ordering::Relaxed);
+    log.row("a", 3, 4);
+    let error = mode.advance().unwrap_err();
+    assert_eq!(error.fault(), Fault::Transient);
+    assert!(error.to_string().contains("read anew"), "{error}");
+}
+
+#[test]
+fn a_tombstone_deletes_its_key_where_the_deletion_before_it_is_gone() {
+    let log = empty_tables();
+    let mut mode = log.whole(&LogPosition::default(), 1 << 20).unwrap();
+    deliveries(&mut mode);
+    let deletion = br#"{"before":{"id":8},"after":null,"source":{"ts_us":1},"op":"d","ts_ms":1}"#;
+    log.show("a", 0, Some((r#"{"id":7}"#, None)));
+    log.show("a", 1, Some((r#"{"id":8}"#, Some(deletion))));
+    log.show("a", 2, Some((r#"{"id":8}"#, None)));
+    log.show("a", 3, Some(("no key", None)));
+    log.watermark(1, 2, false, &[("a", 4)]);
+    let all = deliveries(&mut mode);
+    let batch = &all[0].batch;
+    let deleted: Vec<Cell> = batch.events.iter().map(|e| batch.before(e).unwrap()[0]).collect();
+    assert_eq!(deleted, [Cell::I64(7), Cell::I64(8)], "the tombstone behind a deletion says nothing more");
+    assert_eq!(batch.undecodable.len(), 1);
 }
 
 #[test]
@@ -324,9 +478,9 @@ fn rows_of_a_shared_partition_come_before_their_watermark_and_freshness_after_it
     let owned = BTreeSet::from([("a".to_owned(), 0)]);
     let all = BTreeSet::from([("a".to_owned(), 0), ("b".to_owned(), 0)]);
     log.row("a", 0, 1);
-    let limits = Limits { batch_bytes: 1 << 20, step_records: 1 };
+    let from = LogPosition::default();
     let mut mode =
-        Shared::open(log.clone(), &[sides()], (&owned, &all), &LogPosition::default(), limits).unwrap();
+        Shared::open(log.clone(), &[sides()], (&owned, &all), &from, limits(1 << 20), &no_ids).unwrap();
     let first = deliveries(&mut mode);
     assert_eq!(first.iter().flat_map(ids).collect::<Vec<_>>(), [1]);
     assert!(first.iter().all(|delivery| delivery.complete.is_none()));
@@ -343,12 +497,14 @@ fn a_sink_that_was_filled_in_key_mode_goes_on_in_transaction_mode() {
         log.row("a", n, n);
         log.watermark(n + 1, n as u64 + 2, false, &[("a", n + 1)]);
     }
-    let at = |topic: &str, offset| caudal_core::LogOffset {
+    let at = |topic: &str, offset| LogOffset {
         topic: topic.into(),
         topic_id: Uuid::from_u128(7),
         partition: 0,
         offset,
         leader_epoch: -1,
+        as_of_ms: 0,
+        unswept: false,
     };
     let from = LogPosition { offsets: vec![at("a", 2), at("b", 0)] };
     let all = deliveries(&mut log.whole(&from, 1 << 20).unwrap());
@@ -356,18 +512,32 @@ fn a_sink_that_was_filled_in_key_mode_goes_on_in_transaction_mode() {
 }
 
 #[test]
-fn an_end_below_what_the_sink_has_read_is_a_fault() {
+fn a_sink_that_is_ahead_of_a_watermark_waits_for_one_that_holds_all_it_has() {
     let log = empty_tables();
-    log.row("a", 0, 1);
-    log.watermark(1, 2, false, &[("a", 1)]);
-    let mut mode = log.whole(&LogPosition::default(), 1 << 20).unwrap();
-    let mut from = LogPosition::default();
-    for delivery in deliveries(&mut mode) {
-        from.offsets.extend(delivery.batch.position.log().unwrap().offsets.clone());
+    for n in 0..3 {
+        log.row("a", n, n);
     }
-    log.watermark(2, 3, false, &[("a", 0)]);
-    let error = log.whole(&from, 1 << 20).and_then(|mut mode| mode.advance().map(|_| ())).unwrap_err();
-    assert_eq!(error.fault(), Fault::Data);
+    log.row("b", 0, 10);
+    log.watermark(1, 2, false, &[("a", 1), ("b", 1)]);
+    let at = |topic: &str, offset| LogOffset {
+        topic: topic.into(),
+        topic_id: Uuid::from_u128(7),
+        partition: 0,
+        offset,
+        leader_epoch: -1,
+        as_of_ms: 0,
+        unswept: false,
+    };
+    let from = LogPosition { offsets: vec![at("a", 2), at("b", 0)] };
+    let mut mode = log.whole(&from, 1 << 20).unwrap();
+    assert!(deliveries(&mut mode).is_empty(), "a state was shown that never was");
+    log.watermark(2, 3, false, &[("a", 3)]);
+    let all = deliveries(&mut mode);
+    assert_eq!(all.len(), 1);
+    let mut seen = ids(&all[0]);
+    seen.sort_unstable();
+    assert_eq!(seen, [2, 10]);
+    assert!(all[0].batch.boundary.is_some());
 }
 
 #[test]

@@ -10,15 +10,23 @@
 //! Why rows are decoded by the right shape. The end of the schemas topic is asked, open transactions included, after the
 //! watermark was seen: the schema records that its rows need lie below that end, and are read before the rows.
 //!
+//! Why a step may be shown although compaction goes on. A step ends at a watermark that is young, or at the newest one: what
+//! superseded a row below its ends is then younger still, and no row is compacted away before that is as old as the lag.
+//! Where the *base* of a step (the watermark before) is older, its tables are read anew (`partitions.rs`), with a sweep at the end of
+//! the step. A sink that is ahead of a watermark in some table (it was filled in key mode) merges watermarks until it no longer is.
+//!
 //! Steps of several sources follow each other and are never mixed. Memory: one batch (`batch_bytes` plus one row) and the
 //! feed's own bound.
 
-use super::feed::{Feed, Lane, Polled};
-use super::partitions::Partitions;
+use super::feed::{Feed, Lane, Polled, Start};
+use super::partitions::{Partitions, Promise};
 use super::runner::{Delivery, Mode, Progress};
 use super::sides::{Shapes, Side, SourceSides, open_side};
+use crate::topic_ids::TopicIds;
 use crate::watermarks::{Chain, Watermark};
-use caudal_core::{Batch, BatchBuilder, Boundary, LogOffset, LogPosition, Position, Result, SourcePosition};
+use caudal_core::{
+    Batch, BatchBuilder, Boundary, Error, LogOffset, LogPosition, Position, Result, SourcePosition,
+};
 use std::sync::Arc;
 
 /// Bounds of what is delivered at once.
@@ -28,18 +36,36 @@ pub(super) struct Limits {
     pub(super) batch_bytes: usize,
     /// Watermarks are merged into one step up to about so many records.
     pub(super) step_records: i64,
+    /// For how long compaction leaves everything in place.
+    pub(super) promise: Promise,
 }
+
+/// Asks the ids of topics.
+pub(super) type AskIds<'a> = &'a dyn Fn(&[String]) -> TopicIds;
 
 /// One source's watermarks.
 struct Followed {
     side: Side,
     chain: Chain,
     lane: Lane,
-    /// Whether the sink has stored a watermark of it. One that has not may be ahead of the first watermarks in some tables
-    /// (it was filled in key mode), which is no sign of a topic that was made again.
-    resumed: bool,
+    /// The end of its partition before the topics' ids were asked: a watermark below it with another id is of a topic that
+    /// is gone.
+    asked: i64,
+    /// All that was written before this moment is read; 0 where unknown.
+    base_ms: i64,
+    /// Watermarks taken that are no step yet, and what they wait for.
+    pending: Option<(Watermark, Hold)>,
     /// What a heartbeat repeats.
     last: Option<Boundary>,
+}
+
+/// What watermarks wait for that are no step yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    /// A later one: the sink is ahead of these.
+    Later,
+    /// Those that were there when the reader was opened: these are old.
+    Asked,
 }
 
 /// A step being read.
@@ -48,8 +74,8 @@ struct Step {
     watermark: Watermark,
     /// Lanes that have not reached their ends.
     open: Vec<(Lane, i64)>,
-    /// Whether the schemas that it needs are known.
-    decodable: bool,
+    /// Whether the schemas that it needs are known, and its lanes open.
+    ready: bool,
 }
 
 /// Reads whole transactions.
@@ -68,25 +94,34 @@ impl<F: Feed> Whole<F> {
     /// Of `sources`, resuming where the sink stands.
     ///
     /// # Errors
-    /// Fault `Data` if a stored offset or topic is no longer there.
+    /// As the feed gives them.
     pub(super) fn open(
         mut feed: F,
         sources: &[SourceSides],
         from: &LogPosition,
         limits: Limits,
+        ids: AskIds<'_>,
     ) -> Result<Self> {
-        let mut partitions = Partitions::new(from);
         let mut shapes = Shapes::default();
         let mut followed = Vec::new();
         for SourceSides { source, watermarks: side, schemas } in sources {
             shapes.open(&mut feed, schemas)?;
-            partitions.check_id(&side.topic, side.topic_id)?;
-            let stored = partitions.stored(&side.topic, side.partition);
-            let lane = open_side(&mut feed, side, stored.into())?;
-            let resumed = stored.is_some();
-            let chain = Chain::new(source.as_str(), resumed);
-            followed.push(Followed { side: side.clone(), chain, lane, resumed, last: None });
+            let (lane, base_ms) = resume(&mut feed, side, from)?;
+            let chain = Chain::new(source.as_str(), base_ms.is_some());
+            followed.push(Followed {
+                side: side.clone(),
+                chain,
+                asked: feed.end(lane)?,
+                lane,
+                base_ms: base_ms.unwrap_or(0),
+                pending: None,
+                last: None,
+            });
         }
+        let topics: std::collections::BTreeSet<String> =
+            from.offsets.iter().map(|offset| offset.topic.to_string()).collect();
+        let now = ids(&topics.into_iter().collect::<Vec<_>>());
+        let partitions = Partitions::new(from, &now, limits.promise);
         let batch = BatchBuilder::default();
         Ok(Self { feed, partitions, shapes, sources: followed, turn: 0, step: None, batch, limits })
     }
@@ -97,51 +132,107 @@ impl<F: Feed> Whole<F> {
             let source = self.turn;
             self.turn = (self.turn + 1) % self.sources.len();
             if let Some(watermark) = self.watermarks(source)? {
-                return self.step(source, watermark).map(Some);
+                self.shapes.aim(&mut self.feed, source)?;
+                return Ok(Some(Step { source, watermark, open: Vec::new(), ready: false }));
             }
         }
         Ok(None)
     }
 
-    /// The watermarks of a source that are visible, as one, within the limit of a step.
+    /// The watermarks of a source that are visible, as one, within the limit of a step; none if nothing has come since it was
+    /// asked last.
     fn watermarks(&mut self, source: usize) -> Result<Option<Watermark>> {
-        let followed = &mut self.sources[source];
-        let mut merged: Option<Watermark> = None;
-        while merged.as_ref().is_none_or(|merged| self.partitions.records(merged) < self.limits.step_records)
-        {
-            let mut taken = Ok(None);
-            let polled = self.feed.poll(followed.lane, i64::MAX, &mut |record| {
-                taken = followed.chain.take(record.value, record.offset);
-            })?;
-            if polled != Polled::Taken {
-                break;
-            }
-            let Some(next) = taken? else { continue };
-            for ((topic, _), end) in &next.ends {
-                self.partitions.check_id(topic, end.topic_id)?;
-            }
+        let promise = self.limits.promise;
+        let (mut merged, hold) = self.sources[source].pending.take().unzip();
+        let mut came = hold == Some(Hold::Asked);
+        while merged.as_ref().is_none_or(|merged| {
+            !came
+                || promise.is_old(merged.logged_ms)
+                || self.partitions.records(merged) < self.limits.step_records
+        }) {
+            let Some(next) = self.next_watermark(source)? else { break };
+            came = true;
             match &mut merged {
                 Some(merged) => merged.merge(next),
                 None => merged = Some(next),
             }
         }
-        Ok(merged)
+        let Some(watermark) = merged else { return Ok(None) };
+        let hold = self.hold(source, &watermark, came)?;
+        if let Some(hold) = hold {
+            self.sources[source].pending = Some((watermark, hold));
+            return Ok(None);
+        }
+        Ok(Some(watermark))
     }
 
-    fn step(&mut self, source: usize, watermark: Watermark) -> Result<Step> {
-        let names = watermark.ends.keys().map(|(topic, partition)| (topic.as_str(), *partition));
-        let lanes = self.partitions.open(&mut self.feed, names)?;
-        let mut open = Vec::with_capacity(lanes.len());
-        for (lane, end) in lanes.into_iter().zip(watermark.ends.values()) {
-            if self.sources[source].resumed {
-                self.partitions.check_end(lane, *end)?;
-            }
-            if self.partitions.next(lane) < end.offset {
-                open.push((lane, end.offset));
-            }
+    /// What keeps a watermark from being a step. `came`: it is not the one that was held before.
+    fn hold(&mut self, source: usize, watermark: &Watermark, came: bool) -> Result<Option<Hold>> {
+        if !came {
+            return Ok(Some(Hold::Later));
         }
-        self.shapes.aim(&mut self.feed, source)?;
-        Ok(Step { source, watermark, open, decodable: false })
+        if !self.limits.promise.is_old(watermark.logged_ms) {
+            return Ok(None);
+        }
+        self.feed.locate()?;
+        let followed = &self.sources[source];
+        let all_seen = self.feed.position(followed.lane) >= followed.asked;
+        Ok((!all_seen).then_some(Hold::Asked))
+    }
+
+    /// The next watermark that is visible. Ends in topics that are gone are left out: nobody can reach them.
+    fn next_watermark(&mut self, source: usize) -> Result<Option<Watermark>> {
+        let followed = &mut self.sources[source];
+        loop {
+            let (mut taken, mut at) = (Ok(None), 0);
+            let polled = self.feed.poll(followed.lane, i64::MAX, &mut |record| {
+                at = record.offset;
+                taken = followed.chain.take(record.value, (record.offset, record.ts_ms));
+            })?;
+            if polled != Polled::Taken {
+                return Ok(None);
+            }
+            let Some(mut next) = taken? else { continue };
+            drop_foreign(&mut next, &mut self.partitions, at < followed.asked)?;
+            return Ok(Some(next));
+        }
+    }
+
+    /// Opens what the step reads; whether it may be read. Not so while the sink is ahead of it.
+    fn make_ready(&mut self, step: &mut Step) -> Result<bool> {
+        if !self.shapes.follow(&mut self.feed, step.source)? {
+            return Ok(false);
+        }
+        let Followed { base_ms, .. } = self.sources[step.source];
+        let ends = &step.watermark.ends;
+        let whole = ends.keys().flat_map(|(topic, partition)| {
+            let spread = self.shapes.store.spread(topic) as i32;
+            let others = if spread > 1 { 0..spread } else { *partition..*partition + 1 };
+            others.map(move |p| (topic.as_str(), p))
+        });
+        let names: std::collections::BTreeSet<(&str, i32)> = whole.collect();
+        self.partitions.open(&mut self.feed, names.into_iter(), base_ms, &self.shapes.store)?;
+        let mut open = self.partitions.unnamed(&step.watermark);
+        for ((topic, partition), end) in ends {
+            let lane = self.partitions.lane(topic, *partition);
+            open.push((lane.ok_or_else(|| Error::bug("a lane was not opened"))?, end.offset));
+        }
+        if open.iter().any(|(lane, end)| self.partitions.next(*lane) > *end) {
+            return Ok(false);
+        }
+        open.retain(|(lane, end)| self.partitions.next(*lane) < *end);
+        self.partitions.stamp(open.iter().map(|(lane, _)| *lane), base_ms);
+        self.partitions.begin_sweeps(&mut self.batch);
+        (step.open, step.ready) = (open, true);
+        Ok(true)
+    }
+
+    /// Whether the sink has read beyond the step in some table.
+    fn is_ahead(&self, step: &Step) -> bool {
+        step.watermark.ends.iter().any(|((topic, partition), end)| {
+            let lane = self.partitions.lane(topic, *partition);
+            lane.is_some_and(|lane| self.partitions.next(lane) > end.offset)
+        })
     }
 
     /// Reads the step's partitions up to their ends, or to the batch's limit; whether all have reached them.
@@ -153,7 +244,7 @@ impl<F: Feed> Whole<F> {
             }
             match self.partitions.poll(&mut self.feed, (lane, end), &self.shapes.store, &mut self.batch)? {
                 Polled::Taken if self.partitions.next(lane) < end => continue,
-                Polled::Taken | Polled::Reached => self.partitions.reached(lane, end),
+                Polled::Taken | Polled::Reached => self.partitions.reached(lane, end)?,
                 Polled::Empty => waiting.push((lane, end)),
             }
             step.open.pop();
@@ -163,7 +254,7 @@ impl<F: Feed> Whole<F> {
         }
         for (lane, end) in waiting {
             if self.feed.position(lane) >= end {
-                self.partitions.reached(lane, end);
+                self.partitions.reached(lane, end)?;
             } else {
                 step.open.push((lane, end));
             }
@@ -174,6 +265,9 @@ impl<F: Feed> Whole<F> {
     /// The step's last batch, with its boundary.
     fn finish(&mut self, step: Step) -> Delivery {
         let followed = &mut self.sources[step.source];
+        self.partitions.end_sweeps(&mut self.batch, |_| true);
+        self.partitions.stamp_moved(step.watermark.logged_ms);
+        followed.base_ms = followed.base_ms.max(step.watermark.logged_ms);
         let batch = std::mem::take(&mut self.batch);
         let boundary = Boundary {
             events: batch.events.len() as u32,
@@ -188,6 +282,8 @@ impl<F: Feed> Whole<F> {
             partition: followed.side.partition,
             offset: step.watermark.next,
             leader_epoch: -1,
+            as_of_ms: followed.base_ms,
+            unswept: false,
         });
         let batch = batch.build(Position::Log(position), Some(boundary));
         Delivery { batch, complete: Some(step.source) }
@@ -206,8 +302,15 @@ impl<F: Feed + Send> Mode for Whole<F> {
         let Some(mut step) = self.step.take().map_or_else(|| self.begin(), |step| Ok(Some(step)))? else {
             return Ok(Progress::Waiting);
         };
-        step.decodable = step.decodable || self.shapes.follow(&mut self.feed, step.source)?;
-        if step.decodable && self.read(&mut step)? {
+        if !step.ready && !self.make_ready(&mut step)? {
+            if self.is_ahead(&step) {
+                self.sources[step.source].pending = Some((step.watermark, Hold::Later));
+            } else {
+                self.step = Some(step);
+            }
+            return Ok(Progress::Waiting);
+        }
+        if self.read(&mut step)? {
             return Ok(Progress::Delivery(Box::new(self.finish(step))));
         }
         self.step = Some(step);
@@ -226,5 +329,38 @@ impl<F: Feed + Send> Mode for Whole<F> {
             batch.boundary = last.min_by_key(|boundary| boundary.ts_us).cloned();
         }
         Ok(batch)
+    }
+}
+
+/// Opens a source's watermarks where the sink stands, and gives the moment up to which it has read; none if it must begin with a
+/// full watermark: what is stored is of another topic, or no longer there.
+fn resume(feed: &mut impl Feed, side: &Side, from: &LogPosition) -> Result<(Lane, Option<i64>)> {
+    let stored = from.offsets.iter().find(|o| o.topic == side.topic && o.partition == side.partition);
+    let same = |o: &&LogOffset| o.topic_id.is_nil() || side.topic_id.is_nil() || o.topic_id == side.topic_id;
+    if let Some(stored) = stored.filter(same) {
+        let spans = feed.spans(&[(Arc::clone(&side.topic), side.partition)])?;
+        if spans.first().is_some_and(|(first, end)| (*first..=*end).contains(&stored.offset)) {
+            return Ok((open_side(feed, side, Start::At(stored.offset))?, Some(stored.as_of_ms)));
+        }
+    }
+    Ok((open_side(feed, side, Start::First)?, None))
+}
+
+/// Leaves out ends in topics that are gone.
+///
+/// # Errors
+/// `Transient` if a topic was made again since the reader was opened.
+pub(super) fn drop_foreign(watermark: &mut Watermark, partitions: &mut Partitions, is_old: bool) -> Result<()> {
+    let mut made_again = None;
+    watermark.ends.retain(|(topic, _), end| {
+        let same = partitions.is_same(topic, end.topic_id);
+        if !same && !is_old {
+            made_again = Some(topic.clone());
+        }
+        same
+    });
+    match made_again {
+        Some(topic) => Err(Error::transient(format!("topic {topic} was made again; reading it anew"))),
+        None => Ok(()),
     }
 }

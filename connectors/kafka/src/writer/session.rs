@@ -3,6 +3,7 @@
 use crate::client::Clients;
 use crate::faults::{classify, is_fenced};
 use crate::replay::{Partition, Replayer};
+use crate::topic_ids;
 use crate::topics::{Layout, Topic};
 use crate::writer::deliveries::Deliveries;
 use crate::writer::ledger::Ledger;
@@ -128,6 +129,18 @@ impl Session {
         let mut replayer = Replayer::new(&self.identity.clients, &self.identity.source);
         self.ledger.learn(replayer.ends(partitions)?);
         Ok(())
+    }
+
+    /// Asks the ids of the partitions' topics anew.
+    pub(crate) fn meet_again(&mut self, partitions: &[Partition]) {
+        let topics: std::collections::BTreeSet<String> =
+            partitions.iter().map(|(topic, _)| topic.clone()).collect();
+        let topics: Vec<String> = topics.into_iter().collect();
+        let resolved = self.identity.clients.resolved();
+        let ids = tokio::runtime::Handle::current().block_on(topic_ids::fetch(resolved, &topics));
+        for (name, id) in ids {
+            self.meet(&name, id);
+        }
     }
 
     /// What the broker says of a topic's id now. A topic that was made anew under an old name has no shapes yet; nil tells

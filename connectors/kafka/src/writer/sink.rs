@@ -3,6 +3,7 @@
 use crate::client::blocking;
 use crate::encode::{EncodeOptions, Encoded, Encoder, ddl};
 use crate::log::{CaptureOptions, Log};
+use crate::tasks::Ownership;
 use crate::topics::{Layout, TopicSpec, Topics};
 use crate::writer::session::{Identity, Session};
 use crate::writer::transaction::{self, Accepted};
@@ -73,6 +74,8 @@ impl Sink for CaptureSink {
             topics,
             ready: HashSet::new(),
             accepted: Vec::new(),
+            source: self.source.clone(),
+            ownership: self.log.membership.ownership(number),
         }))
     }
 }
@@ -88,9 +91,15 @@ struct CaptureWriter {
     ready: HashSet<String>,
     accepted: Vec<Accepted>,
     last: Option<SourcePosition>,
+    source: String,
+    ownership: Option<Ownership>,
 }
 
 impl CaptureWriter {
+    fn check_ownership(&self) -> Result<()> {
+        self.ownership.as_ref().map_or(Ok(()), |ownership| ownership.check(&self.source))
+    }
+
     fn session(&mut self) -> Result<&mut Session> {
         self.session
             .as_deref_mut()
@@ -151,6 +160,7 @@ impl Writer for CaptureWriter {
     }
 
     async fn write(&mut self, batch: &mut Batch) -> Result<Outcome> {
+        self.check_ownership()?;
         let Position::Source(position) = batch.position.clone() else {
             return Err(Error::bug("a capture was given a position of the log"));
         };
@@ -165,6 +175,7 @@ impl Writer for CaptureWriter {
     }
 
     async fn commit(&mut self) -> Result<Position> {
+        self.check_ownership()?;
         if !self.accepted.is_empty() {
             let accepted = std::mem::take(&mut self.accepted);
             let reached = accepted.last().map(|a| a.position.clone());

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often a watermark lists all partitions.
+/// How often a watermark lists all partitions, at last; four times while one is kept, if that is more often.
 const FULL_EVERY: Duration = Duration::from_secs(300);
 /// The same while topics are being met one after the other, as in a first snapshot.
 const FULL_AT_MOST_EVERY: Duration = Duration::from_secs(10);
@@ -89,6 +89,8 @@ fn attempt(session: &mut Session, accepted: &[Accepted], steps: Steps) -> Result
         Ok(false) => {
             let partitions: Vec<Partition> = run.slots.list.into_iter().map(|s| s.partition).collect();
             session.abort();
+            // Another writer, or another topic under the old name: its offsets begin again, and it has no shapes yet.
+            session.meet_again(&partitions);
             session.learn_ends(&partitions)?;
             return Ok(false);
         }
@@ -252,7 +254,9 @@ impl<'a> Run<'a> {
     fn send_watermark(&mut self, boundary: &Boundary) -> Result<()> {
         self.settle()?;
         let session = self.session;
-        let every = if session.full_wanted { FULL_AT_MOST_EVERY } else { FULL_EVERY };
+        // A sink that finds its own watermark gone needs a full one to begin with, and that must be there.
+        let kept = session.identity.clients.resolved().config.topics.watermark_retention.get();
+        let every = if session.full_wanted { FULL_AT_MOST_EVERY } else { FULL_EVERY }.min(kept / 4);
         let full = session.last_full.is_none_or(|at| at.elapsed() >= every);
         let mut ends = session.touched.clone();
         if full {

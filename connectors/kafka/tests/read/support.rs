@@ -2,10 +2,10 @@
 
 use caudal_core::{
     Batch, BatchBuilder, Boundary, Cell, Column, ColumnType, Error, EventHead, Fault, KeyKind, LogPosition,
-    Op, Position, Reader, SnapshotMark, Source, SourcePosition, TableId, TableSchema, Transaction, Writer,
+    Op, Position, Reader, Result, Sink, SnapshotMark, SourcePosition, SweepPart, TableId, TableSchema, Transaction, Writer,
 };
 use caudal_kafka::{CaptureOptions, Config, Consistency, Log, LogSource, ReadOptions};
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -99,6 +99,17 @@ impl TestLog {
         tokio::task::spawn_blocking(work).await.unwrap()
     }
 
+    /// Makes a topic as a capture would, less its settings.
+    pub(crate) async fn create(&self, topic: &str) {
+        let admin = self.admin();
+        let new = [NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact")];
+        eventually("the topic is made again", async || {
+            let made = admin.create_topics(&new, &AdminOptions::new()).await.unwrap();
+            made.iter().all(Result::is_ok)
+        })
+        .await;
+    }
+
     /// Deletes a topic, so that the next capture makes it again.
     pub(crate) async fn delete(&self, topic: &str) {
         let admin = self.admin();
@@ -159,6 +170,7 @@ pub(crate) fn change(table: &str, op: Op, id: i64) -> Change {
 
 /// Writes source transactions.
 pub(crate) struct Capture {
+    sink: Arc<dyn Sink>,
     writer: Box<dyn Writer>,
     tables: BTreeMap<String, Arc<TableSchema>>,
     number: i64,
@@ -183,11 +195,25 @@ impl Capture {
         };
         let resumed = writer.resume().await.unwrap();
         let number = resumed.and_then(|p| p.source()?.token.parse().ok()).unwrap_or(0);
-        Self { writer, tables: BTreeMap::new(), number }
+        Self { sink, writer, tables: BTreeMap::new(), number }
     }
 
     /// One source transaction, committed.
     pub(crate) async fn transaction(&mut self, changes: &[Change]) {
+        self.try_transaction(changes).await.unwrap();
+    }
+
+    /// One source transaction. A writer that fails is used up: the next attempt has a new one.
+    pub(crate) async fn try_transaction(&mut self, changes: &[Change]) -> Result<()> {
+        let written = self.write(changes).await;
+        if written.is_err() {
+            self.writer = self.sink.open().await?;
+            self.writer.resume().await?;
+        }
+        written
+    }
+
+    async fn write(&mut self, changes: &[Change]) -> Result<()> {
         self.number += 1;
         let mut builder = BatchBuilder::default();
         let file = builder.copy(b"bin.000001");
@@ -203,8 +229,8 @@ impl Capture {
         if let Some(prepare) = self.writer.prepare() {
             prepare.prepare(&mut batch).unwrap();
         }
-        assert!(self.writer.write(&mut batch).await.unwrap().rejected.is_empty());
-        self.writer.commit().await.unwrap();
+        assert!(self.writer.write(&mut batch).await?.rejected.is_empty());
+        self.writer.commit().await.map(|_| ())
     }
 
     fn add(&mut self, builder: &mut BatchBuilder, transaction: u32, change: &Change) {
@@ -275,6 +301,8 @@ pub(crate) struct Seen {
     /// All offsets that moved.
     pub(crate) position: LogPosition,
     pub(crate) ends_at_boundary: bool,
+    /// Parts of sweeps, of whatever table.
+    pub(crate) sweeps: Vec<SweepPart>,
 }
 
 impl Seen {
@@ -289,6 +317,7 @@ impl Seen {
             let table = batch.table(event).id.table.clone();
             self.events.entry(table).or_default().push(format!("{}{id}", event.op.letter()));
         }
+        self.sweeps.extend(batch.sweeps.iter().map(|sweep| sweep.part));
         self.count += batch.events.len();
         self.undecodable += batch.undecodable.len();
         self.ends_at_boundary = batch.boundary.is_some();
@@ -326,18 +355,15 @@ pub(crate) async fn drain(reader: &mut dyn Reader, events: usize) -> Seen {
     seen
 }
 
-/// The error with which reading from `position` ends, at opening or later.
-pub(crate) async fn fails(source: &LogSource, position: LogPosition) -> Error {
-    let mut reader = match source.open(Some(Position::Log(position))).await {
-        Ok(reader) => reader,
-        Err(error) => return error,
-    };
+/// Reads until `events` have come, in either mode, and all sweeps that began are over.
+pub(crate) async fn drain_events(reader: &mut dyn Reader, events: usize) -> Seen {
+    let mut seen = Seen::default();
     let read = async {
-        loop {
-            if let Err(error) = reader.next().await {
-                return error;
-            }
+        while seen.count < events || seen.sweeps.last() == Some(&SweepPart::Begin) {
+            let batch = reader.next().await.unwrap();
+            seen.take(&batch);
         }
     };
-    tokio::time::timeout(PATIENCE, read).await.expect("reading went on")
+    assert!(tokio::time::timeout(PATIENCE, read).await.is_ok(), "fewer than {events} events came");
+    seen
 }

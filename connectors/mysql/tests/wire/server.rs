@@ -141,7 +141,7 @@ impl Server {
             match &event.kind {
                 EventKind::Query(q) if q.database == self.database && q.statement.contains("the_mark") => {
                     if q.statement.starts_with("DROP") {
-                        return events;
+                        return own(events, &self.database);
                     }
                 }
                 EventKind::Heartbeat | EventKind::Rotate { .. } | EventKind::Previous(_) => {}
@@ -175,6 +175,34 @@ impl Server {
             comment: None,
         })
     }
+}
+
+/// Without the transactions of other databases: tests share the server, and so its log.
+fn own(events: Vec<Event>, database: &str) -> Vec<Event> {
+    let foreign = |event: &Event| match &event.kind {
+        EventKind::TableMap(map) => map.database != database,
+        EventKind::Query(query) => !query.database.is_empty() && query.database != database,
+        _ => false,
+    };
+    let mut kept: Vec<Event> = Vec::new();
+    let mut transaction: Vec<Event> = Vec::new();
+    for event in events {
+        if matches!(event.kind, EventKind::Begin(_)) {
+            kept.append(&mut transaction);
+        }
+        transaction.push(event);
+        if transaction.iter().any(foreign) && ends(&transaction) {
+            transaction.clear();
+        }
+    }
+    kept.append(&mut transaction);
+    kept
+}
+
+fn ends(transaction: &[Event]) -> bool {
+    let end =
+        |kind: &EventKind| matches!(kind, EventKind::Commit | EventKind::Rollback | EventKind::XaPrepare(_));
+    transaction.last().is_some_and(|event| end(&event.kind))
 }
 
 fn column(id: u32, row: &[Option<String>]) -> Column {

@@ -174,6 +174,8 @@ pub(crate) fn at(offset: i64) -> Position {
             partition: 0,
             offset,
             leader_epoch: 3,
+            as_of_ms: 0,
+            unswept: false,
         }],
     })
 }
