@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use caudal_tests::compare::wait_equal;
-use caudal_tests::{Daemon, DaemonConfig, Family, Kafka, MysqlServer, PgDatabase, Postgres, TablePair, patience};
+use caudal_tests::{
+    Daemon, DaemonConfig, Family, Kafka, MysqlServer, PgDatabase, Postgres, TablePair, patience,
+};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -60,11 +62,13 @@ async fn misses_no_delete(brokers: &str, name: &str) {
     let whole = Postgres::shared().database(name).await.unwrap();
     let single = Postgres::shared().database(name).await.unwrap();
     let prefix = format!("{name}{}", std::process::id());
-    let captured = DaemonConfig::new(&prefix).brokers(brokers).kafka(DELAYS).source("shop", &server.url(&db), &[]);
-    let all = captured
-        .clone()
-        .sink("whole", &whole, &["consistency: transaction"])
-        .sink("single", &single, &["consistency: key"]);
+    let captured =
+        DaemonConfig::new(&prefix).brokers(brokers).kafka(DELAYS).source("shop", &server.url(&db), &[]);
+    let all = captured.clone().sink("whole", &whole, &["consistency: transaction"]).sink(
+        "single",
+        &single,
+        &["consistency: key"],
+    );
     let mut daemon = Daemon::start(&all).unwrap();
     let pairs = TablePair::all(&server.admin_url(&db), &db).await.unwrap();
     let equal = async |sink: &PgDatabase| {
@@ -95,7 +99,10 @@ async fn misses_no_delete(brokers: &str, name: &str) {
     equal(&single).await;
     assert!(daemon.log().contains("reading the table anew"), "{}", daemon.log_tail());
     // Streaming goes on.
-    server.sql(&db, "DELETE FROM items WHERE id = 30; INSERT INTO items VALUES (31000, 'z', 'z')").await.unwrap();
+    server
+        .sql(&db, "DELETE FROM items WHERE id = 30; INSERT INTO items VALUES (31000, 'z', 'z')")
+        .await
+        .unwrap();
     equal(&whole).await;
     equal(&single).await;
 }

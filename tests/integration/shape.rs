@@ -46,7 +46,7 @@ async fn wait_for(url: &str, sql: &str, expected: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_file_the_etl_variables_run_two_servers_into_a_sink() {
-    let (maria, mysql) = (MysqlServer::shared(Family::MariaDb), MysqlServer::shared(Family::MySql));
+    let (maria, mysql) = (MysqlServer::shared(Family::MariaDb), MysqlServer::shared(Family::Mysql97));
     let (main, inventory) =
         (maria.database("env_main").await.unwrap(), mysql.database("env_stock").await.unwrap());
     maria
@@ -112,7 +112,7 @@ async fn without_a_file_the_etl_variables_run_two_servers_into_a_sink() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_position_of_an_idle_source_moves_with_the_traffic_of_other_databases() {
-    for family in [Family::MariaDb, Family::MySql] {
+    for family in [Family::MariaDb, Family::Mysql97] {
         let server = MysqlServer::shared(family);
         let (idle, busy) = (server.database("idle").await.unwrap(), server.database("busy").await.unwrap());
         server.sql(&idle, "CREATE TABLE a (id INT PRIMARY KEY)").await.unwrap();
@@ -142,7 +142,7 @@ async fn the_position_of_an_idle_source_moves_with_the_traffic_of_other_database
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_heartbeats_row_comes_through_to_the_sink_and_check_says_what_it_needs() {
-    for family in [Family::MariaDb, Family::MySql] {
+    for family in [Family::MariaDb, Family::Mysql97] {
         let server = MysqlServer::shared(family);
         let (db, beats) = (server.database("hb").await.unwrap(), server.database("hbrow").await.unwrap());
         server.sql(&db, "CREATE TABLE a (id INT PRIMARY KEY)").await.unwrap();
@@ -196,7 +196,7 @@ async fn a_heartbeats_row_comes_through_to_the_sink_and_check_says_what_it_needs
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_account_without_replication_rights_is_polled_into_the_same_topics() {
-    for family in [Family::MariaDb, Family::MySql] {
+    for family in [Family::MariaDb, Family::Mysql97] {
         let server = MysqlServer::shared(family);
         let db = server.database("poll").await.unwrap();
         let rows: Vec<String> =

@@ -217,9 +217,8 @@ impl Plan {
 
     /// Takes keys, given as arrays of the key's columns, out of what a sweep has collected.
     pub(crate) fn forget(&self, keys: &str) -> String {
-        let equal = |(i, k): (usize, &usize)| {
-            format!("s.k{i} = {}", self.columns[*k].value(&format!("u.c{k}")))
-        };
+        let equal =
+            |(i, k): (usize, &usize)| format!("s.k{i} = {}", self.columns[*k].value(&format!("u.c{k}")));
         let equal: Vec<String> = self.key.iter().enumerate().map(equal).collect();
         let source = self.source(From::Arrays, &self.key);
         format!("DELETE FROM {keys} AS s USING {source} WHERE {}", equal.join(" AND "))
@@ -233,15 +232,21 @@ impl Plan {
         let uncollected = if ordered {
             String::new()
         } else {
-            let equal: Vec<String> =
-                self.key.iter().enumerate().map(|(i, k)| format!("s.k{i} = t.{}", self.columns[*k].name)).collect();
+            let equal: Vec<String> = self
+                .key
+                .iter()
+                .enumerate()
+                .map(|(i, k)| format!("s.k{i} = t.{}", self.columns[*k].name))
+                .collect();
             format!(" AND NOT EXISTS (SELECT 1 FROM {keys} AS s WHERE {})", equal.join(" AND "))
         };
         let new_key = list(&self.key, |k| self.columns[*k].value(&format!("u.c{k}")));
         let statement = |unique: &Vec<usize>| {
             let equal: Vec<String> = unique
                 .iter()
-                .map(|i| format!("t.{} = {}", self.columns[*i].name, self.columns[*i].value(&format!("u.c{i}"))))
+                .map(|i| {
+                    format!("t.{} = {}", self.columns[*i].name, self.columns[*i].value(&format!("u.c{i}")))
+                })
                 .collect();
             format!(
                 "DELETE FROM {} AS t USING {} WHERE {} AND ROW({}) IS DISTINCT FROM ROW({new_key}){uncollected}",

@@ -121,10 +121,7 @@ impl State {
         let config = connection.config();
         let doing = || format!("take over sink {}", config.name);
         if config.consistency == Consistency::Key {
-            let sql = format!(
-                "SELECT {COLUMNS} FROM {} WHERE sink = $1",
-                self.offsets
-            );
+            let sql = format!("SELECT {COLUMNS} FROM {} WHERE sink = $1", self.offsets);
             let rows = connection.query(&sql, &[(&config.name, Type::TEXT)]).await.doing(config, doing())?;
             return Ok((None, offsets(&rows)));
         }
@@ -143,10 +140,7 @@ impl State {
         let rows = connection.query(&bump, &[(&config.name, Type::TEXT)]).await.doing(config, doing())?;
         let epoch: i64 =
             rows.first().map(|row| row.get(0)).ok_or_else(|| Error::bug("no epoch was returned"))?;
-        let stamp = format!(
-            "UPDATE {} SET epoch = $2 WHERE sink = $1 RETURNING {COLUMNS}",
-            self.offsets
-        );
+        let stamp = format!("UPDATE {} SET epoch = $2 WHERE sink = $1 RETURNING {COLUMNS}", self.offsets);
         let rows = connection
             .query(&stamp, &[(&config.name, Type::TEXT), (&epoch, Type::INT8)])
             .await

@@ -98,14 +98,22 @@ impl Sweeps {
         if sweep.schema.key.is_empty() {
             // Nothing tells its rows apart: all of them come again.
             if !is_empty {
-                tracing::warn!(sink = config.name, table = plan.name, "emptying a table without a key, to fill it anew");
+                tracing::warn!(
+                    sink = config.name,
+                    table = plan.name,
+                    "emptying a table without a key, to fill it anew"
+                );
                 connection.batch(&plan.truncate()).await.doing(config, doing())?;
             }
             return Ok(());
         }
         let keys = (!is_empty).then(|| state.stage(&plan.stage_name.replacen("stage", "sweep", 1)));
         if let Some(keys) = &keys {
-            tracing::info!(sink = config.name, table = plan.name, "reading the table anew, with a sweep at the end");
+            tracing::info!(
+                sink = config.name,
+                table = plan.name,
+                "reading the table anew, with a sweep at the end"
+            );
             connection.batch(&plan.make_keys(keys)).await.doing(config, doing())?;
         }
         let sweeping = Sweeping {

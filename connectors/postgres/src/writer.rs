@@ -13,8 +13,8 @@ use crate::state::{Offsets, State};
 use crate::sweep::Sweeps;
 use async_trait::async_trait;
 use caudal_core::{
-    Batch, Boundary, Error, LogPosition, Outcome, Position, Prepare, Rejected, Result, TableId, TableSchema,
-    Sweep, SweepPart, Writer,
+    Batch, Boundary, Error, LogPosition, Outcome, Position, Prepare, Rejected, Result, Sweep, SweepPart,
+    TableId, TableSchema, Writer,
 };
 use std::collections::HashMap;
 use std::ops::Range;
@@ -276,7 +276,8 @@ impl PgWriter {
             let prepared = Prepared::of(batch, event..event + 1, self.options);
             self.plan(&prepared.groups).await?;
             self.begin().await?;
-            let (Some(group), Some(table)) = (prepared.groups.first(), self.tables.get_mut(&identity(schema)))
+            let (Some(group), Some(table)) =
+                (prepared.groups.first(), self.tables.get_mut(&identity(schema)))
             else {
                 self.sweeps.doubt_table(&schema.id);
                 continue;

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// Before a run is tried again; doubled each time.
@@ -42,6 +43,8 @@ pub struct PollReader {
     tables: Vec<Table>,
     /// Which table's run goes on.
     current: Option<usize>,
+    /// The step in flight.
+    task: JoinSet<(Work, Result<Step>)>,
     token: Token,
     heartbeat: Duration,
 }
@@ -49,7 +52,8 @@ pub struct PollReader {
 struct Table {
     job: Arc<Job>,
     record: Record,
-    ledger: Ledger,
+    /// Not here while a step has it.
+    ledger: Option<Ledger>,
     run: Option<Run>,
     began: Instant,
     due: Instant,
@@ -72,8 +76,11 @@ impl PollReader {
     /// Connects, and opens the indexes.
     ///
     /// # Errors
-    /// `Config` if the position is not of a poll or the folder cannot be used; as the system says.
+    /// `Bug` without a job; `Config` if the position is not of a poll or the folder cannot be used; as the system says.
     pub async fn open(start: Start) -> Result<Self> {
+        if start.jobs.is_empty() {
+            return Err(Error::bug("poll no table"));
+        }
         let empty = SourcePosition::default();
         let stored = match &start.from {
             Some(position) => {
@@ -88,7 +95,7 @@ impl PollReader {
             let record = records.get(&note::name(&job.table)).cloned().unwrap_or_default();
             let ledger = Ledger::open(&start.dir, &job.table, record.indexed, record.complete)?;
             let (job, run, settles) = (Arc::new(job), None, None);
-            Ok(Table { job, record, ledger, run, began: now, due: now, failures: 0, settles })
+            Ok(Table { job, record, ledger: Some(ledger), run, began: now, due: now, failures: 0, settles })
         };
         let tables = start.jobs.into_iter().map(table).collect::<Result<_>>()?;
         let session = Some(start.system.connect().await?);
@@ -99,25 +106,45 @@ impl PollReader {
             written: start.written,
             tables,
             current: None,
+            task: JoinSet::new(),
             token,
             heartbeat: start.heartbeat,
         })
     }
 
-    /// One step of the run that goes on, or of the one that is due. None: nothing to hand on.
-    async fn step(&mut self) -> Result<Option<Batch>> {
-        let Some(at) = self.current else { return Ok(None) };
-        let mut session = match self.session.take() {
-            Some(session) => session,
-            None => self.system.connect().await?,
+    /// Begins a step of a table's run, on a task of its own: heartbeats go on meanwhile.
+    fn begin(&mut self, at: usize) {
+        let table = &mut self.tables[at];
+        let Some(ledger) = table.ledger.take() else { return };
+        if table.run.is_none() {
+            table.began = Instant::now();
+        }
+        let work = Work {
+            at,
+            job: Arc::clone(&table.job),
+            record: table.record.clone(),
+            // What is not known to be durable is not known at all.
+            unsettled: table.settles.take().is_some(),
+            ledger,
+            run: table.run.take(),
+            session: self.session.take(),
+            system: Arc::clone(&self.system),
+            written: self.written.clone(),
         };
-        let stepped = self.tables[at].step(session.as_mut(), self.written.as_ref()).await;
+        self.current = Some(at);
+        self.task.spawn(work.step());
+    }
+
+    /// A step has ended. None: nothing to hand on.
+    fn ended(&mut self, work: Work, stepped: Result<Step>) -> Result<Option<Batch>> {
+        let Work { at, ledger, run, session, .. } = work;
+        self.tables[at].ledger = Some(ledger);
         match stepped {
             Ok(step) => {
-                self.session = Some(session);
+                (self.tables[at].run, self.session) = (run, session);
                 Ok(self.hand_on(at, step))
             }
-            // The connection may be what is broken.
+            // The connection may be what is broken: the next step makes a new one.
             Err(error) => self.failed(at, error),
         }
     }
@@ -187,42 +214,62 @@ impl PollReader {
         rows.build(Position::Source(SourcePosition { token, notes }), Some(boundary))
     }
 
-    /// The table that is due first, and when.
-    fn next_due(&self) -> Option<(usize, Instant)> {
+    /// The table that is due first, and when. A run that is not known to be durable holds its next one up for a while.
+    fn next_due(&self) -> (usize, Instant) {
         let waits =
             |table: &Table| table.settles.as_ref().map_or(table.due, |s| table.due.max(s.since + GRACE));
         let due = self.tables.iter().enumerate().map(|(at, table)| (at, waits(table)));
-        due.min_by_key(|(_, due)| *due)
+        due.min_by_key(|(_, due)| *due).unwrap_or_else(|| (0, Instant::now() + self.heartbeat))
     }
 }
 
-impl Table {
-    async fn step(&mut self, session: &mut dyn Session, written: Option<&Arc<dyn Written>>) -> Result<Step> {
+/// One step, with all that it needs: on a task of its own.
+struct Work {
+    at: usize,
+    job: Arc<Job>,
+    record: Record,
+    unsettled: bool,
+    ledger: Ledger,
+    run: Option<Run>,
+    session: Option<Box<dyn Session>>,
+    system: Arc<dyn Polled>,
+    written: Option<Arc<dyn Written>>,
+}
+
+impl Work {
+    async fn step(mut self) -> (Self, Result<Step>) {
+        let step = self.try_step().await;
+        (self, step)
+    }
+
+    async fn try_step(&mut self) -> Result<Step> {
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => self.system.connect().await?,
+        };
         let mut run = match self.run.take() {
             Some(run) => run,
             None => {
-                self.began = Instant::now();
-                self.know(written).await?;
-                Run::begin(&self.job, &self.record, session, &mut self.ledger).await?
+                self.know().await?;
+                Run::begin(&self.job, &self.record, session.as_mut(), &mut self.ledger).await?
             }
         };
-        let step = run.step(session, &mut self.ledger, written).await?;
-        if step.record.is_none() {
-            self.run = Some(run);
-        }
+        let step = run.step(session.as_mut(), &mut self.ledger, self.written.as_ref()).await?;
+        self.run = step.record.is_none().then_some(run);
+        self.session = Some(session);
         Ok(step)
     }
 
     /// What is known must be what the position says, or nothing.
-    async fn know(&mut self, written: Option<&Arc<dyn Written>>) -> Result<()> {
-        if self.settles.take().is_some() {
+    async fn know(&mut self) -> Result<()> {
+        if self.unsettled {
             self.ledger.forget();
         }
         if self.record.indexed == 0 || self.ledger.index.is_some() {
             return Ok(());
         }
         let table = &self.job.table;
-        match written {
+        match &self.written {
             Some(written) => {
                 tracing::info!(%table, "poll: what is known of the rows is read from the log");
                 self.ledger.rebuild(table, written.as_ref(), self.record.indexed).await
@@ -233,7 +280,9 @@ impl Table {
             }
         }
     }
+}
 
+impl Table {
     /// The run's record goes with the batch of this number.
     fn ends(&mut self, record: Record, batch: u64) {
         self.settles = Some(Settles { batch, indexed: record.indexed, since: Instant::now() });
@@ -248,20 +297,19 @@ impl Reader for PollReader {
     async fn next(&mut self) -> Result<Batch> {
         let beat = Instant::now() + self.heartbeat;
         loop {
-            if self.current.is_some() {
-                if let Some(batch) = self.step().await? {
-                    return Ok(batch);
-                }
-                if Instant::now() >= beat {
-                    return Ok(self.batch(BatchBuilder::default(), BTreeMap::new()));
-                }
-                continue;
+            if let (Some(at), true) = (self.current, self.task.is_empty()) {
+                self.begin(at);
             }
-            match self.next_due() {
-                Some((at, due)) if due <= Instant::now() => self.current = Some(at),
-                Some((_, due)) if due < beat => tokio::time::sleep_until(due).await,
-                _ => {
-                    tokio::time::sleep_until(beat).await;
+            let (first, due) = self.next_due();
+            tokio::select! {
+                Some(joined) = self.task.join_next() => {
+                    let (work, stepped) = joined.map_err(|e| Error::bug("poll a table").because(e))?;
+                    if let Some(batch) = self.ended(work, stepped)? {
+                        return Ok(batch);
+                    }
+                }
+                () = tokio::time::sleep_until(due), if self.current.is_none() => self.current = Some(first),
+                () = tokio::time::sleep_until(beat) => {
                     return Ok(self.batch(BatchBuilder::default(), BTreeMap::new()));
                 }
             }
@@ -272,8 +320,9 @@ impl Reader for PollReader {
         let Some(stored) = position.source() else { return Ok(()) };
         let durable = Token::decode(&stored.token)?.number;
         for table in &mut self.tables {
-            if let Some(settles) = table.settles.take_if(|s| s.batch <= durable) {
-                table.ledger.settle(settles.indexed)?;
+            let settled = table.settles.take_if(|s| s.batch <= durable);
+            if let (Some(settles), Some(ledger)) = (settled, &mut table.ledger) {
+                ledger.settle(settles.indexed)?;
             }
         }
         Ok(())

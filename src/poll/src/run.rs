@@ -68,7 +68,8 @@ impl Run {
             ..Record::default()
         };
         Ok(Self {
-            first: ledger.len() == 0,
+            // What was empty at an earlier run gets creates; what was lost is read again.
+            first: ledger.index.is_none() && (before.complete_us == 0 || before.indexed > 0),
             job: Arc::clone(job),
             schema,
             before: before.clone(),

@@ -60,7 +60,9 @@ pub(crate) fn decode(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, bat
 /// Adds a tombstone as the deletion of its key: for one whose deletion was compacted away, or comes to nobody who read it.
 /// The image before has the columns of the key alone. Nothing for a table without a shape or a key.
 pub(crate) fn tombstone(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, batch: &mut BatchBuilder) {
-    let (Some(key), Some(schema)) = (record.key, schema.filter(|schema| !schema.key.is_empty())) else { return };
+    let (Some(key), Some(schema)) = (record.key, schema.filter(|schema| !schema.key.is_empty())) else {
+        return;
+    };
     if key == crate::encode::TRUNCATE_KEY.as_bytes() {
         return;
     }

@@ -181,12 +181,7 @@ pub(super) mod memory {
             let record = self.visible.get_mut(at).and_then(VecDeque::pop_front);
             if let Some((offset, Some((key, value)))) = record {
                 *position = offset + 1;
-                take(Fetched {
-                    offset,
-                    key: Some(&key),
-                    value: value.as_deref(),
-                    ts_ms: written(offset),
-                });
+                take(Fetched { offset, key: Some(&key), value: value.as_deref(), ts_ms: written(offset) });
             }
             Ok(Polled::Taken)
         }

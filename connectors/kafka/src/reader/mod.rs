@@ -222,13 +222,12 @@ impl LogSource {
             let promise = Promise { lag_ms, now: now_ms };
             let limits =
                 Limits { batch_bytes: options.batch_bytes, step_records: options.step_records, promise };
-            let ids =
-                |topics: &[String]| runtime.block_on(topic_ids::fetch(clients.resolved(), topics));
+            let ids = |topics: &[String]| runtime.block_on(topic_ids::fetch(clients.resolved(), topics));
             let mode: Box<dyn Mode> = match consistency {
                 Consistency::Transaction => Box::new(Whole::open(lanes, &sides, &from, limits, &ids)?),
                 Consistency::Key => {
                     Box::new(Shared::open(lanes, &sides, (&owned, &shared), &from, limits, &ids)?)
-                },
+                }
             };
             Ok((mode, wake, tails))
         })

@@ -241,7 +241,8 @@ impl Partitions {
                 ));
             }
             // Who comes to an empty table needs no sweep; a shape that nobody announced has no rows.
-            let Some(schema) = store.newest(topic).filter(|s| whole && (reason.is_some() || !s.key.is_empty()))
+            let Some(schema) =
+                store.newest(topic).filter(|s| whole && (reason.is_some() || !s.key.is_empty()))
             else {
                 continue;
             };

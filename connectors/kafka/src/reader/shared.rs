@@ -18,10 +18,10 @@
 
 use super::feed::{Feed, Lane, Polled, Start};
 use super::partitions::Partitions;
-use super::whole::{AskIds, drop_foreign};
 use super::runner::{Delivery, Mode, Progress};
 use super::sides::{Shapes, SourceSides, open_side};
 use super::whole::Limits;
+use super::whole::{AskIds, drop_foreign};
 use crate::group::Partition;
 use crate::watermarks::{Chain, Watermark};
 use caudal_core::{Batch, BatchBuilder, Boundary, Error, LogPosition, Position, Result, SourcePosition};
@@ -176,7 +176,8 @@ impl<F: Feed> Shared<F> {
         self.feed.locate()?;
         let (partitions, feed) = (&self.partitions, &self.feed);
         let reached = |lane: Lane, end: i64| partitions.next(lane) >= end || feed.position(lane) >= end;
-        let (done, base): (Vec<_>, Vec<_>) = self.base.drain(..).partition(|(lane, end)| reached(*lane, *end));
+        let (done, base): (Vec<_>, Vec<_>) =
+            self.base.drain(..).partition(|(lane, end)| reached(*lane, *end));
         self.base = base;
         for (lane, end) in done {
             self.partitions.reached(lane, end)?;

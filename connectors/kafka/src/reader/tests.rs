@@ -422,7 +422,10 @@ fn in_key_mode_offsets_are_unswept_until_the_sweep_is_over_and_who_resumes_begin
     };
     let all = open(log, &from);
     assert_eq!(all.iter().flat_map(ids).collect::<Vec<_>>(), [1, 3, 4]);
-    assert_eq!((sweeps(&all[0]), sweeps(all.last().unwrap())), (vec!["b a".to_owned()], vec!["e a".to_owned()]));
+    assert_eq!(
+        (sweeps(&all[0]), sweeps(all.last().unwrap())),
+        (vec!["b a".to_owned()], vec!["e a".to_owned()])
+    );
     let unswept: Vec<bool> =
         all.iter().flat_map(|d| &d.batch.position.log().unwrap().offsets).map(|o| o.unswept).collect();
     assert_eq!(unswept, [true, true, false]);

@@ -350,7 +350,11 @@ fn resume(feed: &mut impl Feed, side: &Side, from: &LogPosition) -> Result<(Lane
 ///
 /// # Errors
 /// `Transient` if a topic was made again since the reader was opened.
-pub(super) fn drop_foreign(watermark: &mut Watermark, partitions: &mut Partitions, is_old: bool) -> Result<()> {
+pub(super) fn drop_foreign(
+    watermark: &mut Watermark,
+    partitions: &mut Partitions,
+    is_old: bool,
+) -> Result<()> {
     let mut made_again = None;
     watermark.ends.retain(|(topic, _), end| {
         let same = partitions.is_same(topic, end.topic_id);

@@ -2,7 +2,8 @@
 
 use caudal_core::{
     Batch, BatchBuilder, Boundary, Cell, Column, ColumnType, Error, EventHead, Fault, KeyKind, LogPosition,
-    Op, Position, Reader, Result, Sink, SnapshotMark, SourcePosition, SweepPart, TableId, TableSchema, Transaction, Writer,
+    Op, Position, Reader, Result, Sink, SnapshotMark, SourcePosition, SweepPart, TableId, TableSchema,
+    Transaction, Writer,
 };
 use caudal_kafka::{CaptureOptions, Config, Consistency, Log, LogSource, ReadOptions};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};

@@ -112,7 +112,15 @@ async fn offsets_that_somebody_moved_underneath_stop_the_writer() {
 fn in_partition(partition: i32, offset: i64) -> Position {
     let (topic, topic_id) = ("shop.t".into(), uuid::Uuid::from_u128(7));
     Position::Log(LogPosition {
-        offsets: vec![LogOffset { topic, topic_id, partition, offset, leader_epoch: 3, as_of_ms: 0, unswept: false }],
+        offsets: vec![LogOffset {
+            topic,
+            topic_id,
+            partition,
+            offset,
+            leader_epoch: 3,
+            as_of_ms: 0,
+            unswept: false,
+        }],
     })
 }
 
