@@ -4,18 +4,19 @@
 //! They are compared exactly, never by the server's collation: a change from `a` to `A` in a case-insensitive key touches
 //! both, since an event's image before and its image after are both recorded.
 
-use caudal_core::{BatchBuilder, Cell, TableSchema};
+use caudal_core::{BatchBuilder, Cell, Slice, TableSchema};
 
 /// Appends the canonical bytes of a row's key; of a table without one, of the whole row.
 pub(crate) fn key_bytes(out: &mut Vec<u8>, schema: &TableSchema, row: &[Cell], builder: &BatchBuilder) {
     if schema.key.is_empty() {
-        row.iter().for_each(|&cell| append(out, cell, builder));
+        row.iter().for_each(|&cell| append(out, cell, |s| builder.bytes(s)));
     } else {
-        schema.key.iter().for_each(|&i| append(out, row[i as usize], builder));
+        schema.key.iter().for_each(|&i| append(out, row[i as usize], |s| builder.bytes(s)));
     }
 }
 
-fn append(out: &mut Vec<u8>, cell: Cell, builder: &BatchBuilder) {
+/// Appends the canonical bytes of one cell.
+pub(crate) fn append<'a>(out: &mut Vec<u8>, cell: Cell, bytes: impl Fn(Slice) -> &'a [u8]) {
     match cell {
         Cell::Null => out.push(0),
         Cell::Unchanged => out.push(1),
@@ -23,10 +24,10 @@ fn append(out: &mut Vec<u8>, cell: Cell, builder: &BatchBuilder) {
         Cell::U64(n) => fixed(out, 3, n.to_le_bytes()),
         Cell::F32(n) => fixed(out, 4, n.to_bits().to_le_bytes()),
         Cell::F64(n) => fixed(out, 5, n.to_bits().to_le_bytes()),
-        Cell::Text(s) => sized(out, 6, builder.bytes(s)),
-        Cell::Bytes(s) => sized(out, 7, builder.bytes(s)),
-        Cell::Decimal(s) => sized(out, 8, builder.bytes(s)),
-        Cell::Json(s) => sized(out, 9, builder.bytes(s)),
+        Cell::Text(s) => sized(out, 6, bytes(s)),
+        Cell::Bytes(s) => sized(out, 7, bytes(s)),
+        Cell::Decimal(s) => sized(out, 8, bytes(s)),
+        Cell::Json(s) => sized(out, 9, bytes(s)),
     }
 }
 
@@ -65,7 +66,7 @@ mod tests {
         let (x, y) = (cells(&mut builder, b"ab", b"c"), cells(&mut builder, b"a", b"bc"));
         let bytes = |cells: [Cell; 2]| {
             let mut out = Vec::new();
-            cells.iter().for_each(|&c| append(&mut out, c, &builder));
+            cells.iter().for_each(|&c| append(&mut out, c, |s| builder.bytes(s)));
             out
         };
         assert_ne!(bytes(x), bytes(y));

@@ -149,8 +149,14 @@ pub struct SnapshotConfig {
     /// How long the query of one chunk should take at most: chunks grow and shrink to stay below it.
     #[serde(default = "default_chunk_time")]
     pub chunk_time: DurationText,
-    /// Where rows of large tables without a key are kept while the table is read. The system's place for temporary files
-    /// when left out.
+    /// How many chunks are read at once, each by a connection of its own: of one large table, or of several.
+    #[serde(default = "default_readers")]
+    pub readers: u32,
+    /// While more threads than this run on the source (`Threads_running`), no further chunk is begun. 0: whatever its load.
+    #[serde(default = "default_max_threads_running")]
+    pub max_threads_running: u32,
+    /// Where rows of large tables without a key are kept while the table is read, and 24 bytes for each key of a table that is
+    /// read again. The system's place for temporary files when left out.
     #[serde(default)]
     pub spool_dir: Option<PathBuf>,
 }
@@ -174,6 +180,8 @@ impl Default for SnapshotConfig {
             chunk_rows: default_chunk_rows(),
             chunk_bytes: default_chunk_bytes(),
             chunk_time: default_chunk_time(),
+            readers: default_readers(),
+            max_threads_running: default_max_threads_running(),
             spool_dir: None,
         }
     }
@@ -205,6 +213,12 @@ fn default_chunk_rows() -> u32 {
 }
 fn default_chunk_bytes() -> SizeText {
     SizeText::mib(1)
+}
+fn default_readers() -> u32 {
+    2
+}
+fn default_max_threads_running() -> u32 {
+    25
 }
 fn default_chunk_time() -> DurationText {
     DurationText::secs(2)
@@ -289,6 +303,12 @@ pub struct Resolved {
 }
 
 impl Resolved {
+    /// Where what is too large for memory is kept for a while.
+    #[must_use]
+    pub fn spool_dir(&self) -> PathBuf {
+        self.snapshot.spool_dir.clone().unwrap_or_else(std::env::temp_dir)
+    }
+
     /// The full name of a field of this source, for errors.
     #[must_use]
     pub fn field(&self, field: &str) -> String {
@@ -297,9 +317,12 @@ impl Resolved {
 
     /// The error with the full name of the field that it names within this source.
     pub(crate) fn own_field(&self, error: Error) -> Error {
-        match error.field_name().map(|f| self.field(f)) {
-            Some(field) => error.field(field),
-            None => error,
+        match error.field_name() {
+            Some(field) if !field.starts_with("sources.") => {
+                let field = self.field(field);
+                error.field(field)
+            }
+            _ => error,
         }
     }
 }
@@ -400,6 +423,7 @@ fn bounds(
         (1..=10_000_000).contains(&snapshot.chunk_rows),
         "must be between 1 and 10000000",
     )?;
+    range("snapshot.readers", (1..=64).contains(&snapshot.readers), "must be between 1 and 64")?;
     range(
         "snapshot.chunk_time",
         (50..=60_000).contains(&snapshot.chunk_time.get().as_millis()),

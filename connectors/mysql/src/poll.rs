@@ -15,7 +15,7 @@ use crate::client::Client;
 use crate::config::Resolved;
 use crate::discover;
 use async_trait::async_trait;
-use caudal_core::{Check, Error, Position, Reader, Result, TableId};
+use caudal_core::{Check, Error, Position, Reader, Result, TableId, Written};
 use caudal_poll::{Job, PollReader, Polled, Session, Start};
 use session::MySqlSession;
 use std::sync::Arc;
@@ -24,7 +24,11 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// `Config`, naming the field, if a table cannot be polled as configured; as for SQL.
-pub(crate) async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<Box<dyn Reader>> {
+pub(crate) async fn open(
+    config: &Arc<Resolved>,
+    written: Option<Arc<dyn Written>>,
+    from: Option<Position>,
+) -> Result<Box<dyn Reader>> {
     let mut client = Client::connect(config).await?;
     let tables = discover::tables(&mut client, &config.selection, None).await?;
     check::named_tables(config, &tables)?;
@@ -41,7 +45,7 @@ pub(crate) async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Resu
         system: Arc::new(System(Arc::clone(config))),
         jobs,
         dir: config.poll.dir.join(&config.name),
-        written: None,
+        written,
         heartbeat: config.heartbeat,
         from,
     };

@@ -36,6 +36,8 @@ struct Stored {
     ts: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     resend: Option<Resend>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    mark: u64,
 }
 
 fn is_zero(n: &u64) -> bool {
@@ -106,6 +108,8 @@ pub(crate) struct Token {
     pub(crate) ts_us: i64,
     /// Where the dump must begin, if before `place`.
     pub(crate) resend: Option<Resend>,
+    /// How many re-reads had begun in the session that wrote it: of no meaning in another.
+    pub(crate) mark: u64,
 }
 
 impl Token {
@@ -123,6 +127,7 @@ impl Token {
             key: inside.then(|| format!("{:016x}", self.within.key)),
             ts: self.ts_us,
             resend: self.resend.clone(),
+            mark: self.mark,
         };
         serde_json::to_string(&stored).unwrap_or_default()
     }
@@ -160,6 +165,7 @@ impl Token {
             within: Within { rows: stored.row, key: key.unwrap_or(0) },
             ts_us: stored.ts,
             resend: stored.resend,
+            mark: stored.mark,
         })
     }
 
@@ -199,6 +205,7 @@ mod tests {
             within: Within { rows: 7, key: u64::MAX },
             ts_us: 1,
             resend: None,
+            mark: 0,
         }
     }
 

@@ -19,9 +19,11 @@ use crate::binlog::{BinlogStream, Event, RowDecoder};
 use crate::client::Client;
 use crate::config::Resolved;
 use crate::connection::Family;
-use crate::position::{Place, Token, Within};
+use crate::position::{Place, Token, Within, source_position};
 use crate::schema::Timeline;
 use crate::shape::Shapes;
+use crate::snapshot::commands::Inbox;
+use crate::snapshot::shapes::Asked;
 use crate::snapshot::{Emission, Snapshot};
 use async_trait::async_trait;
 use caudal_core::{Batch, BatchBuilder, Boundary, Position, Reader, Result, Transaction};
@@ -65,6 +67,9 @@ pub(crate) struct MySqlReader {
     /// An event that waits until a table's piece is handed on; the stream stands still meanwhile.
     held: Option<Event>,
     out: VecDeque<Batch>,
+    inbox: Arc<Inbox>,
+    /// The last command taken.
+    signal: i64,
 }
 
 /// What a reader starts with.
@@ -77,13 +82,17 @@ pub(crate) struct Start {
     pub(crate) token: Token,
     /// Notes that the first batch carries.
     pub(crate) notes: BTreeMap<String, Option<String>>,
+    /// Commands.
+    pub(crate) inbox: Arc<Inbox>,
+    /// The last command taken.
+    pub(crate) signal: i64,
     /// The end of the log now.
     pub(crate) log_end: (String, u64),
 }
 
 impl MySqlReader {
     pub(crate) fn new(start: Start) -> Self {
-        let Start { config, stream, sql, timeline, snapshot, token, notes, log_end } = start;
+        let Start { config, stream, sql, timeline, snapshot, token, notes, inbox, signal, log_end } = start;
         let replayed = token.resend.is_some().then(|| token.place.clone());
         Self {
             family: stream.family(),
@@ -107,6 +116,8 @@ impl MySqlReader {
             boundary: None,
             held: None,
             out: VecDeque::new(),
+            inbox,
+            signal,
         }
     }
 
@@ -135,7 +146,18 @@ impl MySqlReader {
             () = std::future::ready(()), if idle => self.flush(),
             finished = self.snapshot.finished() => finished?,
             period = self.clock.next() => self.clock_step(period?),
-            () = sleep_until(wake), if between && wake.is_some() => {}
+            signal = self.inbox.next(self.signal), if between => {
+                self.signal = signal.number;
+                self.snapshot.command(&signal, &self.timeline);
+                // What was asked for is stored at once.
+                self.flush();
+            }
+            () = sleep_until(wake), if between && wake.is_some() => {
+                // The engine tells what is durable between two batches: while that is waited for, they must not be far apart.
+                if self.snapshot.waits() {
+                    self.flush();
+                }
+            }
         }
         if self.builder.size() >= self.config.batch_bytes || self.builder.events.len() >= MAX_EVENTS {
             self.close_full();
@@ -150,7 +172,9 @@ impl MySqlReader {
         }
         if self.snapshot.is_ready() {
             self.flush_rows();
-            if let Some(emission) = self.snapshot.take() {
+        }
+        while self.snapshot.is_ready() {
+            for emission in self.snapshot.take() {
                 self.emit(emission);
             }
         }
@@ -158,7 +182,8 @@ impl MySqlReader {
         if !delivered.reaches(&self.opened_at.0, self.opened_at.1) {
             (delivered.file, delivered.pos) = self.opened_at.clone();
         }
-        if let Some(emission) = self.snapshot.advance(&mut self.timeline, &mut self.sql, &delivered).await? {
+        let mut shapes = Asked(&mut self.timeline, &mut self.sql);
+        if let Some(emission) = self.snapshot.advance(&mut shapes, &delivered).await? {
             self.flush_rows();
             self.emit(emission);
         }
@@ -259,10 +284,17 @@ impl MySqlReader {
     fn token(&self, within: Within) -> Token {
         // Until all rows that were delivered before are passed again, they still count.
         let within = if self.skip.rows > 0 { self.skip } else { within };
-        Token { place: self.place.clone(), within, ts_us: self.ts_us, resend: self.prepared.resend() }
+        Token {
+            place: self.place.clone(),
+            within,
+            ts_us: self.ts_us,
+            resend: self.prepared.resend(),
+            mark: self.snapshot.mark(),
+        }
     }
 
     fn position(&mut self, within: Within) -> Position {
+        self.notes.extend(self.snapshot.take_notes());
         let notes = std::mem::take(&mut self.notes);
         Position::Source(self.token(within).position(self.family, notes))
     }
@@ -285,7 +317,11 @@ impl Reader for MySqlReader {
         }
     }
 
-    async fn commit(&mut self, _position: &Position) -> Result<()> {
+    async fn commit(&mut self, position: &Position) -> Result<()> {
+        if self.snapshot.waits() {
+            let stored = source_position(position)?;
+            self.snapshot.durable(Token::decode(&stored.token, self.family)?.mark);
+        }
         Ok(())
     }
 }

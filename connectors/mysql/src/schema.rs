@@ -66,6 +66,11 @@ impl Timeline {
         Self { selection, tables, bound: HashMap::new(), warned: false }
     }
 
+    /// What is captured.
+    pub(crate) fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
     /// All tables.
     pub(crate) fn tables(&self) -> impl Iterator<Item = (&TableId, &Known)> {
         self.tables.iter()

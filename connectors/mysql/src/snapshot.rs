@@ -27,15 +27,27 @@
 //!
 //! Memory: one chunk (`chunk_bytes`, or one row if that is larger) and at most [`window::MAX_BYTES`] of recorded keys.
 
+pub(crate) mod access;
+pub(crate) mod against;
+pub(crate) mod board;
 pub(crate) mod bounds;
 pub(crate) mod cells;
 pub(crate) mod chunk;
+pub(crate) mod commands;
+mod hand_on;
 pub(crate) mod plan;
 pub(crate) mod progress;
+pub(crate) mod request;
 pub(crate) mod run;
+pub(crate) mod shapes;
 pub(crate) mod spool;
+pub(crate) mod table;
+mod throttle;
+pub(crate) mod values;
 pub(crate) mod visible;
 pub(crate) mod whole;
+mod wholes;
 pub(crate) mod window;
 
+pub(crate) use request::{Reason, Request, Rows};
 pub(crate) use run::{Emission, Snapshot, Verdict};

@@ -13,11 +13,16 @@ use crate::reader::{self, MySqlReader, clock};
 use crate::schema::Timeline;
 use crate::shape::Shape;
 use crate::snapshot::Snapshot;
+use crate::snapshot::access::Server;
+use crate::snapshot::board::Board;
+use crate::snapshot::commands::Inbox;
 use crate::snapshot::progress::Notes;
 use crate::tls::{self, TlsOptions};
 use async_trait::async_trait;
-use caudal_core::{Check, Error, Position, Reader, Result, Source, TableId, TableSchema};
-use std::sync::Arc;
+use caudal_core::{
+    Check, Error, Position, Progress, Reader, Result, Signal, Source, TableId, TableSchema, Written,
+};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// A MySQL or MariaDB source.
@@ -25,11 +30,23 @@ use std::time::Duration;
 /// # Errors
 /// `Config`, naming the field, for settings that cannot be.
 pub fn source(name: &str, config: Config) -> Result<Arc<dyn Source>> {
-    Ok(Arc::new(MySqlSource { config: Arc::new(config.resolve(name)?) }))
+    Ok(Arc::new(MySqlSource {
+        config: Arc::new(config.resolve(name)?),
+        beside: Beside { board: Arc::default(), inbox: Arc::default(), written: Arc::default() },
+    }))
 }
 
 struct MySqlSource {
     config: Arc<Resolved>,
+    beside: Beside,
+}
+
+/// What outlives a reader.
+#[derive(Clone)]
+struct Beside {
+    board: Arc<Board>,
+    inbox: Arc<Inbox>,
+    written: Arc<OnceLock<Arc<dyn Written>>>,
 }
 
 #[async_trait]
@@ -54,17 +71,32 @@ impl Source for MySqlSource {
         Ok(tables.into_iter().map(|(id, table)| (id, table.estimated_rows)).collect())
     }
 
+    fn bind(&self, written: Arc<dyn Written>) {
+        // Only the first one counts.
+        let _ = self.beside.written.set(written);
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.beside.inbox.add(signal);
+    }
+
+    fn progress(&self) -> Vec<Progress> {
+        self.beside.board.all()
+    }
+
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
         if self.config.mode == Mode::Poll {
-            let reader = poll::open(&self.config, from).await;
-            return reader.map_err(|e| e.context(format!("open source {}", self.config.name)));
+            let reader = poll::open(&self.config, self.beside.written.get().cloned(), from).await;
+            return reader
+                .map_err(|e| self.config.own_field(e).context(format!("open source {}", self.config.name)));
         }
-        let reader = open(&self.config, from).await;
-        Ok(Box::new(reader.map_err(|e| e.context(format!("open source {}", self.config.name)))?))
+        let reader = open(&self.config, &self.beside, from).await;
+        let named = |e| self.config.own_field(e).context(format!("open source {}", self.config.name));
+        Ok(Box::new(reader.map_err(named)?))
     }
 }
 
-async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlReader> {
+async fn open(config: &Arc<Resolved>, beside: &Beside, from: Option<Position>) -> Result<MySqlReader> {
     let mut sql = Client::connect(config).await?;
     check::require(&mut sql, config).await?;
     let family = sql.version.family;
@@ -95,9 +127,13 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlRea
     let reshaped = notes.reshape(&config.selection);
     check::shapes(config, &tables)?;
     let timeline = Timeline::new(config.selection.clone(), tables, notes.schemas.clone());
+    let (written, board) = (beside.written.get().cloned(), Arc::clone(&beside.board));
     let snapshot = match config.snapshot.mode {
-        SnapshotMode::Initial => Snapshot::new(Arc::clone(config), &timeline, &notes)?,
-        SnapshotMode::Never => Snapshot::none(Arc::clone(config)),
+        SnapshotMode::Initial => Snapshot::new(Arc::clone(config), &timeline, &notes, written, board)?,
+        SnapshotMode::Never => {
+            let server = Arc::new(Server(Arc::clone(config)));
+            Snapshot::none(Arc::clone(config), server, &notes, written, board)
+        }
     };
     if !snapshot.is_done() {
         tracing::info!(
@@ -113,6 +149,8 @@ async fn open(config: &Arc<Resolved>, from: Option<Position>) -> Result<MySqlRea
         timeline,
         snapshot,
         token,
+        inbox: Arc::clone(&beside.inbox),
+        signal: notes.signal,
         notes: reshaped,
         log_end,
     }))
@@ -127,6 +165,7 @@ async fn first_token(sql: &mut Client) -> Result<Token> {
         within: Within::default(),
         ts_us: reading.ts_us,
         resend: None,
+        mark: 0,
     })
 }
 

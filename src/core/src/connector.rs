@@ -8,6 +8,7 @@ use crate::batch::Batch;
 use crate::check::Check;
 use crate::fault::Result;
 use crate::position::Position;
+use crate::reread::{Progress, Signal, Written};
 use crate::schema::{TableId, TableSchema};
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -24,6 +25,18 @@ pub trait Source: Send + Sync {
     /// Rows of those tables, as far as the system estimates them without reading: for people, never for decisions.
     async fn estimates(&self) -> Result<Vec<(TableId, u64)>> {
         Ok(Vec::new())
+    }
+
+    /// Tells what the log holds of this source's tables: a re-read is reconciled with it. Called once, before `open`.
+    fn bind(&self, _written: Arc<dyn Written>) {}
+
+    /// A command. A source takes it between two batches, and stores that it did with the next one; after a restart of the
+    /// process all commands are given again, in order.
+    fn signal(&self, _signal: Signal) {}
+
+    /// What is being read beside the stream, and what was lately.
+    fn progress(&self) -> Vec<Progress> {
+        Vec::new()
     }
 
     /// Waits until this instance may read (where instances share work). Dropping the future gives up.

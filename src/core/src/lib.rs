@@ -13,6 +13,7 @@ pub mod connector;
 pub mod fault;
 pub mod position;
 pub mod quantity;
+pub mod reread;
 pub mod schema;
 pub mod temporal;
 
@@ -26,4 +27,5 @@ pub use connector::{DeadLetters, Outcome, Prepare, Reader, Rejected, Sink, Sourc
 pub use fault::{Error, Fault, Result};
 pub use position::{LogOffset, LogPosition, Position, SourcePosition};
 pub use quantity::{DurationText, SizeText};
+pub use reread::{Action, Phase, Progress, Signal, Written, WrittenRows};
 pub use schema::{Column, ColumnType, ForeignKey, KeyKind, TableId, TableSchema, UniqueKey};

@@ -2,11 +2,10 @@
 //!
 //! All calls wait for the disk, each for one page's lookups or one run's changes.
 
-use crate::Written;
 use crate::absent::Absent;
 use crate::content::Hasher;
 use caudal_core::fault::Classify;
-use caudal_core::{Fault, Op, Result, TableId};
+use caudal_core::{Fault, Op, Result, TableId, Written};
 use caudal_index::{Builder, Found, Index, KeyHash, key_hash};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -93,7 +92,7 @@ impl Ledger {
         indexed: u64,
     ) -> Result<()> {
         let mut hasher = Hasher::default();
-        let mut topic = written.rows(table).await?;
+        let mut topic = written.open(table).await?;
         let mut builder = Builder::new(&self.path, None)?;
         while let Some(batch) = topic.next().await? {
             for event in &batch.events {

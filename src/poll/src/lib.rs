@@ -40,7 +40,7 @@ pub use note::Record;
 pub use reader::{PollReader, Start};
 
 use async_trait::async_trait;
-use caudal_core::{Batch, BatchBuilder, Result, TableId, TableSchema};
+use caudal_core::{BatchBuilder, Result, TableId, TableSchema};
 use std::sync::Arc;
 
 /// A system that is polled.
@@ -110,18 +110,4 @@ pub struct Page {
     pub next: Option<String>,
     /// The highest value of the window's column so far, as text of the connector's own; none if nothing was read.
     pub watermark: Option<String>,
-}
-
-/// What the log holds of a table: deletes need the keys themselves, of which the index knows only hashes.
-#[async_trait]
-pub trait Written: Send + Sync {
-    /// Events of one table as they lie in the log, the oldest first, up to its present end; none where there is nothing.
-    async fn rows(&self, table: &TableId) -> Result<Box<dyn WrittenRows>>;
-}
-
-/// See [`Written`].
-#[async_trait]
-pub trait WrittenRows: Send {
-    /// The next events; none at the end.
-    async fn next(&mut self) -> Result<Option<Batch>>;
 }

@@ -3,9 +3,11 @@
 use crate::ledger::Ledger;
 use crate::note::{self, Record, Token};
 use crate::run::{Run, Step};
-use crate::{Job, Polled, Session, Written};
+use crate::{Job, Polled, Session};
 use async_trait::async_trait;
-use caudal_core::{Batch, BatchBuilder, Boundary, Error, Fault, Position, Reader, Result, SourcePosition};
+use caudal_core::{
+    Batch, BatchBuilder, Boundary, Error, Fault, Position, Reader, Result, SourcePosition, Written,
+};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;

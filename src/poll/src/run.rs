@@ -3,10 +3,10 @@
 use crate::content::Hasher;
 use crate::ledger::Ledger;
 use crate::note::Record;
-use crate::{Job, Mode, Page, Request, Session, Window, Written};
+use crate::{Job, Mode, Page, Request, Session, Window};
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
-    BatchBuilder, Cell, Error, EventHead, Op, Result, Slice, SnapshotMark, TableSchema, Transaction,
+    BatchBuilder, Cell, Error, EventHead, Op, Result, Slice, SnapshotMark, TableSchema, Transaction, Written,
 };
 use caudal_index::{KeyHash, Marks};
 use std::collections::{HashMap, HashSet};
@@ -234,7 +234,7 @@ impl Run {
         mut gone: HashSet<KeyHash>,
     ) -> Result<()> {
         let mut hasher = Hasher::default();
-        let mut topic = written.rows(&self.job.table).await?;
+        let mut topic = written.open(&self.job.table).await?;
         let table = rows.table(&self.schema);
         while let Some(batch) = topic.next().await? {
             for event in &batch.events {

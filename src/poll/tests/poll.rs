@@ -6,11 +6,9 @@ use async_trait::async_trait;
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
     Batch, BatchBuilder, Cell, Column, ColumnType, Error, EventHead, Fault, KeyKind, Op, Position, Reader,
-    Result, SnapshotMark, SourcePosition, TableId, TableSchema,
+    Result, SnapshotMark, SourcePosition, TableId, TableSchema, Written, WrittenRows,
 };
-use caudal_poll::{
-    Job, Mode, Page, PollReader, Polled, Request, Session, Start, Window, Written, WrittenRows,
-};
+use caudal_poll::{Job, Mode, Page, PollReader, Polled, Request, Session, Start, Window};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -168,7 +166,7 @@ struct Topic(Vec<Row>);
 
 #[async_trait]
 impl Written for Topic {
-    async fn rows(&self, _: &TableId) -> Result<Box<dyn WrittenRows>> {
+    async fn open(&self, _: &TableId) -> Result<Box<dyn WrittenRows>> {
         Ok(Box::new(TopicRows(Some(self.0.clone()))))
     }
 }

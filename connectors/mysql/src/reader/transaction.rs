@@ -10,7 +10,7 @@ use crate::position::{Place, Within};
 use crate::shape::Shape;
 use crate::snapshot::Verdict;
 use crate::snapshot::progress::{TableNote, schema_note, schema_text, table_note};
-use crate::snapshot::window::Window;
+use crate::snapshot::table::Table;
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
     BatchBuilder, Cell, Ddl, Error, EventHead, Op, Result, SnapshotMark, TableId, TableSchema, Transaction,
@@ -168,7 +168,7 @@ impl MySqlReader {
             skip: skip.rows,
             verdict: snapshot.verdict(&schema.id, &tx.begin, &tx.file, tx.pos),
         };
-        let done = append(rows, &shape, &to, builder, decoder, snapshot.window(&schema.id))?;
+        let done = append(rows, &shape, &to, builder, decoder, snapshot.recorder(&schema.id))?;
         (tx.rows, tx.key) = (done.rows, done.key.unwrap_or(tx.key));
         // The row at which delivery goes on must be the one at which it stopped.
         if let Some(key) = done.skipped {
@@ -240,8 +240,8 @@ impl MySqlReader {
         if !self.config.selection.selects(id) {
             return Ok(());
         }
-        if let Some(window) = self.snapshot.window(id) {
-            window.discard("the table was truncated");
+        if let Some(table) = self.snapshot.recorder(id) {
+            table.recording.discard("the table was truncated");
         }
         let Some(schema) = self.timeline.known(id).map(|k| Arc::clone(&k.schema)) else { return Ok(()) };
         let Some(tx) = &mut self.tx else { return Ok(()) };
@@ -456,7 +456,7 @@ fn append(
     to: &Delivery,
     builder: &mut BatchBuilder,
     decoder: &mut RowDecoder,
-    mut window: Option<&mut Window>,
+    mut recorder: Option<&mut Table>,
 ) -> Result<Delivered> {
     let op = match rows.op {
         RowsOp::Insert => Op::Create,
@@ -474,8 +474,8 @@ fn append(
         let fate = shape.fate(op, full, out)?;
         let images = shape.narrow(full, &mut out.cells);
         last = Some(images);
-        if let Some(window) = window.as_deref_mut() {
-            record(window, schema, out, images, &mut key);
+        if let Some(table) = recorder.as_deref_mut() {
+            record(table, schema, out, images, &mut key);
         }
         if seen <= to.skip {
             skipped = (seen == to.skip).then_some(images);
@@ -509,13 +509,7 @@ fn append(
 }
 
 /// Step 1 of a window, for one row: both images' keys.
-fn record(
-    window: &mut Window,
-    schema: &TableSchema,
-    out: &BatchBuilder,
-    images: RowImages,
-    key: &mut Vec<u8>,
-) {
+fn record(table: &mut Table, schema: &TableSchema, out: &BatchBuilder, images: RowImages, key: &mut Vec<u8>) {
     for at in [images.before, images.after] {
         if at == NO_ROW {
             continue;
@@ -523,11 +517,11 @@ fn record(
         let row = &out.cells[at as usize..][..schema.width()];
         if row.contains(&Cell::Unchanged) {
             // The chunk's row would be dropped for an event that does not tell the whole row.
-            window.discard("an event told a row in part");
+            table.recording.discard("an event told a row in part");
             return;
         }
         key.clear();
         key_bytes(key, schema, row, out);
-        window.touch(key);
+        table.touch(key);
     }
 }

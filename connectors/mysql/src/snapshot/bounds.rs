@@ -27,8 +27,10 @@ pub(crate) struct Part {
     pub(crate) read: String,
     /// Left side of comparisons.
     pub(crate) left: String,
-    /// Right side, with one `?`.
+    /// Right side, with one `?` for a value that the server gave.
     pub(crate) right: String,
+    /// Right side, with one `?` for a value made by [`of_cell`](super::values::of_cell).
+    pub(crate) of_cell: String,
     /// What it is ordered by.
     pub(crate) order: String,
 }
@@ -40,6 +42,7 @@ pub(crate) fn part(column: &Column, collation: Option<&str>) -> Option<Part> {
         read: name.clone(),
         left: name.clone(),
         right: right.to_owned(),
+        of_cell: right.to_owned(),
         order: name.clone(),
     };
     Some(match &column.ty {
@@ -55,7 +58,7 @@ pub(crate) fn part(column: &Column, collation: Option<&str>) -> Option<Part> {
         | ColumnType::Timestamp { .. } => plain("?"),
         ColumnType::Bit { .. } | ColumnType::Enum { .. } | ColumnType::Set { .. } => {
             let number = format!("({name}+0)");
-            Part { read: number.clone(), left: number, right: "?".to_owned(), order: name }
+            Part { read: number.clone(), left: number, ..plain("?") }
         }
         ColumnType::Decimal { precision, scale } => {
             plain(&format!("CAST(? AS DECIMAL({precision},{scale}))"))
@@ -63,7 +66,11 @@ pub(crate) fn part(column: &Column, collation: Option<&str>) -> Option<Part> {
         ColumnType::Text { max_chars: Some(_) } => {
             let (charset, collation) = (word(column.charset.as_deref()?)?, word(collation?)?);
             let right = format!("CONVERT(CAST(? AS BINARY) USING {charset}) COLLATE {collation}");
-            Part { read: format!("CAST({name} AS BINARY)"), ..plain(&right) }
+            // Cells are UTF-8, whatever the column is.
+            let of_cell = format!(
+                "CONVERT(CONVERT(CAST(? AS BINARY) USING utf8mb4) USING {charset}) COLLATE {collation}"
+            );
+            Part { read: format!("CAST({name} AS BINARY)"), of_cell, ..plain(&right) }
         }
         ColumnType::Bytes { max_bytes: Some(_), .. } => plain("CAST(? AS BINARY)"),
         ColumnType::Uuid => plain("CAST(? AS UUID)"),
@@ -149,6 +156,12 @@ fn alternatives(
     (0..pairs.len()).map(&mut one).collect()
 }
 
+/// "One of these `count` rows of values": for values that were made from cells.
+pub(crate) fn one_of(parts: &[Part], count: usize) -> String {
+    let row: Vec<String> = parts.iter().map(|p| format!("{} = {}", p.left, p.of_cell)).collect();
+    vec![format!("({})", row.join(" AND ")); count].join(" OR ")
+}
+
 /// A boundary value as a progress note stores it: exactly, whatever its type.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -172,6 +185,12 @@ pub(crate) enum Stored {
 }
 
 impl Stored {
+    /// Of bytes.
+    pub(crate) fn bytes(bytes: &[u8]) -> Self {
+        Self::Bytes(bytes.iter().map(|b| format!("{b:02x}")).collect())
+    }
+
+    /// Of a value.
     pub(crate) fn from_value(value: &Value) -> Self {
         match value {
             Value::NULL => Self::Null,
@@ -179,7 +198,7 @@ impl Stored {
             Value::UInt(n) => Self::Uint(*n),
             Value::Float(n) => Self::Float(n.to_bits()),
             Value::Double(n) => Self::Double(n.to_bits()),
-            Value::Bytes(b) => Self::Bytes(b.iter().map(|b| format!("{b:02x}")).collect()),
+            Value::Bytes(b) => Self::bytes(b),
             &Value::Date(y, mo, d, h, mi, s, us) => Self::Date(y, mo, d, h, mi, s, us),
             &Value::Time(neg, d, h, m, s, us) => Self::Time(neg, d, h, m, s, us),
         }
@@ -213,10 +232,15 @@ fn unhex(hex: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
+    fn part(n: &str) -> Part {
+        let (name, value) = (n.to_owned(), "?".to_owned());
+        Part { read: name.clone(), left: name.clone(), right: value.clone(), of_cell: value, order: name }
+    }
+
     #[test]
     fn a_composite_boundary_is_expanded_with_its_parameters_in_order() {
-        let part = |n: &str| Part { read: n.into(), left: n.into(), right: "?".into(), order: n.into() };
         let values: Vec<Value> = [1, 2, 3].map(Value::Int).into();
+        assert_eq!(one_of(&[part("a"), part("b")], 2), "(a = ? AND b = ?) OR (a = ? AND b = ?)");
         assert_eq!(behind(&[part("a")], &values[..1]), "(a > ?)");
         assert_eq!(
             behind(&[part("a"), part("b"), part("c")], &values),
@@ -228,7 +252,6 @@ mod tests {
 
     #[test]
     fn null_comes_before_all_values_of_a_key() {
-        let part = |n: &str| Part { read: n.into(), left: n.into(), right: "?".into(), order: n.into() };
         let parts = [part("a"), part("b")];
         let key = [Value::NULL, Value::Int(2)];
         assert_eq!(behind(&parts, &key), "((a IS NOT NULL) OR (a IS NULL AND b > ?))");

@@ -2,13 +2,15 @@
 
 use crate::client::{Client, classify, server_code};
 use crate::position::Place;
+use crate::snapshot::access::Access;
 use crate::snapshot::bounds::{Part, key_parameters};
-use crate::snapshot::plan::Plan;
-use crate::snapshot::{cells, visible};
+use crate::snapshot::cells;
+use crate::snapshot::plan::{Filter, Plan};
 use caudal_core::batch::NO_ROW;
 use caudal_core::{BatchBuilder, Error, EventHead, Op, Result, SnapshotMark};
-use mysql_async::Value;
+use caudal_index::KeyHash;
 use mysql_async::prelude::Queryable;
+use mysql_async::{Row, Value};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,10 @@ pub(crate) struct Job {
     pub(crate) plan: Arc<Plan>,
     /// The last key read so far.
     pub(crate) from: Option<Vec<Value>>,
+    /// The last key of the range; to the table's end with none.
+    pub(crate) to: Option<Vec<Value>>,
+    /// Which rows, if not all.
+    pub(crate) filter: Option<Filter>,
     /// Most rows.
     pub(crate) rows: u32,
     /// Bytes at which the chunk is cut short.
@@ -31,16 +37,29 @@ pub(crate) struct Job {
 pub(crate) struct Chunk {
     /// One event of [`Op::Read`] per row.
     pub(crate) builder: BatchBuilder,
+    /// Rows that were read.
+    pub(crate) rows: u64,
     /// The last row's key; none if there is no row.
     pub(crate) last: Option<Vec<Value>>,
     /// Nothing follows.
     pub(crate) end: bool,
-    /// Rows that were looked at, where a filter left some of them out.
-    pub(crate) scanned: Option<u32>,
     /// How long the SELECT took.
     pub(crate) took: Duration,
-    /// What was read; a whole read of a table without usable key.
+    /// What was read.
     pub(crate) plan: Arc<Plan>,
+    /// Of a re-read: the hashes of the keys of all rows that were read.
+    pub(crate) keys: Vec<KeyHash>,
+    /// Of a re-read: which entries of the index they are.
+    pub(crate) met: Vec<u64>,
+}
+
+impl Chunk {
+    /// With nothing behind it.
+    pub(crate) fn new(builder: BatchBuilder, plan: Arc<Plan>) -> Self {
+        let (keys, met) = (Vec::new(), Vec::new());
+        let rows = builder.events.len() as u64;
+        Self { builder, rows, last: None, end: true, took: Duration::ZERO, plan, keys, met }
+    }
 }
 
 /// How reading a chunk went.
@@ -53,17 +72,16 @@ pub(crate) enum Read {
     Changed(String),
 }
 
-/// Reads a chunk.
+/// Reads a chunk: step 2, step 3, and the end of the transaction, whatever came of it.
 ///
 /// # Errors
 /// As for SQL.
-pub(crate) async fn read(client: &mut Client, job: &Job, parts: &[Part]) -> Result<Read> {
-    limits(client, job.limit).await?;
-    if let Err(e) = visible::wait(client, &job.delivered, &job.plan.name()).await {
-        return changed_or(e);
+pub(crate) async fn read(access: &mut dyn Access, job: &Job) -> Result<Read> {
+    if let Some(why) = access.wait(&job.delivered, &job.plan, job.limit).await? {
+        return Ok(Read::Changed(why));
     }
-    let read = select(client, job, parts).await;
-    visible::close(client).await?;
+    let read = access.select(job).await;
+    access.close().await?;
     read
 }
 
@@ -72,29 +90,34 @@ pub(crate) async fn limits(client: &mut Client, limit: Duration) -> Result<()> {
     let sql = if client.version.is_mariadb() {
         format!("SET SESSION max_statement_time={}, SESSION lock_wait_timeout=2", limit.as_secs_f64())
     } else {
-        format!("SET SESSION max_execution_time={}, SESSION lock_wait_timeout=2", limit.as_millis())
+        // A SELECT has its limit in a hint: waiting to see the stream may take longer than a chunk.
+        "SET SESSION lock_wait_timeout=2".to_owned()
     };
     client.run("bound the chunk's time", &sql).await
 }
 
-/// Lock wait time-outs come from a change of the table that is going on.
-fn changed_or(error: Error) -> Result<Read> {
+/// Lock wait time-outs come from a change of the table that is going on: then why; else the error.
+pub(crate) fn changed_or(error: Error) -> Result<String> {
     let text = error.to_string();
     if ["1205", "1412", "1146"].iter().any(|code| text.contains(&format!("says {code}"))) {
-        return Ok(Read::Changed(text));
+        return Ok(text);
     }
     Err(error)
 }
 
-async fn select(client: &mut Client, job: &Job, parts: &[Part]) -> Result<Read> {
+/// The SELECT of one chunk.
+///
+/// # Errors
+/// As for SQL.
+pub(crate) async fn select(client: &mut Client, job: &Job) -> Result<Read> {
+    let Some(parts) = &job.plan.parts else {
+        return Err(Error::bug("read a chunk of a table without a key"));
+    };
     let started = Instant::now();
+    // Rows that a command's condition names are few, and found by an index of their own.
     let read = match job.plan.shape.condition() {
-        Some(_) => filtered(client, job, parts).await,
-        None => {
-            let sql = job.plan.chunk(parts, job.from.as_deref(), job.rows);
-            let parameters = job.from.as_deref().map(key_parameters).unwrap_or_default();
-            rows(client, job, &sql, parameters).await
-        }
+        Some(_) if job.filter.is_none() => filtered(client, job, parts).await,
+        _ => bounded(client, job, parts, job.to.as_deref()).await,
     };
     match read {
         Ok(Some(mut chunk)) => {
@@ -106,30 +129,89 @@ async fn select(client: &mut Client, job: &Job, parts: &[Part]) -> Result<Read> 
     }
 }
 
-/// A chunk of a table with a filter: first where it ends, then the rows up to there that pass.
+/// The rows behind `job.from`, up to `to`.
+async fn bounded(
+    client: &mut Client,
+    job: &Job,
+    parts: &[Part],
+    to: Option<&[Value]>,
+) -> Result<Option<Chunk>, mysql_async::Error> {
+    let within = (job.from.as_deref(), to);
+    let sql = job.plan.chunk(parts, within, job.filter.as_ref(), job.rows);
+    let bounds = [within.0, within.1].into_iter().flatten();
+    let mut parameters: Vec<Value> = bounds.flat_map(key_parameters).collect();
+    parameters.extend(job.filter.iter().flat_map(|f| f.parameters.iter().cloned()));
+    rows(client, job, &limited(client, sql, job.limit), parameters).await
+}
+
+/// A chunk of a table with a filter: first where it ends, then the rows up to there that pass. Without the first, a filter that few rows
+/// pass would make one chunk of the whole table.
 async fn filtered(
     client: &mut Client,
     job: &Job,
     parts: &[Part],
 ) -> Result<Option<Chunk>, mysql_async::Error> {
-    let from = job.from.as_deref();
-    let behind = from.map(key_parameters).unwrap_or_default();
-    let sql = job.plan.last_key(parts, from, job.rows);
-    let upto: Option<Vec<Value>> = client
-        .conn()
-        .exec_first::<mysql_async::Row, _, _>(sql, behind.clone())
-        .await?
-        .map(mysql_async::Row::unwrap);
-    let sql = job.plan.filtered(parts, from, upto.as_deref());
-    let parameters = [behind, upto.as_deref().map(key_parameters).unwrap_or_default()].concat();
-    let Some(mut chunk) = rows(client, job, &sql, parameters).await? else { return Ok(None) };
+    let within = (job.from.as_deref(), job.to.as_deref());
+    let sql = job.plan.cut(parts, within, u64::from(job.rows.max(1)) - 1);
+    let sql = limited(client, sql, job.limit);
+    let parameters: Vec<Value> =
+        [within.0, within.1].into_iter().flatten().flat_map(key_parameters).collect();
+    let found: Option<Row> = client.conn().exec_first(sql, parameters).await?;
+    let to = found.map(Row::unwrap);
+    let Some(mut chunk) = bounded(client, job, parts, to.as_deref().or(within.1)).await? else {
+        return Ok(None);
+    };
     // Not cut short by the bounds: all up to the key that was found is done.
     if chunk.end {
-        chunk.end = upto.is_none();
-        chunk.last = upto.or(chunk.last);
-        chunk.scanned = Some(job.rows);
+        chunk.end = to.is_none();
+        chunk.last = to.or(chunk.last);
+        chunk.rows = u64::from(job.rows);
     }
     Ok(Some(chunk))
+}
+
+/// MySQL takes a statement's limit as a hint.
+fn limited(client: &Client, sql: String, limit: Duration) -> String {
+    if client.version.is_mariadb() {
+        return sql;
+    }
+    sql.replacen("SELECT", &format!("SELECT /*+ MAX_EXECUTION_TIME({}) */", limit.as_millis()), 1)
+}
+
+/// Where a range may be cut.
+pub(crate) enum Cut {
+    /// Behind the row with this key.
+    At(Vec<Value>),
+    /// There are fewer rows.
+    Nowhere,
+    /// It took too long to tell, or the table is being changed.
+    Unknown,
+}
+
+/// Asks for the key that is `rows` rows behind a bound. It needs no window: any key will do for a cut.
+///
+/// # Errors
+/// As for SQL.
+pub(crate) async fn cut(
+    client: &mut Client,
+    plan: &Plan,
+    from: Option<&[Value]>,
+    rows: u64,
+    limit: Duration,
+) -> Result<Cut> {
+    let Some(parts) = &plan.parts else { return Ok(Cut::Nowhere) };
+    limits(client, limit).await?;
+    let sql = limited(client, plan.cut(parts, (from, None), rows), limit);
+    let parameters = from.map(key_parameters).unwrap_or_default();
+    let found: Result<Option<Row>, _> = client.conn().exec_first(sql, parameters).await;
+    match found {
+        Ok(Some(row)) => Ok(Cut::At(row.unwrap())),
+        Ok(None) => Ok(Cut::Nowhere),
+        Err(e) => match server_code(&e) {
+            Some(3024 | 1969 | 1317 | 1054 | 1146 | 1412 | 1205 | 1176) => Ok(Cut::Unknown),
+            _ => Err(classify(e).context(format!("look where to cut {}", plan.id()))),
+        },
+    }
 }
 
 /// What the server's refusal of a SELECT means.
@@ -169,8 +251,8 @@ async fn rows(
         last = Some(values);
     }
     let key = |mut row: Vec<Value>| row.split_off(width);
-    let plan = Arc::clone(&job.plan);
-    Ok(Some(Chunk { builder, last: last.map(key), end, scanned: None, took: Duration::ZERO, plan }))
+    let chunk = Chunk::new(builder, Arc::clone(&job.plan));
+    Ok(Some(Chunk { last: last.map(key), end, ..chunk }))
 }
 
 /// Appends one row as an event of [`Op::Read`]; none if a value is not of its column's type.

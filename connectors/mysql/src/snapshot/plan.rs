@@ -24,6 +24,20 @@ pub(crate) struct Plan {
     pub(crate) estimated_rows: u64,
     /// Bytes of a row, as the server estimates; at least 1.
     pub(crate) row_bytes: u64,
+    /// Of each column.
+    collations: Vec<Option<String>>,
+}
+
+/// Behind this key, up to and with that one.
+pub(crate) type Within<'a> = (Option<&'a [Value]>, Option<&'a [Value]>);
+
+/// Which rows a chunk is to hold, beside its bounds.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Filter {
+    /// SQL.
+    pub(crate) condition: String,
+    /// Its parameters.
+    pub(crate) parameters: Vec<Value>,
 }
 
 impl Plan {
@@ -46,6 +60,7 @@ impl Plan {
             shape,
             estimated_rows: table.estimated_rows,
             row_bytes: table.row_bytes.max(1),
+            collations: table.collations.clone(),
         })
     }
 
@@ -54,46 +69,68 @@ impl Plan {
         &self.schema.id
     }
 
+    /// How columns, by name, are compared with values; none if one is not there or cannot be.
+    pub(crate) fn parts_of(&self, columns: &[String]) -> Option<Vec<Part>> {
+        let part = |name: &String| {
+            let full = self.shape.full();
+            let i = full.columns.iter().position(|c| c.name == *name)?;
+            bounds::part(&full.columns[i], self.collations.get(i).and_then(Option::as_deref))
+        };
+        columns.iter().map(part).collect()
+    }
+
     /// The statement of one chunk of at most `rows` rows: the table's columns, then the key's parts. One row more is asked for, which tells
     /// whether anything follows.
-    pub(crate) fn chunk(&self, parts: &[Part], from: Option<&[Value]>, rows: u32) -> String {
-        let condition = from.map(|key| bounds::behind(parts, key));
-        let columns = format!("{}, ", self.columns());
-        self.select(parts, &columns, condition.as_slice(), &format!("LIMIT {}", u64::from(rows) + 1))
-    }
-
-    /// For a table with a filter: the statement that finds the key of the chunk's last row, whether that passes the filter or not.
-    /// Without it, a filter that few rows pass would make one chunk of the whole table.
-    pub(crate) fn last_key(&self, parts: &[Part], from: Option<&[Value]>, rows: u32) -> String {
-        let condition = from.map(|key| bounds::behind(parts, key));
-        self.select(parts, "", condition.as_slice(), &format!("LIMIT 1 OFFSET {}", rows.max(1) - 1))
-    }
-
-    /// The rows of the chunk that pass the filter: behind `from`, up to `upto`, which is the table's end where there is none.
-    pub(crate) fn filtered(&self, parts: &[Part], from: Option<&[Value]>, upto: Option<&[Value]>) -> String {
-        let behind = from.map(|key| bounds::behind(parts, key));
-        let upto = upto.map(|key| bounds::up_to(parts, key));
-        let filter = self.shape.condition().map(str::to_owned);
-        let conditions: Vec<String> = [behind, upto, filter].into_iter().flatten().collect();
-        self.select(parts, &format!("{}, ", self.columns()), &conditions, "")
-    }
-
-    fn select(&self, parts: &[Part], columns: &str, conditions: &[String], limit: &str) -> String {
-        let read: Vec<&str> = parts.iter().map(|p| p.read.as_str()).collect();
-        let order: Vec<&str> = parts.iter().map(|p| p.order.as_str()).collect();
-        let force = self.index.as_ref().map_or(String::new(), |i| format!(" FORCE INDEX ({})", quoted(i)));
-        let conditions: Vec<String> = conditions.iter().map(|c| format!("({c})")).collect();
-        let condition = if conditions.is_empty() {
-            String::new()
-        } else {
-            format!(" WHERE {}", conditions.join(" AND "))
-        };
+    pub(crate) fn chunk(
+        &self,
+        parts: &[Part],
+        within: Within<'_>,
+        filter: Option<&Filter>,
+        rows: u32,
+    ) -> String {
         format!(
-            "SELECT {columns}{} FROM {}{force}{condition} ORDER BY {} {limit}",
-            read.join(", "),
+            "SELECT {}, {} FROM {}{} ORDER BY {} LIMIT {}",
+            self.columns(),
+            read(parts),
             self.name(),
-            order.join(", "),
+            self.within(parts, within, filter, true),
+            order(parts),
+            u64::from(rows) + 1
         )
+    }
+
+    /// The statement that gives the key of the row that is `rows` rows behind a bound, where a range may be cut.
+    pub(crate) fn cut(&self, parts: &[Part], within: Within<'_>, rows: u64) -> String {
+        format!(
+            "SELECT {} FROM {}{} ORDER BY {} LIMIT 1 OFFSET {rows}",
+            read(parts),
+            self.name(),
+            self.within(parts, within, None, false),
+            order(parts),
+        )
+    }
+
+    /// `shaped`: only rows that the configuration's filter takes.
+    fn within(
+        &self,
+        parts: &[Part],
+        (from, to): Within<'_>,
+        filter: Option<&Filter>,
+        shaped: bool,
+    ) -> String {
+        // A condition may be served by another index.
+        let index = self.index.as_ref().filter(|_| filter.is_none());
+        let force = index.map_or(String::new(), |i| format!(" FORCE INDEX ({})", quoted(i)));
+        let mut terms = Vec::new();
+        terms.extend(from.map(|key| format!("({})", bounds::behind(parts, key))));
+        terms.extend(to.map(|key| format!("({})", bounds::up_to(parts, key))));
+        let condition = self.shape.condition().filter(|_| shaped);
+        terms.extend(condition.map(|c| format!("({c})")));
+        // On lines of its own: a comment in it ends there.
+        terms.extend(filter.map(|f| format!("(\n{}\n)", f.condition)));
+        let condition =
+            if terms.is_empty() { String::new() } else { format!(" WHERE {}", terms.join(" AND ")) };
+        format!("{force}{condition}")
     }
 
     /// The statement that reads all.
@@ -111,4 +148,12 @@ impl Plan {
         // Named, not `*`: invisible columns are in the log too.
         self.schema.columns.iter().map(|c| quoted(&c.name)).collect::<Vec<_>>().join(", ")
     }
+}
+
+fn read(parts: &[Part]) -> String {
+    parts.iter().map(|p| p.read.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn order(parts: &[Part]) -> String {
+    parts.iter().map(|p| p.order.as_str()).collect::<Vec<_>>().join(", ")
 }

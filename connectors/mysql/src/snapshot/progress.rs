@@ -4,15 +4,32 @@
 //! |---|---|
 //! | `table/<db>.<table>` | [`TableNote`] |
 //! | `schema/<db>.<table>` | the newest `TableSchema`, with the names of the columns that were excluded |
+//! | `reread/<id>` | a [`Request`] that is not done |
+//! | `signal` | the number of the last command taken |
+//! | `paused` | reading is paused, if this is there |
 
 use crate::position::Resend;
 use crate::selection::Selection;
 use crate::shape::Shape;
 use crate::snapshot::bounds::Stored;
+use crate::snapshot::commands::{PAUSED_NOTE, SIGNAL_NOTE};
+use crate::snapshot::request::Request;
 use caudal_core::{Error, Result, TableId, TableSchema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// A range of keys that is not read yet.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RangeNote {
+    /// Behind this key; from the table's beginning with none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) from: Option<Vec<Stored>>,
+    /// Up to and with this key; to the table's end with none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) to: Option<Vec<Stored>>,
+}
 
 /// How far one table is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,15 +41,26 @@ pub(crate) struct TableNote {
     pub(crate) done: bool,
     /// Rows delivered.
     pub(crate) rows: u64,
-    /// The last key delivered.
+    /// All up to this key is delivered, but what `ranges` names; all is still to be read with none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) from: Option<Vec<Stored>>,
+    /// Before `from`: ranges that several readers had begun.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ranges: Vec<RangeNote>,
+    /// Nothing is left behind `from`: only `ranges`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) cut: bool,
     /// For a table read in one piece at an exact place of the log: its rows in the log up to here are in the piece.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) upto: Option<Resend>,
 }
 
 impl TableNote {
+    /// Whether some of it was delivered.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.from.is_some() || !self.ranges.is_empty()
+    }
+
     /// As text.
     pub(crate) fn text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
@@ -75,6 +103,12 @@ pub(crate) struct Notes {
     pub(crate) tables: BTreeMap<String, TableNote>,
     /// Shapes.
     pub(crate) schemas: BTreeMap<TableId, TableSchema>,
+    /// Re-reads that are not done.
+    pub(crate) requests: Vec<Request>,
+    /// The last command taken.
+    pub(crate) signal: i64,
+    /// Reading is paused.
+    pub(crate) paused: bool,
     /// Columns that were excluded when the shapes were stored.
     excluded: BTreeMap<TableId, Vec<String>>,
 }
@@ -96,6 +130,12 @@ impl Notes {
                 let Excluded { excluded } = serde_json::from_str(text).map_err(damaged)?;
                 out.excluded.insert(schema.id.clone(), excluded);
                 out.schemas.insert(schema.id.clone(), schema);
+            } else if name.starts_with("reread/") {
+                out.requests.push(serde_json::from_str(text).map_err(damaged)?);
+            } else if name == SIGNAL_NOTE {
+                out.signal = text.parse().unwrap_or(0);
+            } else if name == PAUSED_NOTE {
+                out.paused = true;
             }
         }
         Ok(out)

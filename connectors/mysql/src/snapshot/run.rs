@@ -1,35 +1,38 @@
 //! The snapshot as the reader drives it: which table, which chunk, and what becomes of it.
+//!
+//! All that happens between two source transactions happens here, on the reader's own task: windows open and close, rows are handed on. What
+//! waits (for the source, for the log, for the disk) runs in tasks beside it, at most `snapshot.readers` at a time.
 
 use crate::binlog::Begin;
-use crate::canonical::key_bytes;
-use crate::client::Client;
 use crate::config::Resolved;
-use crate::position::{Place, Resend};
+use crate::position::Place;
 use crate::schema::Timeline;
-use crate::snapshot::bounds::Stored;
-use crate::snapshot::chunk::{self, Chunk, Job, Read};
+use crate::snapshot::access::{Access, Connect, Server};
+use crate::snapshot::against::{self, Against, Candidates, Search};
+use crate::snapshot::board::Board;
+use crate::snapshot::chunk::{self, Chunk, Cut, Job, Read};
+use crate::snapshot::hand_on;
 use crate::snapshot::plan::Plan;
-use crate::snapshot::progress::{Notes, TableNote, schema_note, schema_text, table_note};
-use crate::snapshot::whole::{self, Exact, Piece};
-use crate::snapshot::window::Window;
-use caudal_core::batch::NO_ROW;
-use caudal_core::{BatchBuilder, Error, EventHead, Op, Result, SnapshotMark, TableId};
+use crate::snapshot::progress::{Notes, TableNote, table_note};
+use crate::snapshot::request::{Request, Rows};
+use crate::snapshot::shapes::{Shape, Shapes};
+use crate::snapshot::table::{Front, Step, Table};
+use crate::snapshot::throttle::Throttle;
+use crate::snapshot::whole::{Exact, Piece};
+use crate::snapshot::wholes::Wholes;
+use caudal_core::{BatchBuilder, Error, Phase, Result, TableId, Written};
+use caudal_index::Index;
 use mysql_async::Value;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// Rows of a table's first chunk: small, for nothing is known of the server's speed yet.
-const FIRST_ROWS: u32 = 2_000;
-/// A chunk never gets smaller than this.
-const LEAST_ROWS: u32 = 50;
 /// How long to wait before a table is planned again that is being altered.
 const AGAIN: Duration = Duration::from_millis(200);
-/// How often progress is logged.
-const REPORT: Duration = Duration::from_secs(2);
 
-/// A chunk to be handed on.
+/// Rows to be handed on as a batch of their own.
+#[derive(Default)]
 pub(crate) struct Emission {
     /// Its rows.
     pub(crate) builder: BatchBuilder,
@@ -46,498 +49,714 @@ pub(crate) enum Verdict {
     Drop,
 }
 
-/// Where a table that is read in one piece stands.
-enum Whole {
-    /// Nothing was read yet.
-    Pending,
-    /// It is being read, or its rows are being handed on: its events wait.
-    Reading,
-    /// All was handed on: what the log holds up to there was in it.
-    After(Exact),
+/// What a window is open for.
+pub(crate) enum For {
+    /// A chunk of this range; at most so many rows.
+    Range(u64, u32),
+    /// Candidates.
+    Check(Box<Candidates>, Option<Search>),
+}
+
+/// An open window.
+pub(crate) struct Open {
+    pub(crate) serial: u64,
+    pub(crate) window: u64,
+    pub(crate) what: For,
 }
 
 /// What a task brings.
 enum Brought {
-    Chunk(Read),
-    Piece(Box<Piece>),
+    Chunk(Open, Result<Read>),
+    Cut(u64, Option<Vec<Value>>, Cut),
+    Piece(u64, Box<Piece>),
+    Index(u64, Against),
+    Found(u64, Box<Search>, Against, Option<Candidates>),
+    Load(u64),
 }
 
-/// The table that is being read.
-struct Current {
-    id: TableId,
-    plan: Option<Arc<Plan>>,
-    from: Option<Vec<Value>>,
-    rows: u32,
-    delivered: u64,
-    started: Instant,
-    delivered_before: u64,
+type Task = Result<(Option<Box<dyn Access>>, Brought)>;
+
+/// What one step of [`Snapshot::advance`] came to.
+enum Stepped {
+    Task,
+    Emission(Emission),
+    Nothing,
 }
 
-/// All that has to be read, and the one chunk in flight.
+/// All that has to be read, and the chunks in flight.
 pub(crate) struct Snapshot {
-    config: Arc<Resolved>,
-    queue: VecDeque<(TableId, TableNote)>,
-    current: Option<Current>,
-    window: Option<Window>,
-    task: JoinSet<Result<(Client, Brought)>>,
-    client: Option<Client>,
-    ready: Option<Chunk>,
-    wholes: HashMap<TableId, Whole>,
-    piece: Option<Piece>,
-    not_before: Option<Instant>,
-    reported: Instant,
-    any_row: bool,
-    tables: usize,
+    pub(crate) config: Arc<Resolved>,
+    connect: Arc<dyn Connect>,
+    written: Option<Arc<dyn Written>>,
+    pub(crate) board: Arc<Board>,
+    first: VecDeque<(TableId, TableNote)>,
+    pub(crate) requests: VecDeque<Request>,
+    /// Being read, each with its serial number.
+    pub(crate) tables: Vec<(u64, Table)>,
+    serials: u64,
+    tasks: JoinSet<Task>,
+    idle: Vec<Box<dyn Access>>,
+    ready: VecDeque<(Open, Box<Chunk>)>,
+    pub(crate) wholes: Wholes,
+    pub(crate) piece: Option<(u64, Piece)>,
+    throttle: Throttle,
+    pub(crate) paused: bool,
+    pub(crate) notes: Vec<(String, Option<String>)>,
+    /// How many re-reads began in this session: positions carry it, so that one can tell what is durable.
+    mark: u64,
+    pub(crate) any_row: bool,
 }
 
 impl Snapshot {
-    /// Reads what `notes` do not call done, large tables first.
+    /// Reads what `notes` do not call done, large tables first, then what was asked for.
     ///
     /// # Errors
     /// `Data` if a stored place cannot be read.
-    pub(crate) fn new(config: Arc<Resolved>, timeline: &Timeline, notes: &Notes) -> Result<Self> {
-        let mut queue: Vec<(TableId, TableNote, u64)> = timeline
+    pub(crate) fn new(
+        config: Arc<Resolved>,
+        timeline: &Timeline,
+        notes: &Notes,
+        written: Option<Arc<dyn Written>>,
+        board: Arc<Board>,
+    ) -> Result<Self> {
+        let mut queue: Vec<(TableId, TableNote, u64, bool)> = timeline
             .tables()
             .map(|(id, known)| {
                 let note = notes.tables.get(&id.to_string()).cloned().unwrap_or_default();
-                (id.clone(), note, known.table.estimated_rows * known.table.row_bytes.max(1))
+                let whole = Plan::new(known, timeline.selection())?.parts.is_none();
+                let size = known.table.estimated_rows * known.table.row_bytes.max(1);
+                Ok((id.clone(), note, size, whole))
             })
-            .filter(|(_, note, _)| !note.done)
-            .collect();
-        queue.sort_by_key(|(_, note, size)| (note.from.is_none(), std::cmp::Reverse(*size)));
-        let any_row = notes.tables.values().any(|n| n.rows > 0);
+            .collect::<Result<_>>()?;
+        queue.retain(|(_, note, _, _)| !note.done);
+        // A table read in one piece is read alone: those come last.
+        queue.sort_by_key(|(_, note, size, whole)| (*whole, !note.is_begun(), std::cmp::Reverse(*size)));
+        let connect = Arc::new(Server(Arc::clone(&config)));
         Ok(Self {
-            tables: queue.len(),
-            queue: queue.into_iter().map(|(id, note, _)| (id, note)).collect(),
-            any_row,
-            wholes: wholes(timeline, notes, &config)?,
-            ..Self::none(config)
+            first: queue.into_iter().map(|(id, note, ..)| (id, note)).collect(),
+            any_row: notes.tables.values().any(|n| n.rows > 0),
+            wholes: Wholes::new(timeline, notes)?,
+            ..Self::none(config, connect, notes, written, board)
         })
     }
 
-    /// Nothing to read.
-    pub(crate) fn none(config: Arc<Resolved>) -> Self {
+    /// Nothing to read but what was asked for.
+    pub(crate) fn none(
+        config: Arc<Resolved>,
+        connect: Arc<dyn Connect>,
+        notes: &Notes,
+        written: Option<Arc<dyn Written>>,
+        board: Arc<Board>,
+    ) -> Self {
         Self {
-            config,
-            queue: VecDeque::new(),
-            current: None,
-            window: None,
-            task: JoinSet::new(),
-            client: None,
-            ready: None,
-            wholes: HashMap::new(),
+            connect,
+            written,
+            board,
+            first: VecDeque::new(),
+            requests: notes.requests.iter().cloned().collect(),
+            tables: Vec::new(),
+            serials: 0,
+            tasks: JoinSet::new(),
+            idle: Vec::new(),
+            ready: VecDeque::new(),
+            wholes: Wholes::default(),
             piece: None,
-            not_before: None,
-            reported: Instant::now(),
+            throttle: Throttle::new(config.snapshot.max_threads_running),
+            paused: notes.paused,
+            notes: Vec::new(),
+            mark: 0,
             any_row: false,
-            tables: 0,
+            config,
         }
     }
 
     /// Whether nothing is left to read.
     pub(crate) fn is_done(&self) -> bool {
-        self.current.is_none() && self.queue.is_empty()
+        self.tables.is_empty() && self.first.is_empty() && self.requests.is_empty() && self.tasks.is_empty()
+    }
+
+    /// Whether no further table is waiting to be read for the first time, or is being.
+    pub(crate) fn is_last(&self) -> bool {
+        self.first.is_empty() && self.tables.len() <= 1
     }
 
     /// How many tables are left.
     pub(crate) fn tables_left(&self) -> usize {
-        self.queue.len() + usize::from(self.current.is_some())
+        self.first.len() + self.requests.len() + self.tables.len()
     }
 
-    /// The window, if the stream has to record keys of this table.
-    pub(crate) fn window(&mut self, id: &TableId) -> Option<&mut Window> {
-        self.window.as_mut().filter(|w| w.table() == id)
+    /// Asks for rows to be read again, reconciled with what was delivered. The request is stored with the batch that is
+    /// being filled, and is served when what was asked for before is begun. Asked twice is asked once; while such a re-read is
+    /// going on, it is asked anew, for that one may have passed the rows already.
+    pub(crate) fn request(&mut self, request: Request) {
+        if self.requests.iter().any(|r| r.covers(&request)) {
+            return;
+        }
+        tracing::info!(
+            source = self.config.name,
+            table = %request.table,
+            reason = request.reason.as_str(),
+            "rows are going to be read again"
+        );
+        self.notes.push((request.note(), Some(request.text())));
+        self.requests.push_back(request);
+        self.publish();
+    }
+
+    /// Notes that go with the next batch.
+    pub(crate) fn take_notes(&mut self) -> Vec<(String, Option<String>)> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Goes into the position of each batch: see [`Snapshot::durable`].
+    pub(crate) fn mark(&self) -> u64 {
+        self.mark
+    }
+
+    /// Whether it matters what is durable.
+    pub(crate) fn waits(&self) -> bool {
+        self.tables.iter().any(|(_, t)| matches!(t.step, Step::Durable(_)))
+    }
+
+    /// Everything up to a batch whose position has this mark is in the log.
+    pub(crate) fn durable(&mut self, mark: u64) {
+        for (_, table) in &mut self.tables {
+            if matches!(table.step, Step::Durable(wanted) if wanted <= mark) {
+                table.step = Step::Index;
+            }
+        }
+    }
+
+    /// The record of touched keys, if there is one of this table.
+    pub(crate) fn recorder(&mut self, id: &TableId) -> Option<&mut Table> {
+        self.tables.iter_mut().map(|(_, t)| t).find(|t| t.id == *id)
     }
 
     /// A statement in the stream changed these tables (none named: it may be any).
     pub(crate) fn changed(&mut self, ids: Option<&[TableId]>) {
-        let Some(current) = &mut self.current else { return };
-        if ids.is_some_and(|ids| !ids.contains(&current.id)) {
-            return;
-        }
-        current.plan = None;
-        if let Some(window) = &mut self.window {
-            window.discard("the table was changed");
+        for (_, table) in &mut self.tables {
+            if ids.is_none_or(|ids| ids.contains(&table.id)) {
+                table.plan = None;
+                table.recording.discard("the table was changed");
+            }
         }
     }
 
-    /// Opens the next window, if none is open and its time has come. To be called only between two source transactions:
-    /// `delivered` is the place that the stream has reached.
+    /// Opens windows while there are readers free. To be called only between two source transactions: `delivered` is
+    /// the place that the stream has reached.
     pub(crate) async fn advance(
         &mut self,
-        timeline: &mut Timeline,
-        sql: &mut Client,
+        shapes: &mut dyn Shapes,
         delivered: &Place,
     ) -> Result<Option<Emission>> {
-        if self.window.is_some() || self.not_before.is_some_and(|at| Instant::now() < at) {
-            return Ok(None);
+        let readers = self.config.snapshot.readers as usize;
+        while !self.paused
+            && self.wholes.holding().is_none()
+            && self.tasks.len() + self.ready.len() < readers
+            && !self.throttle.holds(Instant::now())
+        {
+            if self.throttle.asks(Instant::now()) {
+                self.spawn(|mut access| async move {
+                    let load = access.threads_running().await?;
+                    Ok((Some(access), Brought::Load(load)))
+                });
+                continue;
+            }
+            match self.step(shapes, delivered).await? {
+                Stepped::Task => {}
+                Stepped::Emission(emission) => return Ok(Some(emission)),
+                Stepped::Nothing if self.begin(readers)? => {
+                    // What the re-read is compared with must be in the log: this batch tells when it is.
+                    if matches!(self.tables.last(), Some((_, t)) if matches!(t.step, Step::Durable(_))) {
+                        return Ok(Some(Emission::default()));
+                    }
+                }
+                Stepped::Nothing => break,
+            }
         }
-        self.not_before = None;
-        if self.current.is_none() {
-            let Some((id, note)) = self.queue.pop_front() else { return Ok(None) };
-            self.current = Some(begin(id, &note, self.config.snapshot.chunk_rows)?);
-        }
-        let Some(plan) = self.plan(timeline, sql).await? else {
-            return Ok(self.gone_or_later());
-        };
-        self.open(plan, delivered).await?;
         Ok(None)
     }
 
     /// When [`Snapshot::advance`] wants to be called, if it waits for a time.
     pub(crate) fn wakes_at(&self) -> Option<Instant> {
-        self.not_before
-    }
-
-    async fn plan(&mut self, timeline: &mut Timeline, sql: &mut Client) -> Result<Option<Arc<Plan>>> {
-        let Some(current) = &mut self.current else { return Ok(None) };
-        if let Some(plan) = &current.plan {
-            return Ok(Some(Arc::clone(plan)));
-        }
-        match timeline.refresh(sql, &current.id).await? {
-            None => Ok(None),
-            // The stream has yet to bring the change: until then rows could not be told in its shape.
-            Some((_, false)) => {
-                self.not_before = Some(Instant::now() + AGAIN);
-                Ok(None)
-            }
-            Some((known, true)) => {
-                let plan = Arc::new(Plan::new(&known, &self.config.selection)?);
-                current.plan = Some(Arc::clone(&plan));
-                Ok(Some(plan))
-            }
-        }
-    }
-
-    /// A table that does not exist any more is done.
-    fn gone_or_later(&mut self) -> Option<Emission> {
-        if self.not_before.is_some() {
+        if self.paused || self.is_done() {
             return None;
         }
-        let current = self.current.take()?;
-        tracing::info!(table = %current.id, "snapshot: the table is gone");
-        let note = TableNote { v: 1, done: true, rows: current.delivered, ..TableNote::default() };
-        let notes = vec![(table_note(&current.id), Some(note.text()))];
-        Some(Emission { builder: BatchBuilder::default(), notes })
+        let soon = self.waits().then(|| Instant::now() + AGAIN);
+        let at = self.tables.iter().filter_map(|(_, t)| t.not_before);
+        at.chain(self.throttle.until()).chain(soon).min()
+    }
+
+    /// Until when the source's load holds reading up.
+    pub(crate) fn throttle_until(&self) -> Option<Instant> {
+        self.throttle.until()
+    }
+
+    /// Begins the next table; false if there is none, or enough are begun.
+    fn begin(&mut self, readers: usize) -> Result<bool> {
+        let reading = |id: &TableId| self.tables.iter().any(|(_, t)| t.id == *id);
+        if self.tables.len() >= readers {
+            return Ok(false);
+        }
+        let most = self.config.snapshot.chunk_rows;
+        let table = if let Some((id, note)) = self.first.pop_front() {
+            Table::first(id, &note, most)?
+        } else {
+            let Some(i) = self.requests.iter().position(|r| !reading(&r.table)) else { return Ok(false) };
+            let Some(request) = self.requests.remove(i) else { return Ok(false) };
+            let step = match &self.written {
+                Some(_) => {
+                    self.mark += 1;
+                    Step::Durable(self.mark)
+                }
+                None => Step::Rows,
+            };
+            Table::again(request, most, step)
+        };
+        self.serials += 1;
+        self.tables.push((self.serials, table));
+        self.publish();
+        Ok(true)
+    }
+
+    /// The next thing that can be begun.
+    async fn step(&mut self, shapes: &mut dyn Shapes, delivered: &Place) -> Result<Stepped> {
+        for i in 0..self.tables.len() {
+            if self.tables[i].1.not_before.is_some_and(|at| Instant::now() < at) {
+                continue;
+            }
+            self.tables[i].1.not_before = None;
+            if matches!(self.tables[i].1.step, Step::Durable(_) | Step::Indexing | Step::Searching) {
+                continue;
+            }
+            if !self.plan(i, shapes).await? {
+                if self.tables[i].1.not_before.is_none() {
+                    return Ok(Stepped::Emission(self.gone(i)));
+                }
+                continue;
+            }
+            match self.step_of(i, delivered)? {
+                Stepped::Nothing => {}
+                stepped => return Ok(stepped),
+            }
+        }
+        Ok(Stepped::Nothing)
+    }
+
+    /// Sees to it that a table has a plan. False: it has none now, and is gone if it waits for no time either.
+    async fn plan(&mut self, i: usize, shapes: &mut dyn Shapes) -> Result<bool> {
+        let table = &mut self.tables[i].1;
+        if table.plan.is_some() {
+            return Ok(true);
+        }
+        match shapes.shape(&table.id).await? {
+            Shape::Gone => Ok(false),
+            // The stream has yet to bring the change: until then rows could not be told in its shape.
+            Shape::Ahead => {
+                table.not_before = Some(Instant::now() + AGAIN);
+                Ok(false)
+            }
+            Shape::Known(plan) => {
+                table.plan = Some(plan);
+                Ok(true)
+            }
+        }
+    }
+
+    fn step_of(&mut self, i: usize, delivered: &Place) -> Result<Stepped> {
+        let Some(plan) = self.tables[i].1.plan.clone() else { return Ok(Stepped::Nothing) };
+        if plan.parts.is_none() {
+            return Ok(self.open_whole(i, plan, delivered));
+        }
+        match &self.tables[i].1.step {
+            Step::Index => Ok(self.index(i, plan)),
+            Step::Rows => self.rows(i, plan, delivered),
+            Step::Search(_) => Ok(self.search(i, plan)),
+            Step::Check(..) => Ok(self.check(i, plan, delivered)),
+            Step::Done => Ok(Stepped::Emission(self.done(i))),
+            Step::Durable(_) | Step::Indexing | Step::Searching => Ok(Stepped::Nothing),
+        }
+    }
+
+    /// The next chunk of a table, or a look where to cut the next range.
+    fn rows(&mut self, i: usize, plan: Arc<Plan>, delivered: &Place) -> Result<Stepped> {
+        self.wholes.forget(&self.tables[i].1.id);
+        let readers = self.config.snapshot.readers;
+        let (serial, table) = &mut self.tables[i];
+        let serial = *serial;
+        if let Some(range) = table.ranges.iter().find(|r| !r.busy) {
+            let number = range.number;
+            return Ok(self.open(i, number, plan, delivered));
+        }
+        let Front::At(from) = &table.front else { return Ok(Stepped::Nothing) };
+        let from = from.clone();
+        let Some(rows) = table.cut_rows(readers) else {
+            table.front = Front::End;
+            let number = table.add_range(from, None);
+            return Ok(self.open(i, number, plan, delivered));
+        };
+        table.front = Front::Cutting(from.clone());
+        let limit = self.config.snapshot.chunk_time.get();
+        self.spawn(move |mut access| async move {
+            let cut = access.cut(&plan, from.as_deref(), rows, limit).await?;
+            Ok((Some(access), Brought::Cut(serial, from, cut)))
+        });
+        Ok(Stepped::Task)
     }
 
     /// Steps 1 to 3: recording begins here, then the chunk's connection waits and reads.
-    async fn open(&mut self, plan: Arc<Plan>, delivered: &Place) -> Result<()> {
-        let mut client = match self.client.take() {
-            Some(client) => client,
-            None => Client::connect(&self.config).await?,
+    fn open(&mut self, i: usize, range: u64, plan: Arc<Plan>, delivered: &Place) -> Stepped {
+        let snapshot = &self.config.snapshot;
+        let (serial, table) = &mut self.tables[i];
+        let Some(filter) = table.filter(&plan) else {
+            // Its values cannot be compared: all rows then.
+            if let Some(request) = &mut table.request {
+                request.rows = Rows::All;
+            }
+            return Stepped::Nothing;
         };
-        let Some(current) = &self.current else { return Ok(()) };
-        let Some(parts) = plan.parts.clone() else {
-            return self.open_whole(client, plan, delivered);
-        };
-        self.wholes.remove(&current.id);
-        self.window = Some(Window::open(current.id.clone()));
-        let bytes = self.config.snapshot.chunk_bytes.bytes();
+        let bytes = snapshot.chunk_bytes.bytes();
+        let rows = table.chunk_rows(&plan, bytes);
+        let limit = table.limit(snapshot);
+        let Some(part) = table.range(range) else { return Stepped::Nothing };
+        part.busy = true;
         let job = Job {
-            rows: current
-                .rows
-                .min((bytes / plan.row_bytes).clamp(u64::from(LEAST_ROWS), u64::from(u32::MAX)) as u32),
+            rows,
             plan,
-            from: current.from.clone(),
+            from: part.from.clone(),
+            to: part.to.clone(),
+            filter,
             bytes: bytes as usize,
             delivered: delivered.clone(),
-            limit: self.config.snapshot.chunk_time.get() * 10,
+            limit,
         };
-        self.task.spawn(async move {
-            let read = chunk::read(&mut client, &job, &parts).await?;
-            Ok((client, Brought::Chunk(read)))
-        });
-        Ok(())
+        let index = table.against.as_ref().map(|a| Arc::clone(&a.index));
+        let open = Open { serial: *serial, window: table.recording.open(), what: For::Range(range, rows) };
+        self.read(open, job, index);
+        Stepped::Task
     }
 
-    fn open_whole(&mut self, mut client: Client, plan: Arc<Plan>, delivered: &Place) -> Result<()> {
-        let Some(current) = &mut self.current else { return Ok(()) };
+    /// Asks for candidates by key, in a window.
+    fn check(&mut self, i: usize, plan: Arc<Plan>, delivered: &Place) -> Stepped {
+        let (serial, table) = &mut self.tables[i];
+        let Step::Check(candidates, search) = std::mem::replace(&mut table.step, Step::Searching) else {
+            return Stepped::Nothing;
+        };
+        let job = Job {
+            rows: candidates.keys.len() as u32 * 2,
+            plan,
+            from: None,
+            to: None,
+            filter: candidates.filter.clone(),
+            bytes: usize::MAX,
+            delivered: delivered.clone(),
+            limit: table.limit(&self.config.snapshot),
+        };
+        let index = table.against.as_ref().map(|a| Arc::clone(&a.index));
+        let window = table.recording.open();
+        let open = Open { serial: *serial, window, what: For::Check(candidates, search) };
+        self.read(open, job, index);
+        Stepped::Task
+    }
+
+    fn read(&mut self, open: Open, job: Job, index: Option<Arc<Index>>) {
+        self.spawn(move |mut access| async move {
+            let empty = matches!(&open.what, For::Check(c, _) if c.filter.is_none());
+            let read = if empty {
+                Ok(Read::Chunk(Box::new(Chunk::new(BatchBuilder::default(), Arc::clone(&job.plan)))))
+            } else {
+                chunk::read(access.as_mut(), &job).await
+            };
+            let read = match (read, index) {
+                (Ok(Read::Chunk(chunk)), Some(index)) => {
+                    let compared = tokio::task::spawn_blocking(move || against::compare(chunk, &index));
+                    let compared = compared.await.map_err(|e| Error::bug("compare a chunk").because(e))?;
+                    compared.map(Read::Chunk)
+                }
+                (read, _) => read,
+            };
+            Ok((Some(access), Brought::Chunk(open, read)))
+        });
+    }
+
+    fn index(&mut self, i: usize, plan: Arc<Plan>) -> Stepped {
+        let (serial, table) = &mut self.tables[i];
+        let serial = *serial;
+        let (Some(written), Some(request)) = (&self.written, &table.request) else {
+            table.step = Step::Rows;
+            return Stepped::Nothing;
+        };
+        table.step = Step::Indexing;
+        let (written, rows, dir) = (Arc::clone(written), request.rows.clone(), self.config.spool_dir());
+        self.tasks.spawn(async move {
+            let against = against::build(written, plan, rows, dir).await?;
+            Ok((None, Brought::Index(serial, against)))
+        });
+        Stepped::Task
+    }
+
+    fn search(&mut self, i: usize, plan: Arc<Plan>) -> Stepped {
+        let (serial, table) = &mut self.tables[i];
+        let serial = *serial;
+        let Step::Search(search) = std::mem::replace(&mut table.step, Step::Searching) else {
+            return Stepped::Nothing;
+        };
+        let (Some(written), Some(mut against)) = (self.written.clone(), table.against.take()) else {
+            table.step = Step::Done;
+            return Stepped::Nothing;
+        };
+        self.tasks.spawn(async move {
+            let mut search = match search {
+                Some(search) => search,
+                None => Search::open(written.as_ref(), &plan).await?,
+            };
+            let found = search.next(&mut against, &plan).await?;
+            Ok((None, Brought::Found(serial, Box::new(search), against, found)))
+        });
+        Stepped::Task
+    }
+
+    fn open_whole(&mut self, i: usize, plan: Arc<Plan>, delivered: &Place) -> Stepped {
+        let others = self.tables.iter().enumerate().filter(|(n, _)| *n != i);
+        let alone = others
+            .into_iter()
+            .all(|(_, (_, t))| t.plan.as_ref().is_some_and(|p| p.parts.is_none()) || t.not_before.is_some());
+        if !alone || !self.tasks.is_empty() || !self.ready.is_empty() {
+            return Stepped::Nothing;
+        }
+        let (serial, table) = &mut self.tables[i];
         tracing::warn!(
             source = self.config.name,
-            table = %current.id,
+            table = %table.id,
             "snapshot: the table has no key that it could be read by: it is read in one piece, and a restart reads it again from its beginning"
         );
-        current.from = None;
-        self.wholes.insert(current.id.clone(), Whole::Reading);
-        self.window = Some(Window::open(current.id.clone()));
-        let (config, delivered) = (Arc::clone(&self.config), delivered.clone());
-        self.task.spawn(async move {
-            let piece = whole::read(&mut client, &config, plan, &delivered).await?;
-            Ok((client, Brought::Piece(Box::new(piece))))
+        table.front = Front::At(None);
+        self.wholes.hold(&table.id);
+        table.recording.open();
+        let (serial, delivered) = (*serial, delivered.clone());
+        self.spawn(move |mut access| async move {
+            let piece = access.whole(plan, &delivered).await?;
+            Ok((Some(access), Brought::Piece(serial, Box::new(piece))))
         });
-        Ok(())
+        Stepped::Task
+    }
+
+    /// Runs `work` beside the reader, with a connection of its own.
+    fn spawn<F>(&mut self, work: impl FnOnce(Box<dyn Access>) -> F + Send + 'static)
+    where
+        F: Future<Output = Task> + Send,
+    {
+        let (idle, connect) = (self.idle.pop(), Arc::clone(&self.connect));
+        self.tasks.spawn(async move {
+            let access = match idle {
+                Some(access) => access,
+                None => connect.connect().await?,
+            };
+            work(access).await
+        });
     }
 
     /// The table whose events have to wait until its piece is handed on.
     pub(crate) fn holds(&self) -> Option<&TableId> {
-        let current = self.current.as_ref()?;
-        matches!(self.wholes.get(&current.id), Some(Whole::Reading)).then_some(&current.id)
+        self.wholes.holding()
     }
 
     /// What becomes of the events of a transaction in a table. Those of a table that [`Snapshot::holds`] must wait.
     pub(crate) fn verdict(&self, id: &TableId, begin: &Begin, file: &str, pos: u64) -> Verdict {
-        match self.wholes.get(id) {
-            None => Verdict::Deliver,
-            Some(Whole::After(exact)) if !exact.holds(begin, file, pos) => Verdict::Deliver,
-            Some(_) => Verdict::Drop,
-        }
+        self.wholes.verdict(id, begin, file, pos)
     }
 
     /// The stream has delivered everything up to this place.
     pub(crate) fn passed(&mut self, place: &Place) {
-        if !self.wholes.is_empty() {
-            self.wholes.retain(|_, w| !matches!(w, Whole::After(exact) if exact.passed(place)));
-        }
+        self.wholes.passed(place);
     }
 
-    /// Whether rows of a piece are there to be taken.
-    pub(crate) fn has_piece(&self) -> bool {
-        self.piece.is_some()
-    }
-
-    /// The next rows of the piece, about `bytes` of them.
-    ///
-    /// # Errors
-    /// `Transient` if spooled rows cannot be read, or are not of the table's shape.
-    pub(crate) async fn take_piece(&mut self, bytes: usize) -> Result<Option<Emission>> {
-        let (Some(piece), Some(current)) = (&mut self.piece, &mut self.current) else { return Ok(None) };
-        let mut builder = BatchBuilder::default();
-        if current.delivered > 0 && self.window.take().is_some() {
-            // An earlier attempt was handed on in part.
-            current.delivered = 0;
-            truncate(&mut builder, &piece.plan);
-        }
-        self.window = None;
-        let before = builder.events.len();
-        while builder.size() < bytes
-            && let Some(values) = piece.spool.next().await?
-        {
-            chunk::append(&values, &piece.plan, &mut builder).ok_or_else(|| {
-                Error::transient(format!("{}: the table was changed while it was read", current.id))
-            })?;
-        }
-        let rows = (builder.events.len() - before) as u64;
-        let end = piece.spool.left() == 0;
-        let plan = Arc::clone(&piece.plan);
-        let at = end.then(|| piece.at.clone());
-        let mut chunk = Chunk { builder, last: None, end, scanned: None, took: Duration::ZERO, plan };
-        mark(&mut chunk, before, current.delivered == 0, !self.any_row, self.queue.is_empty());
-        self.any_row |= rows > 0;
-        current.delivered += rows;
-        let upto = at.as_ref().map(Exact::stored);
-        let (emission, _) = emission(chunk, current, upto);
-        self.report(end);
-        if let Some(at) = at {
-            self.wholes.insert(current_id(&self.current)?, Whole::After(at));
-            self.piece = None;
-            self.current = None;
-        }
-        Ok(Some(emission))
-    }
-
-    /// Waits for the chunk in flight; for ever if there is none. Cancel-safe.
+    /// Waits for what runs beside the reader; for ever if nothing does. Cancel-safe.
     pub(crate) async fn finished(&mut self) -> Result<()> {
-        let Some(joined) = self.task.join_next().await else { return std::future::pending().await };
-        let (client, brought) = joined.map_err(|e| Error::bug("read a chunk").because(e))??;
+        let Some(joined) = self.tasks.join_next().await else { return std::future::pending().await };
+        let (access, brought) = joined.map_err(|e| Error::bug("read a chunk").because(e))??;
+        self.idle.extend(access);
         match brought {
-            Brought::Chunk(Read::Chunk(chunk)) => self.ready = Some(*chunk),
-            Brought::Chunk(Read::TooSlow) => self.smaller(),
-            Brought::Chunk(Read::Changed(why)) => self.again(&why),
-            Brought::Piece(piece) => self.piece = Some(*piece),
+            Brought::Chunk(open, read) => self.came(open, read?),
+            Brought::Cut(serial, from, cut) => self.was_cut(serial, from, cut),
+            Brought::Piece(serial, piece) => self.piece = Some((serial, *piece)),
+            Brought::Index(serial, against) => {
+                if let Some(table) = self.table(serial) {
+                    (table.against, table.step) = (Some(against), Step::Rows);
+                }
+            }
+            Brought::Found(serial, search, against, found) => {
+                if let Some(table) = self.table(serial) {
+                    table.against = Some(against);
+                    table.step = match found {
+                        Some(found) => Step::Check(Box::new(found), Some(*search)),
+                        None => Step::Done,
+                    };
+                }
+            }
+            Brought::Load(load) => {
+                if self.throttle.told(load, Instant::now()) {
+                    tracing::info!(source = self.config.name, load, "snapshot: the source is busy, waiting");
+                }
+                self.publish();
+            }
         }
-        self.client = Some(client);
         Ok(())
     }
 
-    fn smaller(&mut self) {
-        self.window = None;
-        if let Some(current) = &mut self.current {
-            current.rows = (current.rows / 4).max(LEAST_ROWS);
-            tracing::info!(table = %current.id, rows = current.rows, "snapshot: the chunk took too long, asking for fewer rows");
-        }
-        self.not_before = Some(Instant::now() + AGAIN);
+    pub(crate) fn table(&mut self, serial: u64) -> Option<&mut Table> {
+        self.tables.iter_mut().find(|(s, _)| *s == serial).map(|(_, t)| t)
     }
 
-    fn again(&mut self, why: &str) {
-        self.window = None;
-        if let Some(current) = &mut self.current {
-            current.plan = None;
-            tracing::info!(table = %current.id, why, "snapshot: the chunk is read again");
+    fn was_cut(&mut self, serial: u64, from: Option<Vec<Value>>, cut: Cut) {
+        let Some(table) = self.table(serial) else { return };
+        match cut {
+            Cut::At(key) => {
+                table.add_range(from, Some(key.clone()));
+                table.front = Front::At(Some(key));
+            }
+            Cut::Nowhere | Cut::Unknown => {
+                table.add_range(from, None);
+                table.front = Front::End;
+            }
         }
-        self.not_before = Some(Instant::now() + AGAIN);
+    }
+
+    fn came(&mut self, open: Open, read: Read) {
+        match read {
+            Read::Chunk(chunk) => self.ready.push_back((open, chunk)),
+            Read::TooSlow => {
+                if let Some(table) = self.table(open.serial) {
+                    table.too_slow();
+                }
+                self.void(open);
+            }
+            Read::Changed(why) => {
+                if let Some(table) = self.table(open.serial) {
+                    tracing::info!(table = %table.id, why, "snapshot: the chunk is read again");
+                    table.plan = None;
+                }
+                self.void(open);
+            }
+        }
+    }
+
+    /// Closes a window whose chunk counts for nothing: it is read again after a while.
+    fn void(&mut self, open: Open) {
+        let Some(table) = self.table(open.serial) else { return };
+        table.recording.close(open.window);
+        table.not_before = Some(Instant::now() + AGAIN);
+        match open.what {
+            For::Range(number, _) => {
+                if let Some(range) = table.range(number) {
+                    range.busy = false;
+                }
+            }
+            For::Check(candidates, search) => table.step = Step::Check(candidates, search),
+        }
     }
 
     /// Whether a chunk waits to be taken.
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready.is_some()
+        !self.ready.is_empty()
     }
 
-    /// Step 4: closes the window and gives the rows that were not touched. To be called only between two source transactions,
-    /// when everything that the stream delivered before is handed on.
-    pub(crate) fn take(&mut self) -> Option<Emission> {
-        let mut chunk = self.ready.take()?;
-        let window = self.window.take()?;
-        if let Some(why) = window.broken() {
-            self.again(why);
-            return None;
+    /// Step 4: closes a window and gives the rows that were not touched, if there are any. To be called only between two source
+    /// transactions, when everything that the stream delivered before is handed on.
+    pub(crate) fn take(&mut self) -> Vec<Emission> {
+        let Some((open, chunk)) = self.ready.pop_front() else { return Vec::new() };
+        let Some(table) = self.table(open.serial) else { return Vec::new() };
+        if let Some(why) = table.recording.broken(open.window) {
+            tracing::info!(table = %table.id, why, "snapshot: the chunk is read again");
+            // What is planned anew was told so.
+            self.void(open);
+            return Vec::new();
         }
-        let read = chunk.scanned.map_or(chunk.builder.events.len() as u64, u64::from);
-        drop_touched(&mut chunk, &window);
-        let current = self.current.as_mut()?;
-        adapt(current, &chunk, read, &self.config);
-        mark(&mut chunk, 0, current.from.is_none(), !self.any_row, self.queue.is_empty());
-        self.any_row |= !chunk.builder.events.is_empty();
-        current.delivered += chunk.builder.events.len() as u64;
-        current.from = chunk.last.take().or_else(|| current.from.take());
-        let emission = emission(chunk, current, None);
-        self.report(emission.1);
-        if emission.1 {
-            self.current = None;
-        }
-        Some(emission.0)
-    }
-
-    fn report(&mut self, table_done: bool) {
-        let Some(current) = &self.current else { return };
-        if !table_done && self.reported.elapsed() < REPORT {
-            return;
-        }
-        self.reported = Instant::now();
-        let seconds = current.started.elapsed().as_secs_f64().max(0.001);
-        let rate = (current.delivered - current.delivered_before) as f64 / seconds;
-        let estimated = current.plan.as_ref().map_or(0, |p| p.estimated_rows).max(current.delivered);
-        let percent =
-            if table_done { 100 } else { (current.delivered * 99).checked_div(estimated).unwrap_or(0) };
-        let left = (estimated - current.delivered) as f64 / rate.max(1.0);
-        tracing::info!(
-            source = self.config.name,
-            table = %current.id,
-            rows = current.delivered,
-            percent,
-            rows_per_second = rate as u64,
-            seconds_left = if table_done { 0 } else { left as u64 },
-            tables_left = self.queue.len() + usize::from(!table_done),
-            tables = self.tables,
-            "snapshot{}", if table_done { ": table done" } else { "" }
-        );
-    }
-}
-
-fn begin(id: TableId, note: &TableNote, most: u32) -> Result<Current> {
-    let values = |from: &Vec<Stored>| from.iter().map(Stored::to_value).collect::<Option<Vec<_>>>();
-    let from =
-        match &note.from {
-            Some(from) => Some(values(from).ok_or_else(|| {
-                Error::data(format!("{id}: the stored progress of the snapshot is damaged"))
-            })?),
-            None => None,
+        let emissions = match open.what {
+            For::Range(number, asked) => self.hand_on_chunk(open.serial, open.window, (number, asked), chunk),
+            For::Check(candidates, search) => {
+                hand_on::checked(self, open.serial, open.window, (*candidates, search), *chunk)
+            }
         };
-    Ok(Current {
-        id,
-        plan: None,
-        from,
-        rows: FIRST_ROWS.min(most),
-        delivered: note.rows,
-        delivered_before: note.rows,
-        started: Instant::now(),
-    })
-}
-
-fn drop_touched(chunk: &mut Chunk, window: &Window) {
-    if window.is_untouched() {
-        return;
-    }
-    let builder = &mut chunk.builder;
-    let mut events = std::mem::take(&mut builder.events);
-    let mut key = Vec::new();
-    let width = chunk.plan.schema.width();
-    events.retain(|e| {
-        key.clear();
-        let row = &builder.cells[e.after as usize..][..width];
-        key_bytes(&mut key, &chunk.plan.schema, row, builder);
-        !window.touched(&key)
-    });
-    builder.events = events;
-}
-
-/// Chunks grow towards half of the time they may take, and shrink as fast.
-fn adapt(current: &mut Current, chunk: &Chunk, read: u64, config: &Resolved) {
-    if read < u64::from(current.rows) / 2 && !chunk.end {
-        // Cut short by bytes: the time says little about rows.
-        current.rows = (read as u32).max(LEAST_ROWS);
-        return;
-    }
-    let target = config.snapshot.chunk_time.get().as_secs_f64() / 2.0;
-    let factor = (target / chunk.took.as_secs_f64().max(0.001)).clamp(0.25, 4.0);
-    let rows = (f64::from(current.rows) * factor) as u32;
-    current.rows = rows.clamp(LEAST_ROWS, config.snapshot.chunk_rows.max(LEAST_ROWS));
-}
-
-/// First and last rows, as far as they are in a chunk's edges: rows that the stream touched carry no mark.
-fn mark(chunk: &mut Chunk, from: usize, first: bool, first_of_all: bool, last_table: bool) {
-    let events = &mut chunk.builder.events[from..];
-    if first && let Some(event) = events.first_mut() {
-        event.snapshot = if first_of_all { SnapshotMark::First } else { SnapshotMark::FirstInDataCollection };
-    }
-    if chunk.end
-        && let Some(event) = events.last_mut()
-    {
-        event.snapshot = if last_table { SnapshotMark::Last } else { SnapshotMark::LastInDataCollection };
-    }
-}
-
-fn truncate(builder: &mut BatchBuilder, plan: &Plan) {
-    let table = builder.table(&plan.schema);
-    builder.events.push(EventHead {
-        table,
-        transaction: 0,
-        before: NO_ROW,
-        after: NO_ROW,
-        row: 0,
-        op: Op::Truncate,
-        snapshot: SnapshotMark::True,
-        pos: 0,
-        ts_us: 0,
-    });
-}
-
-fn current_id(current: &Option<Current>) -> Result<TableId> {
-    current.as_ref().map(|c| c.id.clone()).ok_or_else(|| Error::bug("hand on a piece of no table"))
-}
-
-/// Tables whose events are held back: those that are going to be read in one piece, and those that were, up to the piece's place.
-fn wholes(timeline: &Timeline, notes: &Notes, config: &Resolved) -> Result<HashMap<TableId, Whole>> {
-    let mut out = HashMap::new();
-    for (id, known) in timeline.tables() {
-        let note = notes.tables.get(&id.to_string()).cloned().unwrap_or_default();
-        if let Some(upto) = &note.upto {
-            out.insert(id.clone(), Whole::After(Exact::from_stored(upto)?));
-        } else if !note.done && Plan::new(known, &config.selection)?.parts.is_none() {
-            out.insert(id.clone(), Whole::Pending);
+        if let Some(table) = self.table(open.serial) {
+            table.recording.close(open.window);
         }
+        self.publish_now_and_then();
+        emissions
     }
-    Ok(out)
-}
 
-/// The batch's rows with their notes, and whether the table is done.
-fn emission(chunk: Chunk, current: &Current, upto: Option<Resend>) -> (Emission, bool) {
-    let note = TableNote {
-        v: 1,
-        done: chunk.end,
-        rows: current.delivered,
-        from: if chunk.end {
-            None
+    fn hand_on_chunk(
+        &mut self,
+        serial: u64,
+        window: u64,
+        (number, asked): (u64, u32),
+        mut chunk: Box<Chunk>,
+    ) -> Vec<Emission> {
+        let (config, any_row, last) = (Arc::clone(&self.config), self.any_row, self.is_last());
+        let Some(table) = self.table(serial) else { return Vec::new() };
+        let read = chunk.rows;
+        hand_on::drop_touched(&mut chunk, table, window);
+        table.adapt(&chunk, asked, read, &config.snapshot);
+        hand_on::advance(table, number, &mut chunk);
+        if let Some(against) = &mut table.against {
+            chunk.met.iter().for_each(|&at| against.marks.set(at));
+        }
+        let all = table.is_read();
+        let first = table.delivered == 0;
+        if table.request.is_some() {
+            hand_on::mark_again(&mut chunk.builder);
         } else {
-            current.from.as_ref().map(|k| k.iter().map(Stored::from_value).collect())
-        },
-        upto,
-    };
-    let mut notes = vec![(table_note(&current.id), Some(note.text()))];
-    if current.delivered == chunk.builder.events.len() as u64 {
-        let shape = &chunk.plan.shape;
-        let schema = schema_text(shape.full(), &shape.excluded());
-        notes.push((schema_note(&current.id), Some(schema)));
+            hand_on::mark(&mut chunk.builder, 0, (first, !any_row), (all, last));
+        }
+        table.read += read;
+        table.delivered += chunk.builder.events.len() as u64;
+        let leftover = table.against.as_ref().is_some_and(|a| a.marks.unset() > 0);
+        if all && table.request.is_some() {
+            table.step = if leftover { Step::Search(None) } else { Step::Done };
+        }
+        let done = all && table.request.is_none();
+        let notes = table.notes(done, None);
+        let any = !chunk.builder.events.is_empty();
+        self.any_row |= any;
+        if done {
+            self.finish(serial, Phase::Done);
+        }
+        if !any && notes.is_empty() {
+            return Vec::new();
+        }
+        vec![Emission { builder: chunk.builder, notes }]
     }
-    (Emission { builder: chunk.builder, notes }, chunk.end)
+
+    /// A table that does not exist any more is done.
+    fn gone(&mut self, i: usize) -> Emission {
+        let serial = self.tables[i].0;
+        let table = &mut self.tables[i].1;
+        tracing::info!(table = %table.id, "snapshot: the table is gone");
+        let notes = match &table.request {
+            Some(request) => vec![(request.note(), None)],
+            None => {
+                let note = TableNote { v: 1, done: true, rows: table.delivered, ..TableNote::default() };
+                vec![(table_note(&table.id), Some(note.text()))]
+            }
+        };
+        self.finish(serial, Phase::Refused);
+        Emission { builder: BatchBuilder::default(), notes }
+    }
+
+    fn done(&mut self, i: usize) -> Emission {
+        let serial = self.tables[i].0;
+        let notes = self.tables[i].1.notes(true, None);
+        self.finish(serial, Phase::Done);
+        Emission { builder: BatchBuilder::default(), notes }
+    }
+
+    /// A table's piece was handed on to its end.
+    pub(crate) fn piece_done(&mut self, serial: u64, at: Exact) {
+        if let Some(table) = self.table(serial) {
+            let id = table.id.clone();
+            self.wholes.after(id, at);
+        }
+        self.piece = None;
+        self.finish(serial, Phase::Done);
+    }
 }

@@ -152,7 +152,7 @@ async fn locked(client: &mut Client, config: &Arc<Resolved>, plan: &Plan, gtids:
 }
 
 async fn spool(client: &mut Client, config: &Resolved, plan: &Plan) -> Result<Spool> {
-    let dir = config.snapshot.spool_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let dir = config.spool_dir();
     let mut writer = Writer::new(&dir, config.snapshot.chunk_bytes.bytes() as usize);
     let failed = |e| classify(e).context(format!("read {}", plan.id()));
     let mut result = client.conn().exec_iter(plan.whole(), ()).await.map_err(failed)?;
