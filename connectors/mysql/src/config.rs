@@ -297,9 +297,12 @@ impl Resolved {
 
     /// The error with the full name of the field that it names within this source.
     pub(crate) fn own_field(&self, error: Error) -> Error {
-        match error.field_name().map(|f| self.field(f)) {
-            Some(field) => error.field(field),
-            None => error,
+        match error.field_name() {
+            Some(field) if !field.starts_with("sources.") => {
+                let field = self.field(field);
+                error.field(field)
+            }
+            _ => error,
         }
     }
 }

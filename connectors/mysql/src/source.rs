@@ -57,10 +57,12 @@ impl Source for MySqlSource {
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
         if self.config.mode == Mode::Poll {
             let reader = poll::open(&self.config, from).await;
-            return reader.map_err(|e| e.context(format!("open source {}", self.config.name)));
+            return reader
+                .map_err(|e| self.config.own_field(e).context(format!("open source {}", self.config.name)));
         }
         let reader = open(&self.config, from).await;
-        Ok(Box::new(reader.map_err(|e| e.context(format!("open source {}", self.config.name)))?))
+        let named = |e| self.config.own_field(e).context(format!("open source {}", self.config.name));
+        Ok(Box::new(reader.map_err(named)?))
     }
 }
 
