@@ -35,16 +35,6 @@ async fn position(daemon: &Daemon, pipeline: &str) -> String {
     found.and_then(|p| p["position"].as_str()).unwrap_or_default().to_owned()
 }
 
-/// Waits until a query on the sink gives this text.
-async fn wait_for(url: &str, sql: &str, expected: &str) {
-    let client = postgres::connect(url).await.unwrap();
-    let seen = async || {
-        let row = client.query_opt(sql, &[]).await;
-        Ok(row.ok().flatten().and_then(|r| r.get::<_, Option<String>>(0)).as_deref() == Some(expected))
-    };
-    patience::until(&format!("{expected} from {sql}"), SOON, Duration::from_millis(100), seen).await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_file_the_etl_variables_run_two_servers_into_a_sink() {
     let (maria, mysql) = (MysqlServer::shared(Family::MariaDb), MysqlServer::shared(Family::Mysql97));
