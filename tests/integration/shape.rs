@@ -1,6 +1,7 @@
 //! What is captured and how it is configured: without a file, from several servers, idle, polled.
 
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use caudal_tests::compare::wait_equal;
@@ -32,16 +33,6 @@ async fn position(daemon: &Daemon, pipeline: &str) -> String {
     let all: Value = serde_json::from_str(&body).unwrap();
     let found = all["pipelines"].as_array().and_then(|p| p.iter().find(|p| p["name"] == pipeline));
     found.and_then(|p| p["position"].as_str()).unwrap_or_default().to_owned()
-}
-
-/// Waits until a query on the sink gives this text.
-async fn wait_for(url: &str, sql: &str, expected: &str) {
-    let client = postgres::connect(url).await.unwrap();
-    let seen = async || {
-        let row = client.query_opt(sql, &[]).await;
-        Ok(row.ok().flatten().and_then(|r| r.get::<_, Option<String>>(0)).as_deref() == Some(expected))
-    };
-    patience::until(&format!("{expected} from {sql}"), SOON, Duration::from_millis(100), seen).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -177,14 +168,17 @@ async fn a_heartbeats_row_comes_through_to_the_sink_and_check_says_what_it_needs
         assert!(check().contains("a row is written each heartbeat"));
         let _daemon = Daemon::start_healthy(&config).await.unwrap();
         let client = postgres::connect(&sink.url).await.unwrap();
-        let mut seen: Vec<String> = Vec::new();
+        let seen: Mutex<Vec<String>> = Mutex::default();
         let sql = format!("SELECT ts::text FROM \"{beats}\".heartbeat WHERE id = 'shop'");
-        let moving = async || {
-            if let Ok(Some(row)) = client.query_opt(&sql, &[]).await {
-                let ts: String = row.get(0);
-                if seen.last() != Some(&ts) {
-                    seen.push(ts);
-                }
+        // A window of time in which nothing of the source changes: what moves is the heartbeat alone.
+        let (seen, client, sql) = (&seen, &client, &sql);
+        let moving = move || async move {
+            let row = client.query_opt(sql, &[]).await.ok().flatten();
+            let mut seen = seen.lock().unwrap();
+            if let Some(ts) = row.map(|row| row.get::<_, String>(0))
+                && seen.last() != Some(&ts)
+            {
+                seen.push(ts);
             }
             Ok(seen.len() >= 3)
         };
