@@ -5,9 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use caudal_tests::compare::wait_equal;
-use caudal_tests::{
-    Audit, Daemon, DaemonConfig, Family, MysqlServer, Postgres, TablePair, patience, postgres,
-};
+use caudal_tests::{Daemon, DaemonConfig, Family, MysqlServer, Postgres, TablePair, patience, postgres};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -180,7 +178,7 @@ async fn a_heartbeats_row_comes_through_to_the_sink_and_check_says_what_it_needs
         let seen: Mutex<Vec<String>> = Mutex::default();
         let sql = "SELECT ts::text FROM public.heartbeat WHERE id = 'shop'";
         // A window of time in which nothing of the source changes: what moves is the heartbeat alone.
-        let (seen, client, sql) = (&seen, &client, &sql);
+        let (seen, client) = (&seen, &client);
         let moving = move || async move {
             let row = client.query_opt(sql, &[]).await.ok().flatten();
             let mut seen = seen.lock().unwrap();
