@@ -236,13 +236,15 @@ async fn an_account_without_replication_rights_is_polled_into_the_same_topics() 
         server.sql(&db, changes).await.unwrap();
         wait_equal(&pairs, &server.url(&db), &sink.url, SOON).await.unwrap();
         let before = events(&daemon, "capture/shop").await;
-        // After a restart nothing is sent again, and what comes is still seen.
+        // After a restart it goes on from its watermark, and what comes is still seen.
         assert!(daemon.terminate(SOON).await.unwrap().success());
         daemon.start_again().unwrap();
         daemon.wait_healthy(SOON).await.unwrap();
         server.sql(&db, "INSERT INTO inc VALUES (5001, 'after', '2024-01-01 10:00:01')").await.unwrap();
         wait_equal(&pairs, &server.url(&db), &sink.url, SOON).await.unwrap();
-        // 1,202 rows, four changes; after the restart one.
-        assert_eq!((before, events(&daemon, "capture/shop").await), (1206, 1), "{}", daemon.log_tail());
+        // 1,202 rows and four changes. After the restart the new row; if the stop came between the last commit and the index's own file,
+        // the rows of the overlap again, and no others.
+        let after = events(&daemon, "capture/shop").await;
+        assert!(before == 1206 && (1..=3).contains(&after), "{before} {after} {}", daemon.log_tail());
     }
 }
