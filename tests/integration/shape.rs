@@ -5,9 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use caudal_tests::compare::wait_equal;
-use caudal_tests::{
-    Audit, Daemon, DaemonConfig, Family, MysqlServer, Postgres, TablePair, patience, postgres,
-};
+use caudal_tests::{Daemon, DaemonConfig, Family, MysqlServer, Postgres, TablePair, patience, postgres};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -27,12 +25,21 @@ fn caudal(variables: &[(String, String)], verb: &[&str]) -> (Option<i32>, String
     (out.status.code(), text)
 }
 
-/// The position of a pipeline, as `/status` shows it.
-async fn position(daemon: &Daemon, pipeline: &str) -> String {
+/// A pipeline, as `/status` shows it.
+async fn pipeline(daemon: &Daemon, name: &str) -> Value {
     let (_, body) = daemon.get("/status").await.unwrap();
     let all: Value = serde_json::from_str(&body).unwrap();
-    let found = all["pipelines"].as_array().and_then(|p| p.iter().find(|p| p["name"] == pipeline));
-    found.and_then(|p| p["position"].as_str()).unwrap_or_default().to_owned()
+    let found = all["pipelines"].as_array().and_then(|p| p.iter().find(|p| p["name"] == name));
+    found.cloned().unwrap_or_default()
+}
+
+async fn position(daemon: &Daemon, name: &str) -> String {
+    pipeline(daemon, name).await["position"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Events since the daemon was started.
+async fn events(daemon: &Daemon, name: &str) -> u64 {
+    pipeline(daemon, name).await["events"].as_u64().unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,9 +176,9 @@ async fn a_heartbeats_row_comes_through_to_the_sink_and_check_says_what_it_needs
         let _daemon = Daemon::start_healthy(&config).await.unwrap();
         let client = postgres::connect(&sink.url).await.unwrap();
         let seen: Mutex<Vec<String>> = Mutex::default();
-        let sql = format!("SELECT ts::text FROM \"{beats}\".heartbeat WHERE id = 'shop'");
+        let sql = "SELECT ts::text FROM public.heartbeat WHERE id = 'shop'";
         // A window of time in which nothing of the source changes: what moves is the heartbeat alone.
-        let (seen, client, sql) = (&seen, &client, &sql);
+        let (seen, client) = (&seen, &client);
         let moving = move || async move {
             let row = client.query_opt(sql, &[]).await.ok().flatten();
             let mut seen = seen.lock().unwrap();
@@ -228,18 +235,16 @@ async fn an_account_without_replication_rights_is_polled_into_the_same_topics() 
             UPDATE full_t SET d = 2.25 WHERE b = 'y'; INSERT INTO full_t VALUES (2, 'z', 0)";
         server.sql(&db, changes).await.unwrap();
         wait_equal(&pairs, &server.url(&db), &sink.url, SOON).await.unwrap();
-        // After a restart nothing is sent again, and what comes is still seen.
+        let before = events(&daemon, "capture/shop").await;
+        // After a restart it goes on from its watermark, and what comes is still seen.
         assert!(daemon.terminate(SOON).await.unwrap().success());
         daemon.start_again().unwrap();
         daemon.wait_healthy(SOON).await.unwrap();
         server.sql(&db, "INSERT INTO inc VALUES (5001, 'after', '2024-01-01 10:00:01')").await.unwrap();
         wait_equal(&pairs, &server.url(&db), &sink.url, SOON).await.unwrap();
-        let audit = Audit::of(daemon.brokers(), "poll", &[&db]).await.unwrap();
-        assert_eq!(
-            (audit.reads, audit.creates, audit.updates, audit.deletes),
-            (1202, 3, 2, 0),
-            "{}",
-            daemon.log_tail()
-        );
+        // 1,202 rows and four changes. After the restart the new row; if the stop came between the last commit and the index's own file,
+        // the rows of the overlap again, and no others.
+        let after = events(&daemon, "capture/shop").await;
+        assert!(before == 1206 && (1..=3).contains(&after), "{before} {after} {}", daemon.log_tail());
     }
 }
