@@ -196,7 +196,8 @@ impl Timeline {
             let schema = match &now {
                 Some(now) if fits(map, &now.schema) => now.schema.clone(),
                 _ => {
-                    let mut made = mapped::from_map(id, map, old.as_deref(), now.as_ref().map(|t| &t.schema))?;
+                    let mut made =
+                        mapped::from_map(id, map, old.as_deref(), now.as_ref().map(|t| &t.schema))?;
                     self.selection.keys.apply(&mut made)?;
                     made
                 }

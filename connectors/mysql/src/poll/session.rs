@@ -1,8 +1,8 @@
 //! Pages by SELECT.
 
 use crate::client::Client;
-use crate::connection::results::{Failure, PackedRow};
 use crate::config::Resolved;
+use crate::connection::results::{Failure, PackedRow};
 use crate::discover::{self, Table};
 use crate::shape::Shape;
 use crate::snapshot::bounds::{self, Part, Stored};
@@ -73,8 +73,7 @@ impl Session for MySqlSession {
             )));
         }
         let query = Query::new(table, shape, request)?;
-        let failed =
-            |e: Failure| e.into_error().context(format!("read a page of {}", request.schema.id));
+        let failed = |e: Failure| e.into_error().context(format!("read a page of {}", request.schema.id));
         self.client.revive().await?;
         let mut result = self.client.stream(&query.sql, &query.parameters).await.map_err(failed)?;
         let mut page =
@@ -264,7 +263,8 @@ impl Filling<'_> {
 
     fn done(self, has_watermark: bool) -> Result<Page> {
         let width = self.request.schema.width();
-        let order: Option<Vec<Value>> = self.last.and_then(|row| row.values()).map(|mut row| row.split_off(width));
+        let order: Option<Vec<Value>> =
+            self.last.and_then(|row| row.values()).map(|mut row| row.split_off(width));
         let watermark = order.as_deref().filter(|_| has_watermark).and_then(|o| o.first());
         let watermark = watermark.filter(|v| **v != Value::Null).map(|v| text(std::slice::from_ref(v)));
         let next = order.as_deref().filter(|_| self.cut).map(text);

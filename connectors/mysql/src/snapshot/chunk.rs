@@ -147,11 +147,7 @@ async fn bounded(
 
 /// A chunk of a table with a filter: first where it ends, then the rows up to there that pass. Without the first, a filter that few rows
 /// pass would make one chunk of the whole table.
-async fn filtered(
-    client: &mut Client,
-    job: &Job,
-    parts: &[Part],
-) -> Result<Option<Chunk>, Failure> {
+async fn filtered(client: &mut Client, job: &Job, parts: &[Part]) -> Result<Option<Chunk>, Failure> {
     let within = (job.from.as_deref(), job.to.as_deref());
     let sql = job.plan.cut(parts, within, u64::from(job.rows.max(1)) - 1);
     let sql = limited(client, sql, job.limit);
