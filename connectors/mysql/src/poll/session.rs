@@ -59,7 +59,7 @@ impl Session for MySqlSession {
     }
 
     async fn page(&mut self, request: &Request<'_>) -> Result<Page> {
-        if !self.table.as_ref().is_some_and(|(_, shape)| shape.full().id == request.schema.id) {
+        if self.table.as_ref().is_none_or(|(_, shape)| shape.full().id != request.schema.id) {
             // Another connection than the one that the run began with.
             self.look(&request.schema.id).await?;
         }
