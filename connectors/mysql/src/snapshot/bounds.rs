@@ -162,6 +162,21 @@ pub(crate) fn one_of(parts: &[Part], count: usize) -> String {
     vec![format!("({})", row.join(" AND ")); count].join(" OR ")
 }
 
+/// "One of these keys", and the parameters: for keys that were made from cells, NULLs among them too.
+pub(crate) fn one_of_keys(parts: &[Part], keys: &[Vec<Stored>]) -> (String, Vec<Value>) {
+    let equal = |(part, value): (&Part, &Stored)| match value {
+        Stored::Null => format!("{} IS NULL", part.left),
+        _ => format!("{} = {}", part.left, part.of_cell),
+    };
+    let key = |key: &Vec<Stored>| {
+        let terms: Vec<String> = parts.iter().zip(key).map(equal).collect();
+        format!("({})", terms.join(" AND "))
+    };
+    let condition = keys.iter().map(key).collect::<Vec<_>>().join(" OR ");
+    let told = keys.iter().flatten().filter(|value| **value != Stored::Null);
+    (condition, told.filter_map(Stored::to_value).collect())
+}
+
 /// A boundary value as a progress note stores it: exactly, whatever its type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -248,6 +263,15 @@ mod tests {
         );
         let expected: Vec<Value> = [1, 1, 1, 2, 1, 2, 3].map(Value::Int).into();
         assert_eq!(key_parameters(&values), expected);
+    }
+
+    #[test]
+    fn keys_that_hold_null_are_asked_for_too() {
+        let parts = [part("a"), part("b")];
+        let keys = [vec![Stored::Int(1), Stored::Null], vec![Stored::Int(2), Stored::Int(3)]];
+        let (condition, parameters) = one_of_keys(&parts, &keys);
+        assert_eq!(condition, "(a = ? AND b IS NULL) OR (a = ? AND b = ?)");
+        assert_eq!(parameters, [1, 2, 3].map(Value::Int));
     }
 
     #[test]
