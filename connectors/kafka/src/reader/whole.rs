@@ -407,7 +407,8 @@ pub(super) fn drop_foreign(
     let mut made_again = None;
     watermark.ends.retain(|(topic, _), end| {
         let same = partitions.is_same(topic, end.topic_id);
-        if !same && !(is_old && partitions.is_verified(topic)) {
+        let forgiven = is_old && partitions.is_verified(topic);
+        if !same && !forgiven {
             made_again = Some(topic.clone());
         }
         same

@@ -34,7 +34,6 @@ impl Log {
     ///
     /// # Errors
     /// `Config` if a registry's address cannot be used.
-    #[must_use]
     pub fn encoder(&self, options: &CaptureOptions) -> Result<Arc<dyn Prepare>> {
         let layout = Arc::new(Layout::new(self.names.clone(), self.clients.clone()));
         Ok(Arc::new(Encoder::new(encode_options(self, options, None)?, layout)))
@@ -57,7 +56,7 @@ fn encode_options(
         profile: config.profile,
         format: config.format,
         registry: config.registry.as_ref().map(Client::new).transpose()?,
-        transactions: config.transactions.then(|| open),
+        transactions: config.transactions.then_some(open),
     })
 }
 

@@ -23,7 +23,7 @@ async fn server(answers: Vec<Vec<Vec<u8>>>) -> (Endpoint, mpsc::UnboundedReceive
     let (told, commands) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         let (mut tcp, _) = listener.accept().await.unwrap();
-        let greeting = b"\x0a9.7.4\0\x01\0\0\012345678\0\xff\xff\x2d\x02\0\xff\xdf\x15\0\0\0\0\0\0\0\0\0\0abcdefghijkl\0mysql_native_password\0";
+        let greeting = b"\x0a9.7.4\0\x01\0\0\x0012345678\0\xff\xff\x2d\x02\0\xff\xdf\x15\0\0\0\0\0\0\0\0\0\0abcdefghijkl\0mysql_native_password\0";
         send(&mut tcp, 0, greeting).await;
         told.send(command(&mut tcp).await.unwrap()).unwrap();
         send(&mut tcp, 2, OK).await;

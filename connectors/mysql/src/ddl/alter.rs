@@ -92,11 +92,7 @@ fn one(words: &mut Words<'_>, shape: Option<&TableSchema>, alter: &mut Alter) ->
         "CONVERT" => convert(words, alter),
         "ENGINE" | "TYPE" => {
             words.skip("=");
-            if ENGINES.contains(&words.next_word().as_str()) {
-                engines_end(words, shape, alter)
-            } else {
-                Effect::Replaces
-            }
+            if ENGINES.contains(&words.next_word().as_str()) { engines_end(words) } else { Effect::Replaces }
         }
         "PARTITION" if words.skip("BY") => Effect::Metadata,
         "REMOVE" if words.skip("PARTITIONING") => Effect::Metadata,
@@ -112,31 +108,31 @@ fn one(words: &mut Words<'_>, shape: Option<&TableSchema>, alter: &mut Alter) ->
             Effect::Replaces
         }
         // DISCARD, IMPORT, TRUNCATE, REPAIR: whatever follows, rows come or go.
-        word if OPTIONS.contains(&word) => options(words, shape, alter),
+        word if OPTIONS.contains(&word) => options(words),
         _ => Effect::Replaces,
     }
 }
 
 /// Options may follow each other without commas: only an engine among them matters.
-fn options(words: &mut Words<'_>, shape: Option<&TableSchema>, alter: &mut Alter) -> Effect {
+fn options(words: &mut Words<'_>) -> Effect {
     while !words.is_end() {
         match words.next_word().as_str() {
             "ENGINE" => {
                 words.skip("=");
                 return match ENGINES.contains(&words.next_word().as_str()) {
-                    true => options(words, shape, alter),
+                    true => options(words),
                     false => Effect::Replaces,
                 };
             }
-            "PARTITION" | "REMOVE" | "CONVERT" | "IMPORT" | "DISCARD" | "…" => return Effect::Replaces,
+            "PARTITION" | "REMOVE" | "CONVERT" | "IMPORT" | "DISCARD" => return Effect::Replaces,
             _ => {}
         }
     }
     Effect::Metadata
 }
 
-fn engines_end(words: &mut Words<'_>, shape: Option<&TableSchema>, alter: &mut Alter) -> Effect {
-    if words.is_end() { Effect::Metadata } else { options(words, shape, alter) }
+fn engines_end(words: &mut Words<'_>) -> Effect {
+    if words.is_end() { Effect::Metadata } else { options(words) }
 }
 
 fn add(words: &mut Words<'_>) -> Effect {

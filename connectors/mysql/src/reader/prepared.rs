@@ -31,6 +31,9 @@ pub(crate) struct Entry {
     pub(crate) overflow: BTreeSet<TableId>,
 }
 
+/// Rows with their positions, and the tables whose rows were not kept.
+pub(crate) type Held = (Vec<(Rows, u64)>, BTreeSet<TableId>);
+
 impl Prepared {
     pub(crate) fn new(bound: usize) -> Self {
         Self { bound, bytes: 0, list: Vec::new() }
@@ -59,7 +62,7 @@ impl Prepared {
     }
 
     /// The rows of a prepared transaction, which share their bytes, and the tables whose rows were not kept.
-    pub(crate) fn rows(&self, xid: &Xid) -> Option<(Vec<(Rows, u64)>, BTreeSet<TableId>)> {
+    pub(crate) fn rows(&self, xid: &Xid) -> Option<Held> {
         self.list.iter().find(|e| e.xid == *xid).map(|e| (e.rows.clone(), e.overflow.clone()))
     }
 

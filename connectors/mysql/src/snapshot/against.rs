@@ -159,7 +159,8 @@ impl Aligned {
         bytes: impl Fn(Slice) -> &'a [u8] + Copy,
     ) -> Option<(KeyHash, u64)> {
         let (mut key, mut whole) = (std::mem::take(&mut self.key), std::mem::take(&mut self.row));
-        (key.clear(), whole.clear());
+        key.clear();
+        whole.clear();
         let mut complete = true;
         for &i in &schema.key {
             let cell = self.cell(row, i as usize);

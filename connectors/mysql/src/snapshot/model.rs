@@ -48,10 +48,12 @@ type Change = Vec<(i64, Option<i64>)>;
 
 #[derive(Default)]
 struct Source {
-    at_first: Rows,
     log: Vec<Change>,
     /// How much of the log a SELECT sees.
     visible: usize,
+    /// The rows after the whole log, and those that a SELECT sees.
+    now: Rows,
+    seen: Rows,
     /// Windows that wait, or have waited and not selected.
     before_select: usize,
     /// Windows open at once, at most.
@@ -59,10 +61,15 @@ struct Source {
 }
 
 impl Source {
-    fn state(&self, upto: usize) -> Rows {
-        let mut rows = self.at_first.clone();
-        self.log[..upto].iter().for_each(|change| apply(&mut rows, change));
-        rows
+    fn commit(&mut self, change: Change) {
+        apply(&mut self.now, &change);
+        self.log.push(change);
+    }
+
+    fn show(&mut self, more: usize) {
+        let upto = (self.visible + more).min(self.log.len());
+        self.log[self.visible..upto].iter().for_each(|change| apply(&mut self.seen, change));
+        self.visible = upto;
     }
 }
 
@@ -97,7 +104,7 @@ impl Access for Model {
             let mut source = self.source.lock().unwrap();
             source.before_select += 1;
             source.most = source.most.max(source.before_select);
-            self.early = (self.wrong == Wrong::SelectFirst).then(|| source.state(source.visible));
+            self.early = (self.wrong == Wrong::SelectFirst).then(|| source.seen.clone());
         }
         while self.wrong != Wrong::NoWait && (self.source.lock().unwrap().visible as u64) < delivered.pos {
             tokio::task::yield_now().await;
@@ -109,7 +116,7 @@ impl Access for Model {
         let rows = {
             let mut source = self.source.lock().unwrap();
             source.before_select -= 1;
-            self.early.take().unwrap_or_else(|| source.state(source.visible))
+            self.early.take().unwrap_or_else(|| source.seen.clone())
         };
         let bound = |key: &Option<Vec<Value>>| key.as_ref().and_then(|k| number(&k[0]));
         let (from, to) = (bound(&job.from), bound(&job.to));
@@ -150,8 +157,7 @@ impl Access for Model {
     async fn cut(&mut self, _: &Plan, from: Option<&[Value]>, rows: u64, _: Duration) -> Result<Cut> {
         let source = self.source.lock().unwrap();
         let from = from.and_then(|k| number(&k[0]));
-        let state = source.state(source.visible);
-        let key = state.keys().filter(|k| from.is_none_or(|f| **k > f)).nth(rows as usize);
+        let key = source.seen.keys().filter(|k| from.is_none_or(|f| **k > f)).nth(rows as usize);
         Ok(key.map_or(Cut::Nowhere, |key| Cut::At(vec![Value::Int(*key)])))
     }
 
@@ -232,7 +238,8 @@ impl World {
         let mut random = SmallRng::seed_from_u64(seed);
         let keys = random.random_range(20..700);
         let at_first: Rows = (0..keys).filter(|_| random.random_ratio(3, 4)).map(|k| (k, 0)).collect();
-        let source = Arc::new(Mutex::new(Source { at_first, ..Source::default() }));
+        let source =
+            Arc::new(Mutex::new(Source { now: at_first.clone(), seen: at_first, ..Source::default() }));
         let model = Model { source: Arc::clone(&source), wrong, early: None };
         let config = config(random.random_range(1..5), random.random_range(2..20));
         let mut snapshot =
@@ -244,14 +251,15 @@ impl World {
     fn commit(&mut self) {
         let (a, b) = (self.random.random_range(0..self.keys), self.random.random_range(0..self.keys));
         let mut source = self.source.lock().unwrap();
-        let now = source.state(source.log.len());
         let value = source.log.len() as i64 + 1;
-        source.log.push(match self.random.random_range(0..10) {
-            0..2 => vec![(a, None)],
+        let moves = source.now.get(&a).copied().filter(|_| !source.now.contains_key(&b));
+        let change = match (self.random.random_range(0..10), moves) {
+            (0..2, _) => vec![(a, None)],
             // The key moves, perhaps into another range.
-            2..4 if now.contains_key(&a) && !now.contains_key(&b) => vec![(a, None), (b, Some(now[&a]))],
+            (2..4, Some(row)) => vec![(a, None), (b, Some(row))],
             _ => vec![(a, Some(value))],
-        });
+        };
+        source.commit(change);
     }
 
     fn deliver(&mut self) {
@@ -276,8 +284,9 @@ impl World {
             0..5 => self.commit(),
             5..10 => self.deliver(),
             10..13 => {
-                let mut source = self.source.lock().unwrap();
-                source.visible = (source.visible + 1).min(source.log.len());
+                // On the whole faster than commits come, or no window would ever end.
+                let more = self.random.random_range(0..6);
+                self.source.lock().unwrap().show(more);
             }
             13..16 => {
                 tokio::select! {
@@ -314,7 +323,7 @@ impl World {
             self.deliver();
         }
         let source = self.source.lock().unwrap();
-        (self.sink == source.state(end), source.most)
+        (self.sink == source.now, source.most)
     }
 }
 

@@ -50,6 +50,7 @@ pub(crate) enum Verdict {
 }
 
 /// What a window is open for.
+#[expect(clippy::large_enum_variant, reason = "there are as many as readers, and they are moved seldom")]
 pub(crate) enum For {
     /// A chunk of this range; at most so many rows.
     Range(u64, u32),
@@ -77,6 +78,7 @@ enum Brought {
 type Task = Result<(Option<Box<dyn Access>>, Brought)>;
 
 /// What one step of [`Snapshot::advance`] came to.
+#[expect(clippy::large_enum_variant, reason = "one at a time, moved once")]
 enum Stepped {
     Task,
     Emission(Emission),

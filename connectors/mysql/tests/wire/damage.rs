@@ -41,7 +41,7 @@ impl Reading {
                 }
                 self.open.clear();
                 if let Some(gtid) = self.gtid.take() {
-                    self.done.add(&gtid).unwrap();
+                    self.done.add(&gtid).expect("a GTID of this server");
                 }
             }
             _ => {}
@@ -103,9 +103,9 @@ async fn nothing_damaged_is_believed(variable: &str, compress: bool, name: &str)
 
     let mut whole = reading();
     let target = format!("{}:{}", server.endpoint.host, server.endpoint.port);
-    let proxy = Proxy::start(&target, 7).await.unwrap();
+    let proxy = Proxy::start(&target, 7).await.expect("a free port");
     let endpoint = Endpoint { host: "127.0.0.1".into(), port: proxy.port(), ..server.endpoint.clone() };
-    let mut stream = open(&endpoint, start.clone()).await.unwrap();
+    let mut stream = open(&endpoint, start.clone()).await.expect("the proxy lets it through");
     while !last(&whole) {
         let event = tokio::time::timeout(PATIENCE, stream.next()).await.expect("events come");
         whole.take(event.unwrap_or_else(|e| panic!("{e}")));

@@ -15,8 +15,8 @@ pub(crate) struct Simulated {
 impl Simulated {
     /// Serves events (header to body, no checksums) of `file` to whoever asks, then stays silent but for heartbeats.
     pub(crate) async fn start(file: &str, events: Vec<Vec<u8>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
         let asked = Arc::<Mutex<(String, u32)>>::default();
         let (noted, file) = (Arc::clone(&asked), file.to_owned());
         tokio::spawn(async move {
@@ -42,7 +42,7 @@ impl Simulated {
 
     /// The file and position of the last request.
     pub(crate) fn asked(&self) -> (String, u32) {
-        self.asked.lock().unwrap().clone()
+        self.asked.lock().expect("no panic in another task").clone()
     }
 }
 
@@ -95,8 +95,9 @@ async fn serve(mut client: TcpStream, file: String, events: Vec<Vec<u8>>, asked:
                 }
             }
             0x12 => {
-                let pos = u32::from_le_bytes(request[1..5].try_into().unwrap());
-                *asked.lock().unwrap() = (String::from_utf8(request[11..].to_vec()).unwrap(), pos);
+                let pos = u32::from_le_bytes(request[1..5].try_into().expect("four bytes"));
+                *asked.lock().expect("no panic in another task") =
+                    (String::from_utf8(request[11..].to_vec()).expect("a name"), pos);
                 break;
             }
             _ => send(&mut client, 1, OK).await,
