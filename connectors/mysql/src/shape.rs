@@ -6,8 +6,8 @@
 //!
 //! A row that enters or leaves the filter by an update is a create or a delete ([`Shape::fate`]), so that the topic holds exactly the rows
 //! that the filter takes. Where an event does not carry what the filter asks (`binlog_row_image` is not FULL), a row counts
-//! as having been there, since deleting what is not there harms nothing, and one that may have to be written is a fault: guessing
-//! would put into the log what must not be there, or leave out what must.
+//! as having been there, since deleting what is not there harms nothing, and one that may have to be written has the table set aside and
+//! read again ([`crate::reader::quarantine`]): guessing would put into the log what must not be there, or leave out what must.
 
 use crate::binlog::{NO_IMAGE, RowImages};
 use crate::filter::{Filter, Truth};
@@ -131,7 +131,7 @@ fn untold(id: &TableId) -> Error {
     Error::data(format!(
         "{id}: the filter asks for a column that an event does not carry, so nobody can tell whether its row is captured"
     ))
-    .hint("the statement ran with a binlog_row_image other than FULL: set it to FULL, for all sessions, then start the source anew under another name, or remove the filter")
+    .hint("the statement ran with a binlog_row_image other than FULL: the table is read again; set it to FULL, for all sessions, or remove the filter")
 }
 
 /// The shape without columns; keys that lose one are no keys of what is left.

@@ -205,7 +205,7 @@ async fn rows_that_enter_or_leave_the_filter_are_created_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_of_which_the_filter_cannot_tell_is_a_fault_and_never_a_guess() {
+async fn a_row_of_which_the_filter_cannot_tell_has_its_table_read_again_and_is_never_a_guess() {
     for server in servers() {
         let database = Database::create(&server).await;
         database
@@ -224,14 +224,16 @@ async fn a_row_of_which_the_filter_cannot_tell_is_a_fault_and_never_a_guess() {
         conn.query_drop("DELETE FROM o WHERE id = 2").await.unwrap();
         until(&mut reader, &mut stored, &mut state, |_, s| !told(s, "o").contains("2")).await;
         conn.query_drop("UPDATE o SET n = 7 WHERE id = 1").await.unwrap();
-        let error = loop {
-            match tokio::time::timeout(std::time::Duration::from_secs(60), reader.next()).await.unwrap() {
-                Ok(batch) => assert!(batch.events.is_empty()),
-                Err(error) => break error,
-            }
-        };
-        assert_eq!(error.fault(), Fault::Data, "{error}");
-        assert!(error.to_string().contains(&format!("{}.o", database.name)) && error.hint_text().is_some());
+        let note = format!("quarantine/{}.o", database.name);
+        let mut aside = false;
+        let seen = until(&mut reader, &mut stored, &mut state, |stored, state| {
+            aside |= stored.position.as_ref().is_some_and(|p| p.notes.contains_key(&note));
+            aside && state.tables.get("o").is_some_and(|rows| rows.values().any(|row| row[2] == "7"))
+        })
+        .await;
+        // By reading the table: the event itself was delivered in no form.
+        assert!(seen.iter().flat_map(|batch| &batch.events).all(|event| event.op == Op::Read));
+        assert_eq!(told(&state, "o"), ["1".to_owned()].into());
         database.drop().await;
     }
 }
