@@ -98,7 +98,7 @@ mod tests {
         let text = "prefix: shop\nhttp:\n  api_key: geheim0123456789\nsources:\n  plex:\n    type: mysql\n    url: mysql://u:ge:h@eim@h/d\n    password: ${env:PW}\n    tables: [a, '!*_tmp']\n    none: []\n    n: 5\nsinks:\n  d:\n    url: postgres://u:${env:PG}@h/d\n";
         let shown = yaml(&Node::parse(text).unwrap(), None);
         assert!(!shown.contains("geheim") && !shown.contains("eim@"), "{shown}");
-        for part in ["u:***@h/d", "\"${env:PW}\"", "u:${env:PG}@h/d", "\"!*_tmp\"", "n: 5", "none: []"] {
+        for part in ["u:***@h/d", "\"${env:PW}\"", "u:${env:PG}@h/d", "\"!*_tmp\"", "\"n\": 5", "none: []"] {
             assert!(shown.contains(part), "{part}: {shown}");
         }
         assert_eq!(yaml(&Node::parse(&shown).unwrap(), None), shown);
