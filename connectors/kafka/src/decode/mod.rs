@@ -77,9 +77,7 @@ pub(crate) fn tombstone(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, 
     let (Some(key), Some(schema)) = (record.key, schema.filter(|schema| !schema.key.is_empty())) else {
         return;
     };
-    // In other forms than the bare object a key that comes without its deletion tells nothing.
-    let is_bare = key.starts_with(b"{") && !key.starts_with(b"{\"schema\":");
-    if key == crate::encode::TRUNCATE_KEY.as_bytes() || !is_bare {
+    if key == crate::encode::TRUNCATE_KEY.as_bytes() {
         return;
     }
     let slice = batch.copy(key);

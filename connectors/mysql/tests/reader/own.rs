@@ -19,13 +19,20 @@ fn services() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/services")
 }
 
+/// Below the range from which the kernel takes ports for clients: a server that was killed finds its port free again.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (0..200).map(|_| rand::random_range(20_000..24_000)).find(free).expect("one of 200 ports is free")
 }
 
 impl Own {
-    /// `kind` is mariadb, mysql97 or mysql80.
+    /// `kind` is mariadb, mysql97 or mysql80. Making a data folder fails now and then on a machine under load: it is tried again.
     pub(crate) fn start(kind: &'static str, options: &[&str]) -> Self {
+        let started = (0..3).find_map(|_| Self::try_new(kind, options));
+        started.unwrap_or_else(|| panic!("{kind} does not start"))
+    }
+
+    fn try_new(kind: &'static str, options: &[&str]) -> Option<Self> {
         let base = std::env::var_os("CAUDAL_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let port = free_port();
         let folder = base.join(format!("caudal-own-{}-{port}", std::process::id()));
@@ -40,9 +47,9 @@ impl Own {
             .unwrap();
         let mut line = String::new();
         BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.trim().parse::<u32>().is_ok(), "{kind} does not start: {line:?}");
         let options = options.iter().map(|o| (*o).to_owned()).collect();
-        Self { kind, options, keeper, folder, port }
+        let own = Self { kind, options, keeper, folder, port };
+        line.trim().parse::<u32>().is_ok().then_some(own)
     }
 
     /// Kills the server; its data stay.
@@ -51,8 +58,17 @@ impl Own {
         assert!(done.success());
     }
 
-    /// Starts it again after a kill, on the same data and port.
+    /// Starts it again after a kill, on the same data and port. Until the killed process is gone for good, a server holds its socket
+    /// for taken.
     pub(crate) fn start_again(&self) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !self.try_start() {
+            assert!(std::time::Instant::now() < deadline, "{} does not start again", self.kind);
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    }
+
+    fn try_start(&self) -> bool {
         let mut command = match self.kind.strip_prefix("mysql") {
             Some(version) => {
                 let mut command = Command::new(services().join("start-mysql"));
@@ -61,14 +77,8 @@ impl Own {
             }
             None => Command::new(services().join("start-mariadb")),
         };
-        let done = command
-            .arg(&self.folder)
-            .arg(self.port.to_string())
-            .args(&self.options)
-            .stdout(Stdio::null())
-            .status()
-            .unwrap();
-        assert!(done.success(), "{} does not start again", self.kind);
+        command.arg(&self.folder).arg(self.port.to_string()).args(&self.options);
+        command.stdout(Stdio::null()).status().unwrap().success()
     }
 
     /// The place of its server, for `hosts`.
