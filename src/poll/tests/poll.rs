@@ -121,10 +121,13 @@ impl Session for Table {
     }
 }
 
+/// What an event did, to which key, with what.
+type Told = (Op, i64, Option<String>);
+
 /// A log: the rows that the events leave, the events themselves, the position.
 #[derive(Clone, Default)]
 struct Log {
-    events: Arc<Mutex<Vec<(Op, i64, Option<String>)>>>,
+    events: Arc<Mutex<Vec<Told>>>,
     position: Arc<Mutex<Option<SourcePosition>>>,
 }
 
