@@ -2,9 +2,11 @@
 
 use super::cli::{CheckArguments, Cli};
 use super::compose;
+use super::config::said;
 use super::exit::Failure;
 use super::output::{Format, line};
 use super::registry::{Kafka, registry};
+use caudal_control::config::environment::Note;
 use caudal_control::config::{self, Resolved};
 use caudal_core::{Check, Severity};
 use serde::Serialize;
@@ -29,8 +31,12 @@ struct Finding {
 pub(crate) async fn check(cli: &Cli, arguments: &CheckArguments) -> Result<ExitCode, Failure> {
     let resolved = config::load(&cli.config, &registry())?;
     let said = format!("sources: {}, sinks: {}", resolved.sources.len(), resolved.sinks.len());
-    let mut findings =
-        vec![Finding { target: "config".into(), check: Check::ok(cli.config.display().to_string(), said) }];
+    let origin = match resolved.notes.is_empty() {
+        true => cli.config.display().to_string(),
+        false => "environment variables".to_owned(),
+    };
+    let mut findings = vec![Finding { target: "config".into(), check: Check::ok(origin, said) }];
+    findings.extend(resolved.notes.iter().map(variable));
     if !arguments.offline {
         findings.extend(connectors(&resolved).await);
     }
@@ -40,6 +46,19 @@ pub(crate) async fn check(cli: &Cli, arguments: &CheckArguments) -> Result<ExitC
         Format::Text => line(&text(&findings))?,
     }
     Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What an environment variable did; those that do nothing are told as something to know.
+fn variable(note: &Note) -> Finding {
+    let idle = note.path.is_none() && note.says.contains("no effect");
+    let said = said(note);
+    let said = said.split_once(": ").map_or(said.as_str(), |(_, says)| says);
+    let check = if idle {
+        Check::warning(note.variable.clone(), said, format!("unset {}, or leave it", note.variable))
+    } else {
+        Check::ok(note.variable.clone(), said)
+    };
+    Finding { target: "config".into(), check }
 }
 
 async fn connectors(resolved: &Resolved<Kafka>) -> Vec<Finding> {

@@ -92,6 +92,9 @@ Examples:
 
     /// Print the JSON Schema of the configuration.
     Schema(SchemaArguments),
+
+    /// Show the configuration as the daemon reads it: the file, or the ETL_* variables where there is none.
+    Config(ConfigArguments),
 }
 
 #[derive(Debug, Args)]
@@ -291,6 +294,25 @@ pub(crate) struct SchemaArguments {
     pub(crate) markdown: bool,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "Secrets are not shown. With no file, ETL_DB_HOST and its like are the configuration.
+
+Examples:
+  caudal config show
+  ETL_DB_HOST=db ETL_DB_USER=cdc ETL_DB_DATABASE=shop caudal config show")]
+pub(crate) struct ConfigArguments {
+    /// What to do.
+    #[arg(value_enum)]
+    pub(crate) what: ConfigVerb,
+}
+
+/// What can be done with a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConfigVerb {
+    /// Print it, without secrets.
+    Show,
+}
+
 /// What has a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SchemaOf {
@@ -345,6 +367,7 @@ mod tests {
         assert_eq!(snapshot.condition.as_deref(), Some("x=1"));
         assert!(matches!(parsed("caudal snapshot plex --pause").unwrap().command, Command::Snapshot(_)));
         assert!(matches!(parsed("caudal status").unwrap().command, Command::Status));
+        assert!(matches!(parsed("caudal config show").unwrap().command, Command::Config(_)));
         assert!(matches!(parsed("caudal schema config").unwrap().command, Command::Schema(_)));
     }
 

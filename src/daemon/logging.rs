@@ -4,9 +4,19 @@ use super::cli::LogFormat;
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging. RUST_LOG decides what; without it the daemon logs from `info` up, other verbs from `warn` up.
+/// Starts logging. RUST_LOG decides what; without it the daemon logs from ETL_LOG_LEVEL up, or from `info` up, other verbs from `warn`
+/// up.
 pub(crate) fn start(format: LogFormat, daemon: bool) {
-    let level = if daemon { "info" } else { "warn" };
+    let asked = std::env::var("ETL_LOG_LEVEL").ok().filter(|_| daemon);
+    let level = match asked.as_deref().map(str::trim).map(str::to_ascii_lowercase).as_deref() {
+        Some("trace") => "trace",
+        Some("debug") => "debug",
+        Some("warn" | "warning") => "warn",
+        Some("error" | "critical" | "fatal") => "error",
+        Some("off") => "off",
+        _ if daemon => "info",
+        _ => "warn",
+    };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {

@@ -4,6 +4,7 @@ mod check;
 mod cli;
 mod commands;
 mod compose;
+mod config;
 mod dlq;
 mod embedded;
 mod exit;
@@ -56,5 +57,6 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Tap(arguments) => tap::tap(cli, arguments).await,
         Command::Dlq(arguments) => dlq::dlq(cli, arguments).await,
         Command::Schema(arguments) => schema::schema(arguments),
+        Command::Config(arguments) => config::config(cli, arguments),
     }
 }

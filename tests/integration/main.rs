@@ -17,4 +17,5 @@ mod log;
 mod ownership;
 mod partial;
 mod reread;
+mod shape;
 mod types;

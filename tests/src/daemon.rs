@@ -70,6 +70,13 @@ impl DaemonConfig {
         self
     }
 
+    /// Adds settings of a source, in YAML.
+    #[must_use]
+    pub fn source_lines(mut self, name: &str, lines: &[&str]) -> Self {
+        self.source_lines.extend(lines.iter().map(|line| (name.to_owned(), (*line).to_owned())));
+        self
+    }
+
     /// Adds a Postgres sink that takes all sources; `lines` are further settings of it.
     #[must_use]
     pub fn sink(mut self, name: &str, database: &PgDatabase, lines: &[&str]) -> Self {
@@ -141,9 +148,28 @@ pub struct Daemon {
     http_port: u16,
     log_port: u16,
     brokers: String,
+    variables: Vec<(String, String)>,
 }
 
 impl Daemon {
+    /// Starts `caudal run` with these environment variables and no file; doesn't wait. Ports and folder are added.
+    ///
+    /// # Errors
+    /// When the binary is missing or can't be started.
+    pub fn by_variables(variables: &[(String, String)]) -> Result<Self> {
+        let mut daemon = Self::prepare(&DaemonConfig::new("unused"))?;
+        fs::remove_file(daemon.config_file())?;
+        daemon.variables = variables.to_vec();
+        let own = [
+            ("ETL_SERVICE_PORT", daemon.http_port.to_string()),
+            ("CAUDAL_LOG_LISTEN", daemon.brokers.clone()),
+            ("CAUDAL_DATA_DIR", daemon.data_dir().display().to_string()),
+        ];
+        daemon.variables.extend(own.map(|(name, value)| (name.to_owned(), value)));
+        daemon.start_again()?;
+        Ok(daemon)
+    }
+
     /// Writes the config and starts `caudal run`; doesn't wait.
     ///
     /// # Errors
@@ -171,7 +197,8 @@ impl Daemon {
     pub fn prepare(config: &DaemonConfig) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("caudal-daemon-").tempdir_in(run_dir())?;
         let (http_port, log_port) = (free_port()?, free_port()?);
-        let mut daemon = Self { dir, child: None, http_port, log_port, brokers: String::new() };
+        let (brokers, variables) = (String::new(), Vec::new());
+        let mut daemon = Self { dir, child: None, http_port, log_port, brokers, variables };
         daemon.reconfigure(config)?;
         Ok(daemon)
     }
@@ -202,6 +229,7 @@ impl Daemon {
             .arg(binary()?)
             .args(["run", "--config"])
             .arg(self.config_file())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -3,12 +3,17 @@
 mod grants;
 
 use crate::client::{Client, Row, row_text};
-use crate::config::{Resolved, SnapshotMode};
+use crate::config::{Mode, Resolved, SnapshotMode};
 use crate::connection::Family;
 use crate::discover::{self, Table};
-use caudal_core::{Check, Error, Result, Severity, TableId};
+use crate::heartbeat;
+use crate::poll;
+use crate::shape::Shape;
+use caudal_core::{Check, Error, KeyKind, Result, Severity, TableId};
 use grants::Grants;
+pub(crate) use grants::quoted_user;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Binlogs kept for less than this are purged under a longer stop or snapshot.
@@ -42,23 +47,23 @@ async fn check_one(config: &Resolved) -> Vec<Check> {
     )];
     findings.push(version(&client));
     findings.push(encryption(config, &client));
-    match settings(&mut client).await {
-        Ok(found) => findings.extend(found),
-        Err(e) => findings.push(finding("settings", &e)),
+    let mut known = None;
+    if config.mode == Mode::Capture {
+        let found = settings(&mut client).await;
+        findings.extend(found.unwrap_or_else(|e| vec![finding("settings", &e)]));
+        match grants(&mut client).await {
+            Ok(grants) => {
+                findings.extend(privileges(&grants, &client, config));
+                known = Some(grants);
+            }
+            Err(e) => findings.push(finding("privileges", &e)),
+        }
+        let found = heartbeat::findings(&mut client, config).await;
+        findings.extend(found.unwrap_or_else(|e| vec![finding("heartbeat", &e)]));
     }
-    let grants = match grants(&mut client).await {
-        Ok(grants) => {
-            findings.extend(privileges(&grants, &client, config));
-            Some(grants)
-        }
-        Err(e) => {
-            findings.push(finding("privileges", &e));
-            None
-        }
-    };
     match discover::survey(&mut client, &config.selection, None).await {
         Ok(survey) => {
-            if let Some(grants) = &grants {
+            if let Some(grants) = &known {
                 findings.extend(privileges_on(&mut client, config, grants, &survey.tables).await);
             }
             let logged = discover::logs_cascades(&mut client).await.unwrap_or(false);
@@ -105,6 +110,36 @@ pub(crate) fn named_tables(
             .hint(format!("correct the name, or GRANT SELECT ON `{}`.* TO this user", id.database)));
     }
     Ok(())
+}
+
+/// Key columns may not be excluded, and filters must fit their tables.
+///
+/// # Errors
+/// `Config`, naming `columns` or `filters`.
+pub(crate) fn shapes(config: &Resolved, tables: &BTreeMap<TableId, Table>) -> Result<()> {
+    for table in tables.values() {
+        Shape::new(&Arc::new(table.schema.clone()), &config.selection).map_err(|e| config.own_field(e))?;
+    }
+    Ok(())
+}
+
+/// What the configuration says of columns, keys and rows that no table has: mostly a name that is written wrong.
+fn idle_shaping(config: &Resolved, tables: &BTreeMap<TableId, Table>) -> Vec<Check> {
+    let idle = |field: &str, what: String| {
+        Check::warning(
+            config.field(field),
+            format!("`{what}` means nothing that is there"),
+            "correct or remove it",
+        )
+    };
+    let selection = &config.selection;
+    let columns = selection.columns.unmatched(tables.values().map(|t| &t.schema));
+    let keys = selection.keys.tables().filter(|id| !tables.contains_key(*id)).map(ToString::to_string);
+    let filters = selection.filters.unmatched(tables.keys());
+    let mut found: Vec<Check> = columns.into_iter().map(|p| idle("columns", p)).collect();
+    found.extend(keys.map(|k| idle("keys", k)));
+    found.extend(filters.into_iter().map(|f| idle("filters", f)));
+    found
 }
 
 fn finding(subject: &str, error: &Error) -> Check {
@@ -291,17 +326,53 @@ fn tables_found(config: &Resolved, logged: bool, tables: &BTreeMap<TableId, Tabl
         return found;
     }
     found.push(Check::ok("tables", format!("{} selected", tables.len())));
+    if let Err(e) = shapes(config, tables) {
+        found.push(finding("tables", &e));
+    }
+    found.extend(idle_shaping(config, tables));
+    if config.mode == Mode::Poll {
+        found.extend(poll::findings(config, tables));
+        return found;
+    }
     for (id, table) in tables {
         if table.schema.key.is_empty() {
             found.push(Check::warning(
                 id.to_string(),
                 "has no primary key and no unique key without NULL: updates and deletes match whole rows, and it is read in one piece",
-                format!("ALTER TABLE {}.{} ADD PRIMARY KEY (…);", crate::client::quoted(&id.database), crate::client::quoted(&id.table)),
+                format!("ALTER TABLE {}.{} ADD PRIMARY KEY (…);  -- or name its key in `keys`", crate::client::quoted(&id.database), crate::client::quoted(&id.table)),
             ));
         }
+        found.extend(configured_key(id, table));
         found.extend(cascades(logged, id, table));
     }
     found
+}
+
+/// What a key of the configuration's means for the snapshot and for rows that are equal under it.
+fn configured_key(id: &TableId, table: &Table) -> Option<Check> {
+    let schema = &table.schema;
+    if schema.key_kind != KeyKind::Configured {
+        return None;
+    }
+    let columns = schema.key_columns().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ");
+    let subject = format!("{id}: key");
+    if schema.key_columns().any(|c| c.nullable) {
+        return Some(Check::warning(
+            subject,
+            format!(
+                "({columns}) can hold NULL: rows whose keys are equal, NULLs too, are one row, and Postgres takes no NULL in a key"
+            ),
+            "make the columns NOT NULL, or filter such rows out with `filters`",
+        ));
+    }
+    if table.key_index.is_none() {
+        return Some(Check::warning(
+            subject,
+            format!("no index begins with ({columns}): the table is read in one piece"),
+            "CREATE INDEX … on these columns, in this order",
+        ));
+    }
+    Some(Check::ok(subject, format!("({columns}), as configured")))
 }
 
 /// Servers that log only the parent of a cascade: MariaDB, and MySQL before 9.6.

@@ -4,14 +4,22 @@
 //! "invalid config" any more. Errors name the field, the cause and the fix; none of them shows a password.
 
 use crate::connection::Keepalive;
-use crate::selection::Selection;
+use crate::heartbeat;
+use crate::poll::PollConfig;
+use crate::poll::config::Polls;
+use crate::selection::{Columns, Filters, Keys, Selection};
 use caudal_core::quantity::{DurationText, SizeText};
-use caudal_core::{Error, Result};
+use caudal_core::{Error, Result, TableId};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+mod heartbeat_config;
+
+pub use heartbeat_config::HeartbeatConfig;
 
 /// A MySQL (8.0 or newer) or MariaDB (10.11 or newer) server to capture.
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -35,6 +43,23 @@ pub struct Config {
     /// without a database means the url's. Empty: all tables.
     #[serde(default)]
     pub tables: Vec<String>,
+    /// Which databases to capture: `shop`, `shop_*`, `!shop_test`. With these, a table pattern that names no database means each of
+    /// them, and the url's database is only the one that the connection begins in.
+    #[serde(default)]
+    pub databases: Vec<String>,
+    /// Which columns to capture: `!people.ssn`, `!*.*_token`, `crm.people.name`. A pattern with `!` excludes, and wins: such a column is
+    /// in no topic and is not selected from the table. Tables that no other pattern names keep all their columns. Columns of
+    /// the key cannot be excluded. Names are compared in any case.
+    #[serde(default)]
+    pub columns: Vec<String>,
+    /// Keys of tables that have none: `shop.visits: [visitor, seen_at]`. Rows with equal keys are one row. With an index that begins with
+    /// these columns the table is read in chunks.
+    #[serde(default)]
+    pub keys: BTreeMap<String, Vec<String>>,
+    /// Which rows to capture, by table pattern: `orders: "status IN ('paid', 'sent') AND deleted_at IS NULL"`. A row that comes
+    /// into the filter by an update is a create, one that leaves it a delete. See `docs/selection.md` for the language.
+    #[serde(default)]
+    pub filters: BTreeMap<String, String>,
     /// How the connection is encrypted.
     #[serde(default)]
     pub tls: TlsConfig,
@@ -42,9 +67,17 @@ pub struct Config {
     /// Chosen by chance from a high range when left out.
     #[serde(default)]
     pub server_id: Option<u32>,
-    /// How often the source's clock and position are asked while nothing changes.
-    #[serde(default = "default_heartbeat")]
-    pub heartbeat: DurationText,
+    /// How often the source's clock and position are asked while nothing changes: `5s`. With `{every: 5s, table: caudal.heartbeat}` a
+    /// row is written there each time, which comes back through the log to the sinks.
+    #[serde(default)]
+    pub heartbeat: HeartbeatConfig,
+    /// Whether changes are captured from the binlog, or tables are read again and again (for an account without replication
+    /// rights).
+    #[serde(default)]
+    pub mode: Mode,
+    /// How tables are polled, with `mode: poll`.
+    #[serde(default)]
+    pub poll: PollConfig,
     /// How existing rows are read.
     #[serde(default)]
     pub snapshot: SnapshotConfig,
@@ -66,6 +99,17 @@ pub struct Config {
     /// Bytes of rows of prepared but undecided XA transactions that are kept; of a larger one the tables are read again when it is committed.
     #[serde(default = "default_xa_bytes")]
     pub xa_bytes: SizeText,
+}
+
+/// How changes are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// From the binlog, as they happen.
+    #[default]
+    Capture,
+    /// By SELECTs, again and again.
+    Poll,
 }
 
 /// How the connection is encrypted.
@@ -158,9 +202,15 @@ impl Default for SnapshotConfig {
     }
 }
 
-fn default_heartbeat() -> DurationText {
-    DurationText::secs(5)
+/// The table of the heartbeat's row. A poll writes nothing.
+fn heartbeat_table(config: &Config, address: &Address) -> Result<Option<TableId>> {
+    let Some(text) = &config.heartbeat.table else { return Ok(None) };
+    if config.mode == Mode::Poll {
+        return Err(Error::config("a poll writes no heartbeats").hint("remove `heartbeat.table`"));
+    }
+    heartbeat::table(text, address.database.as_deref()).map(Some)
 }
+
 fn default_batch_bytes() -> SizeText {
     SizeText::mib(1)
 }
@@ -261,6 +311,12 @@ pub struct Resolved {
     pub server_id: Option<u32>,
     /// Heartbeat period.
     pub heartbeat: Duration,
+    /// Where a row is written each period.
+    pub heartbeat_table: Option<TableId>,
+    /// How changes are found.
+    pub mode: Mode,
+    /// How tables are polled.
+    pub(crate) poll: Polls,
     /// Snapshot settings.
     pub snapshot: SnapshotConfig,
     /// Bytes at which a batch is closed.
@@ -300,6 +356,17 @@ impl Resolved {
         let address = Address { host: host.clone(), port: *port, ..self.address.clone() };
         Self { address, ..self.clone() }
     }
+
+    /// The error with the full name of the field that it names within this source.
+    pub(crate) fn own_field(&self, error: Error) -> Error {
+        match error.field_name() {
+            Some(field) if !field.starts_with("sources.") => {
+                let field = self.field(field);
+                error.field(field)
+            }
+            _ => error,
+        }
+    }
 }
 
 fn field_of(source: &str, field: &str) -> String {
@@ -315,18 +382,27 @@ impl Config {
         let field = |f: &str| field_of(name, f);
         probes(name, &self)?;
         let mut address = parse_url(&self.url).map_err(|e| e.field(field("url")))?;
-        if let Some(password) = self.password {
-            address.password = Secret::new(password);
+        if let Some(password) = &self.password {
+            address.password = Secret::new(password.clone());
         }
-        let selection = Selection::parse(&self.tables, address.database.as_deref())
-            .map_err(|e| e.field(field("tables")))?;
+        let mut selection = self.selection(name, address.database.as_deref())?;
         check_tls(&self.tls).map_err(|e| e.field(field("tls")))?;
         if self.server_id == Some(0) {
             return Err(Error::config("0 is no server id")
                 .field(field("server_id"))
                 .hint("leave it out, or take a number that no server or reader of the topology has"));
         }
-        bounds(name, &self.heartbeat, &self.snapshot, self.batch_bytes)?;
+        bounds(name, &self.heartbeat.every, &self.snapshot, self.batch_bytes)?;
+        let heartbeat_table =
+            heartbeat_table(&self, &address).map_err(|e| e.field(field("heartbeat.table")))?;
+        if let Some(table) = &heartbeat_table {
+            selection.add(table.clone());
+        }
+        let scope = address.database.as_deref().filter(|_| self.databases.is_empty());
+        let poll = self.poll.resolve(scope).map_err(|e| {
+            let own = e.field_name().unwrap_or("poll").to_owned();
+            e.field(field(&own))
+        })?;
         Ok(Resolved {
             name: name.to_owned(),
             hosts: hosts(name, &self.hosts)?,
@@ -336,7 +412,10 @@ impl Config {
             tls: self.tls,
             selection,
             server_id: self.server_id,
-            heartbeat: self.heartbeat.get(),
+            heartbeat: self.heartbeat.every.get(),
+            heartbeat_table,
+            mode: self.mode,
+            poll,
             batch_bytes: self.batch_bytes.bytes() as usize,
             connect_timeout: self.connect_timeout.get().max(Duration::from_secs(1)),
             keepalive: Keepalive {
@@ -347,6 +426,21 @@ impl Config {
             snapshot: self.snapshot,
             xa_bytes: self.xa_bytes.bytes() as usize,
         })
+    }
+}
+
+impl Config {
+    fn selection(&self, name: &str, database: Option<&str>) -> Result<Selection> {
+        let field = |f: &'static str| move |e: Error| e.field(field_of(name, f));
+        // With patterns of databases, those of tables do not mean the url's.
+        let database = database.filter(|_| self.databases.is_empty());
+        Selection::within(&self.databases, &[], database).map_err(field("databases"))?;
+        let mut selection =
+            Selection::within(&self.databases, &self.tables, database).map_err(field("tables"))?;
+        selection.columns = Columns::parse(&self.columns, database).map_err(field("columns"))?;
+        selection.keys = Keys::parse(&self.keys, database).map_err(field("keys"))?;
+        selection.filters = Filters::parse(&self.filters, database).map_err(field("filters"))?;
+        Ok(selection)
     }
 }
 

@@ -76,7 +76,12 @@ pub(crate) async fn survey(
     let refused = columns(client, &filter, &mut tables).await?;
     let indexes = indexes(client, &filter).await?;
     for (id, table) in &mut tables {
-        apply_indexes(table, indexes.get(id).map(Vec::as_slice).unwrap_or_default());
+        let indexes = indexes.get(id).map(Vec::as_slice).unwrap_or_default();
+        apply_indexes(table, indexes);
+        if selection.keys.has(id) {
+            selection.keys.apply(&mut table.schema)?;
+            table.key_index = index_over_key(&table.schema, indexes);
+        }
     }
     let references = references(client, &filter).await?;
     let cascades = references.iter().filter_map(Reference::cascade).collect();
@@ -262,14 +267,21 @@ struct IndexColumn {
     column: String,
     nullable: bool,
     prefixed: bool,
+    unique: bool,
+    /// Whether a query can be made to walk it upwards.
+    ordered: bool,
 }
 
-/// The unique indexes of all tables, column by column.
+/// The unique indexes of all tables, column by column; all indexes where the configuration gives keys.
 async fn indexes(client: &mut Client, filter: &Filter<'_>) -> Result<BTreeMap<TableId, Vec<IndexColumn>>> {
     let (condition, parameters) = filter.condition("TABLE_SCHEMA", "TABLE_NAME");
+    // An index that the optimizer may not use cannot be forced on it.
+    let usable = if client.version.is_mariadb() { "IGNORED = 'NO'" } else { "IS_VISIBLE = 'YES'" };
+    let which = if filter.selection.keys.is_empty() { "NON_UNIQUE = 0 AND" } else { "" };
     let sql = format!(
-        "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME, NULLABLE, SUB_PART FROM information_schema.STATISTICS \
-         WHERE NON_UNIQUE = 0 AND {condition} ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX"
+        "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME, NULLABLE, SUB_PART, NON_UNIQUE, \
+         INDEX_TYPE = 'BTREE' AND COLLATION = 'A' AND {usable} FROM information_schema.STATISTICS \
+         WHERE {which} {condition} ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX"
     );
     let mut indexes: BTreeMap<TableId, Vec<IndexColumn>> = BTreeMap::new();
     for row in client.bound_rows("list unique keys", &sql, parameters).await? {
@@ -279,6 +291,8 @@ async fn indexes(client: &mut Client, filter: &Filter<'_>) -> Result<BTreeMap<Ta
             column: row_text(&row, 3).unwrap_or_default(),
             nullable: text(&row, 4) == "YES" || row_text(&row, 3).is_none(),
             prefixed: number(&row, 5).is_some(),
+            unique: number(&row, 6) == Some(0),
+            ordered: number(&row, 7) == Some(1),
         });
     }
     Ok(indexes)
@@ -286,7 +300,8 @@ async fn indexes(client: &mut Client, filter: &Filter<'_>) -> Result<BTreeMap<Ta
 
 /// The key is the primary key, else the first unique key (by name) over whole columns that cannot be NULL, else none.
 fn apply_indexes(table: &mut Table, columns: &[IndexColumn]) {
-    let groups: Vec<&[IndexColumn]> = columns.chunk_by(|a, b| a.index == b.index).collect();
+    let groups: Vec<&[IndexColumn]> =
+        columns.chunk_by(|a, b| a.index == b.index).filter(|g| g[0].unique).collect();
     let primary = groups.iter().find(|g| g[0].index == "PRIMARY");
     let unique = || groups.iter().find(|g| g.iter().all(|c| !c.nullable && !c.prefixed));
     let (kind, chosen) = match primary {
@@ -313,6 +328,17 @@ fn apply_indexes(table: &mut Table, columns: &[IndexColumn]) {
         table.key_index =
             Some(KeyIndex { name: group[0].index.clone(), prefixed: group.iter().any(|c| c.prefixed) });
     }
+}
+
+/// The index that begins with the columns of a configured key, in its order: chunks are read along it.
+fn index_over_key(schema: &TableSchema, columns: &[IndexColumn]) -> Option<KeyIndex> {
+    let key: Vec<&str> = schema.key_columns().map(|c| c.name.as_str()).collect();
+    let over = |group: &&[IndexColumn]| {
+        let leads = group.iter().zip(&key).all(|(c, k)| c.column == *k && !c.prefixed && c.ordered);
+        group.len() >= key.len() && leads
+    };
+    let found = columns.chunk_by(|a, b| a.index == b.index).find(over)?;
+    Some(KeyIndex { name: found[0].index.clone(), prefixed: false })
 }
 
 /// The rules of foreign keys, and their columns. In two queries: servers make the tables of information_schema up as they are

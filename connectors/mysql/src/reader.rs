@@ -29,6 +29,7 @@ use crate::config::Resolved;
 use crate::connection::Family;
 use crate::position::{Place, Token, Within, source_position};
 use crate::schema::Timeline;
+use crate::shape::Shapes;
 use crate::snapshot::commands::Inbox;
 use crate::snapshot::shapes::Asked;
 use crate::snapshot::{Emission, Snapshot};
@@ -58,6 +59,7 @@ pub(crate) struct MySqlReader {
     sql: Client,
     decoder: RowDecoder,
     timeline: Timeline,
+    shapes: Shapes,
     snapshot: Snapshot,
     clock: Clock,
     prepared: Prepared,
@@ -148,6 +150,7 @@ impl MySqlReader {
             kin,
             gone,
             altered: Vec::new(),
+            shapes: Shapes::new(config.selection.clone()),
             config,
             stream,
             sql,

@@ -108,6 +108,11 @@ impl Timeline {
         self.nameless = nameless;
     }
 
+    /// What is captured.
+    pub(crate) fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
     /// All tables.
     pub(crate) fn tables(&self) -> impl Iterator<Item = (&TableId, &Known)> {
         self.tables.iter()
@@ -190,7 +195,12 @@ impl Timeline {
         if map.full {
             let schema = match &now {
                 Some(now) if fits(map, &now.schema) => now.schema.clone(),
-                _ => mapped::from_map(id, map, old.as_deref(), now.as_ref().map(|t| &t.schema))?,
+                _ => {
+                    let mut made =
+                        mapped::from_map(id, map, old.as_deref(), now.as_ref().map(|t| &t.schema))?;
+                    self.selection.keys.apply(&mut made)?;
+                    made
+                }
             };
             return Ok(self.adopt(id, schema, old, now));
         }

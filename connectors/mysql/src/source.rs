@@ -6,14 +6,16 @@ mod history;
 use crate::binlog::{Start, StreamOptions};
 use crate::check;
 use crate::client::{self, Client, row_text};
-use crate::config::{Config, Resolved, SnapshotMode};
+use crate::config::{Config, Mode, Resolved, SnapshotMode};
 use crate::connection::{Endpoint, Family};
 use crate::discover::{self, Table};
 use crate::gtid::GtidSet;
+use crate::poll;
 use crate::position::{Place, Token, Within};
 use crate::reader::quarantine::Shown;
 use crate::reader::{self, Kin, MySqlReader, Quarantine, clock, retention};
 use crate::schema::Timeline;
+use crate::shape::Shape;
 use crate::snapshot::Snapshot;
 use crate::snapshot::access::Server;
 use crate::snapshot::board::Board;
@@ -64,7 +66,11 @@ impl Source for MySqlSource {
     async fn discover(&self) -> Result<Vec<TableSchema>> {
         let mut client = choose::any(&self.config).await?;
         let tables = discover::tables(&mut client, &self.config.selection, None).await?;
-        Ok(tables.into_values().map(|t| t.schema).collect())
+        let out = |t: discover::Table| {
+            let shape = Shape::new(&Arc::new(t.schema), &self.config.selection);
+            shape.map(|s| s.out().as_ref().clone()).map_err(|e| self.config.own_field(e))
+        };
+        tables.into_values().map(out).collect()
     }
 
     async fn estimates(&self) -> Result<Vec<(TableId, u64)>> {
@@ -88,8 +94,14 @@ impl Source for MySqlSource {
     }
 
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
+        if self.config.mode == Mode::Poll {
+            let reader = poll::open(&self.config, self.beside.written.get().cloned(), from).await;
+            return reader
+                .map_err(|e| self.config.own_field(e).context(format!("open source {}", self.config.name)));
+        }
         let reader = open(&self.config, &self.beside, &self.set_aside, from).await;
-        Ok(Box::new(reader.map_err(|e| e.context(format!("open source {}", self.config.name)))?))
+        let named = |e| self.config.own_field(e).context(format!("open source {}", self.config.name));
+        Ok(Box::new(reader.map_err(named)?))
     }
 
     fn set_aside(&self) -> Vec<SetAside> {
@@ -103,7 +115,7 @@ async fn open(
     shown: &Shown,
     from: Option<Position>,
 ) -> Result<MySqlReader> {
-    let Chosen { config, mut sql, token, notes, stream, first } = choose(config, from.as_ref()).await?;
+    let Chosen { config, mut sql, token, mut notes, stream, first } = choose(config, from.as_ref()).await?;
     let others = from.as_ref().and_then(Position::source).map(|p| p.notes.clone()).unwrap_or_default();
     let log_end = clock::log_end(&mut sql).await?;
     let retention = retention::of(&mut sql).await?;
@@ -130,6 +142,8 @@ async fn open(
         pos = token.place.pos,
         "streaming from the binlog"
     );
+    let reshaped = notes.reshape(&config.selection);
+    check::shapes(&config, &tables)?;
     let mut timeline = Timeline::new(config.selection.clone(), tables, notes.schemas.clone());
     timeline.nameless(metadata.is_none_or(|m| !m.eq_ignore_ascii_case("FULL")));
     let (written, board) = (beside.written.get().cloned(), Arc::clone(&beside.board));
@@ -161,7 +175,7 @@ async fn open(
         token,
         inbox: Arc::clone(&beside.inbox),
         signal: notes.signal,
-        notes: BTreeMap::new(),
+        notes: reshaped,
         log_end,
     }))
 }

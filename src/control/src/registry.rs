@@ -1,6 +1,7 @@
 //! The connectors that a configuration may name. The daemon fills it, one line per connector; nothing here knows any of them.
 
 use crate::config::de::read_beside;
+use crate::config::environment::Systems;
 use crate::config::problem::Problem;
 use crate::config::tree::{Node, Value};
 use caudal_core::{Result, Sink, Source};
@@ -86,6 +87,8 @@ pub struct Registry<K> {
     pub sources: Vec<Kind<dyn Source>>,
     /// What may stand under `sinks`.
     pub sinks: Vec<Kind<dyn Sink>>,
+    /// The kind of source that `ETL_DB_*` variables describe.
+    database: Option<&'static str>,
     validate: fn(&K) -> Result<()>,
 }
 
@@ -93,7 +96,7 @@ impl<K: DeserializeOwned + JsonSchema> Registry<K> {
     /// Without connectors. `validate` tells what is wrong with a `kafka:` node, by its fields (`kafka.brokers`); where the
     /// daemon serves the log itself, the node has no brokers.
     pub fn new(validate: fn(&K) -> Result<()>) -> Self {
-        Self { sources: Vec::new(), sinks: Vec::new(), validate }
+        Self { sources: Vec::new(), sinks: Vec::new(), database: None, validate }
     }
 
     /// Adds a kind of source.
@@ -109,6 +112,20 @@ impl<K: DeserializeOwned + JsonSchema> Registry<K> {
     {
         self.sources.push(Kind::new(name, schemes, open));
         self
+    }
+
+    /// The kind of source that `ETL_DB_*` variables describe: one that was added, with a URL.
+    #[must_use]
+    pub fn database(mut self, kind: &'static str) -> Self {
+        self.database = Some(kind);
+        self
+    }
+
+    /// What variables can name.
+    pub(crate) fn systems(&self) -> Systems<'_> {
+        let kind = self.sources.iter().find(|k| Some(k.name) == self.database);
+        let database = kind.and_then(|k| Some((k.name, *k.schemes.first()?))).unwrap_or_default();
+        Systems { database, sinks: self.sinks.iter().map(|k| (k.name, k.schemes)).collect() }
     }
 
     /// Adds a kind of sink.

@@ -196,7 +196,7 @@ fn like(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-fn quoted_user(user: &str) -> String {
+pub(crate) fn quoted_user(user: &str) -> String {
     let (name, host) = user.rsplit_once('@').unwrap_or((user, "%"));
     format!("'{}'@'{}'", name.replace('\'', "''"), host.replace('\'', "''"))
 }

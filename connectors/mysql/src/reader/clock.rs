@@ -6,6 +6,7 @@
 
 use crate::client::{Client, row_text};
 use crate::config::Resolved;
+use crate::heartbeat;
 use crate::position::Place;
 use caudal_core::{Error, Result};
 use std::sync::Arc;
@@ -31,7 +32,9 @@ pub(crate) struct Reading {
 pub(crate) struct Clock {
     config: Arc<Resolved>,
     client: Option<Client>,
-    task: JoinSet<Result<(Client, Reading)>>,
+    task: JoinSet<Result<(Client, Reading, bool)>>,
+    /// Whether the last heartbeat's row could not be written.
+    failing: bool,
     pending: Option<Reading>,
     /// The source's time, as last told.
     told: Option<i64>,
@@ -47,6 +50,7 @@ impl Clock {
             config,
             client: None,
             task: JoinSet::new(),
+            failing: false,
             pending: None,
             told: None,
             tick: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -60,7 +64,8 @@ impl Clock {
     pub(crate) async fn next(&mut self) -> Result<bool> {
         tokio::select! {
             Some(joined) = self.task.join_next() => {
-                let (client, reading) = joined.map_err(|e| Error::bug("ask for the time").because(e))??;
+                let (client, reading, failing) = joined.map_err(|e| Error::bug("ask for the time").because(e))??;
+                self.failing = failing;
                 self.told = Some(reading.ts_us);
                 self.pending = Some(reading);
                 self.client = Some(client);
@@ -78,7 +83,7 @@ impl Clock {
 
     fn ask(&mut self) {
         let config = Arc::clone(&self.config);
-        let client = self.client.take();
+        let (client, failing) = (self.client.take(), self.failing);
         self.task.spawn(async move {
             let ask = async {
                 let mut client = match client {
@@ -88,8 +93,15 @@ impl Clock {
                     }
                     None => Client::connect(&config).await?,
                 };
+                let failed = match &config.heartbeat_table {
+                    Some(table) => heartbeat::beat(&mut client, table, &config.name).await.err(),
+                    None => None,
+                };
+                if let (Some(error), false) = (&failed, failing) {
+                    tracing::warn!(source = config.name, error = %error, "the heartbeat's row could not be written: the capture goes on without it");
+                }
                 let reading = read(&mut client).await?;
-                Ok((client, reading))
+                Ok((client, reading, failed.is_some()))
             };
             let late = || Error::transient(format!("the server did not tell its time within {PATIENCE:?}"));
             tokio::time::timeout(PATIENCE, ask).await.unwrap_or_else(|_| Err(late()))

@@ -5,8 +5,9 @@ use super::partial::{Deliver, Partials, is_whole};
 use crate::binlog::{RowDecoder, RowImages, Rows, RowsOp};
 use crate::canonical::{key_bytes, stable_hash};
 use crate::position::Place;
+use crate::shape::Shape;
 use crate::snapshot::Verdict;
-use crate::snapshot::progress::schema_note;
+use crate::snapshot::progress::{schema_note, schema_text};
 use crate::snapshot::table::Table;
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
@@ -52,6 +53,7 @@ impl MySqlReader {
     }
 
     fn append(&mut self, rows: &Rows, schema: &Arc<TableSchema>, pos: u64) -> Result<()> {
+        let shape = self.shapes.of(schema)?;
         let Self { tx: Some(tx), builder, decoder, snapshot, place, partials, .. } = self else {
             return Ok(());
         };
@@ -69,7 +71,7 @@ impl MySqlReader {
             verdict: snapshot.verdict(&schema.id, &tx.begin, &tx.file, tx.pos),
         };
         let into = (builder, partials);
-        let done = append(rows, schema, &to, into, decoder, snapshot.recorder(&schema.id))?;
+        let done = append(rows, &shape, &to, into, decoder, snapshot.recorder(&schema.id))?;
         // The row at which delivery goes on must be the one at which it stopped.
         if let (Some(key), Some(expected)) = (done.skipped, tx.tally.expected(table))
             && key != expected
@@ -92,7 +94,7 @@ impl MySqlReader {
         let Some((schema, new)) = bound else { return Ok(None) };
         if new {
             tracing::info!(source = self.config.name, table = %schema.id, version = schema.version, "the table has a new shape");
-            self.note_schema(&schema);
+            self.note_schema(&schema)?;
             self.snapshot.changed(Some(std::slice::from_ref(&schema.id)));
             self.new_generations();
         }
@@ -102,9 +104,10 @@ impl MySqlReader {
         Ok(Some(schema))
     }
 
-    pub(super) fn note_schema(&mut self, schema: &TableSchema) {
-        let text = serde_json::to_string(schema).unwrap_or_default();
-        self.notes.insert(schema_note(&schema.id), Some(text));
+    pub(super) fn note_schema(&mut self, schema: &Arc<TableSchema>) -> Result<()> {
+        let shape = self.shapes.of(schema)?;
+        self.notes.insert(schema_note(&schema.id), Some(schema_text(schema, &shape.excluded())));
+        Ok(())
     }
 }
 
@@ -145,7 +148,7 @@ struct Delivered {
 /// Appends the rows of one event, but those that were delivered already.
 fn append(
     rows: &Rows,
-    schema: &Arc<TableSchema>,
+    shape: &Shape,
     to: &Delivery,
     (builder, partials): (&mut BatchBuilder, &mut Partials),
     decoder: &mut RowDecoder,
@@ -156,12 +159,16 @@ fn append(
         RowsOp::Update => Op::Update,
         RowsOp::Delete => Op::Delete,
     };
+    let schema = shape.out();
     let table = builder.table(schema);
     let mut seen = 0;
     let (mut last, mut skipped) = (None, None);
     let mut key = Vec::new();
-    decoder.decode(rows, schema, builder, |out, images| {
+    decoder.decode(rows, shape.full(), builder, |out, full| {
         seen += 1;
+        // Rows that are not going out count too, and their keys are recorded: places in the log are counted before filters.
+        let fate = shape.fate(op, full, out)?;
+        let images = shape.narrow(full, &mut out.cells);
         last = Some(images);
         if let Some(table) = recorder.as_deref_mut() {
             record(table, schema, out, images, &mut key);
@@ -173,15 +180,22 @@ fn append(
         if to.verdict == Verdict::Drop {
             return Ok(());
         }
-        let (op, after) = match partials.judge(schema, out, rows.op, images) {
-            Deliver::AsItIs => (op, images.after),
+        let Some(fate) = fate else { return Ok(()) };
+        // A row that enters the filter is an insert: what its image leaves out was never delivered.
+        let judged = match (fate.after, fate.op) {
+            (false, _) => Deliver::AsItIs,
+            (true, Op::Create) => partials.judge(schema, out, RowsOp::Insert, images),
+            (true, _) => partials.judge(schema, out, rows.op, images),
+        };
+        let (op, after) = match judged {
+            Deliver::AsItIs => (fate.op, if fate.after { images.after } else { NO_ROW }),
             Deliver::Deletion => (Op::Delete, NO_ROW),
             Deliver::Nothing => return Ok(()),
         };
         out.events.push(EventHead {
             table,
             transaction: to.transaction,
-            before: images.before,
+            before: if fate.before { images.before } else { NO_ROW },
             after,
             row: (to.before + seen - 1 - to.first) as u32,
             op,

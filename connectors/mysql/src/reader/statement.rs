@@ -34,16 +34,16 @@ pub(crate) fn gone_tables(notes: &BTreeMap<String, Option<String>>) -> BTreeSet<
 
 impl MySqlReader {
     /// A statement: what it does to captured tables.
-    pub(super) fn statement(&mut self, query: &Query, pos: u64) {
-        let Some(tx) = &self.tx else { return };
+    pub(super) fn statement(&mut self, query: &Query, pos: u64) -> Result<()> {
+        let Some(tx) = &self.tx else { return Ok(()) };
         if tx.replayed || matches!(tx.begin.alter, Some(AlterPhase::Start | AlterPhase::Rollback(_))) {
-            return;
+            return Ok(());
         }
         let shape = |id: &TableId| self.timeline.known(id).map(|known| &*known.schema);
         match ddl::read(&query.statement, &query.database, &shape) {
             Statement::Other => {}
-            Statement::Truncate(id) => self.truncate(&id, pos),
-            Statement::Create(id, how) => self.create(id, how, query, pos),
+            Statement::Truncate(id) => self.truncate(&id, pos)?,
+            Statement::Create(id, how) => self.create(id, how, query, pos)?,
             Statement::Alter(alter) => self.alter(alter, query, pos),
             Statement::Drop(ids) => self.drop_tables(&ids, query, pos),
             Statement::DropDatabase(name) => {
@@ -55,6 +55,7 @@ impl MySqlReader {
             Statement::Unknown(names) => self.unknown(names, query, pos),
             Statement::Rows(id) => self.rows_by_statement(id),
         }
+        Ok(())
     }
 
     fn selects(&self, id: &TableId) -> bool {
@@ -120,19 +121,20 @@ impl MySqlReader {
         }
     }
 
-    fn create(&mut self, id: TableId, how: Create, query: &Query, pos: u64) {
+    fn create(&mut self, id: TableId, how: Create, query: &Query, pos: u64) -> Result<()> {
         if !self.selects(&id) {
-            return;
+            return Ok(());
         }
         let known = self.timeline.known(&id).is_some();
         if how == Create::IfMissing && known && !self.gone.contains(&id) {
-            return;
+            return Ok(());
         }
         if known {
-            self.truncate(&id, pos);
+            self.truncate(&id, pos)?;
         }
         self.there(&id);
         self.shapes_changed(query, &[id], pos);
+        Ok(())
     }
 
     /// A table is there from now on: all its rows come by the stream, or by a re-read that is asked for.
@@ -181,20 +183,21 @@ impl MySqlReader {
         }
     }
 
-    fn truncate(&mut self, id: &TableId, pos: u64) {
+    fn truncate(&mut self, id: &TableId, pos: u64) -> Result<()> {
         if !self.selects(id) {
-            return;
+            return Ok(());
         }
         if let Some(table) = self.snapshot.recorder(id) {
             table.recording.discard("the table was truncated");
         }
-        let Some(schema) = self.timeline.known(id).map(|k| Arc::clone(&k.schema)) else { return };
-        let Some(tx) = &mut self.tx else { return };
+        let Some(schema) = self.timeline.known(id).map(|k| Arc::clone(&k.schema)) else { return Ok(()) };
+        let shape = self.shapes.of(&schema)?;
+        let Some(tx) = &mut self.tx else { return Ok(()) };
         if self.snapshot.verdict(id, &tx.begin, &tx.file, tx.pos) == Verdict::Drop {
-            return;
+            return Ok(());
         }
         let transaction = tx.number(&mut self.builder);
-        let table = self.builder.table(&schema);
+        let table = self.builder.table(shape.out());
         self.builder.events.push(EventHead {
             table,
             transaction,
@@ -206,6 +209,7 @@ impl MySqlReader {
             pos,
             ts_us: tx.ts_us,
         });
+        Ok(())
     }
 
     /// The captured ones of these tables have another shape, or are gone or new.
@@ -237,9 +241,9 @@ impl MySqlReader {
             }
             let told = self.timeline.after_statement(&mut self.sql, id, (file, end)).await?;
             let Some((schema, new)) = told else { continue };
-            self.builder.table(&schema);
+            self.builder.table(self.shapes.of(&schema)?.out());
             if new {
-                self.note_schema(&schema);
+                self.note_schema(&schema)?;
             }
         }
         self.new_generations();

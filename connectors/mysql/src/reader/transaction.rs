@@ -74,7 +74,7 @@ impl MySqlReader {
             }
             EventKind::Rows(rows) => self.rows(rows, event.pos).await?,
             EventKind::Query(query) => {
-                self.statement(&query, event.pos);
+                self.statement(&query, event.pos)?;
                 self.shapes_after(&event.file, event.end_pos, event.timestamp).await?;
             }
             EventKind::Commit => self.finish(&event.file, event.end_pos, event.timestamp).await?,

@@ -15,6 +15,8 @@ pub(super) fn fits(map: &TableMap, schema: &TableSchema) -> bool {
 fn key_fits(map: &TableMap, schema: &TableSchema) -> bool {
     match schema.key_kind {
         KeyKind::Primary => map.primary_key.iter().map(|&(i, _)| i).eq(schema.key.iter().copied()),
+        // The configuration's key stays, whatever keys the table has of its own.
+        KeyKind::Configured => true,
         _ => map.primary_key.is_empty(),
     }
 }

@@ -258,10 +258,8 @@ impl Search {
             return Ok(None);
         }
         if let (Some(parts), false) = (&plan.parts, values.is_empty()) {
-            found.filter = Some(Filter {
-                condition: bounds::one_of(parts, values.len()),
-                parameters: values.iter().flatten().filter_map(Stored::to_value).collect(),
-            });
+            let (condition, parameters) = bounds::one_of_keys(parts, &values);
+            found.filter = Some(Filter { condition, parameters });
         }
         Ok(Some(found))
     }
@@ -290,8 +288,11 @@ impl Search {
         out.keys.push(key);
         out.bytes.push(self.aligned.key.clone());
         let builder = &out.builder;
-        let value =
-            |&i: &u32| of_cell(&plan.schema.columns[i as usize], row[i as usize], |s| builder.bytes(s));
+        let value = |&i: &u32| match row[i as usize] {
+            // In a key of the configuration's.
+            Cell::Null => Some(Stored::Null),
+            cell => of_cell(&plan.schema.columns[i as usize], cell, |s| builder.bytes(s)),
+        };
         values.extend(plan.schema.key.iter().map(value).collect::<Option<Vec<Stored>>>());
         delete(&row, plan, &mut out.builder);
         Ok(())

@@ -86,49 +86,74 @@ fn word(name: &str) -> Option<&str> {
 }
 
 /// "Behind this key": `(a > x) OR (a = x AND b > y)`, expanded since servers compare rows of columns without an index. The
-/// first part is repeated as `a >= x`, which gives the index one range to start from.
-pub(crate) fn behind(parts: &[Part]) -> String {
-    let alternatives: Vec<String> = (0..parts.len())
-        .map(|i| {
-            let mut terms: Vec<String> =
-                parts[..i].iter().map(|p| format!("{} = {}", p.left, p.right)).collect();
-            terms.push(format!("{} > {}", parts[i].left, parts[i].right));
-            format!("({})", terms.join(" AND "))
-        })
-        .collect();
-    match parts {
-        [_] => alternatives.concat(),
+/// first part is repeated as `a >= x`, which gives the index one range to start from. NULLs, which only keys of the
+/// configuration's can hold, come before all values.
+pub(crate) fn behind(parts: &[Part], key: &[Value]) -> String {
+    let after = |part: &Part, value: &Value| match value {
+        Value::Null => format!("{} IS NOT NULL", part.left),
+        _ => format!("{} > {}", part.left, part.right),
+    };
+    let alternatives = alternatives(parts, key, after);
+    match (parts, key.first()) {
+        ([_], _) => alternatives.concat(),
+        (_, None | Some(Value::Null)) => format!("({})", alternatives.join(" OR ")),
         _ => format!("{} >= {} AND ({})", parts[0].left, parts[0].right, alternatives.join(" OR ")),
     }
 }
 
-/// The parameters of [`behind`], in its order.
-pub(crate) fn behind_parameters(key: &[Value]) -> Vec<Value> {
-    let mut out: Vec<Value> = Vec::new();
-    if key.len() > 1 {
-        out.push(key[0].clone());
-    }
-    for i in 0..key.len() {
-        out.extend_from_slice(&key[..=i]);
-    }
-    out
+/// The parameters of [`behind`] and of [`up_to`], in their order.
+pub(crate) fn key_parameters(key: &[Value]) -> Vec<Value> {
+    let first = key.first().filter(|_| key.len() > 1);
+    let all = (0..key.len()).flat_map(|i| &key[..=i]);
+    first.into_iter().chain(all).filter(|v| **v != Value::Null).cloned().collect()
 }
 
-/// "Not behind this key": the exact complement of [`behind`], with the same repeated first part.
-pub(crate) fn upto(parts: &[Part]) -> String {
-    let alternatives: Vec<String> = (0..parts.len())
-        .map(|i| {
-            let mut terms: Vec<String> =
-                parts[..i].iter().map(|p| format!("{} = {}", p.left, p.right)).collect();
-            let compared = if i + 1 == parts.len() { "<=" } else { "<" };
-            terms.push(format!("{} {compared} {}", parts[i].left, parts[i].right));
-            format!("({})", terms.join(" AND "))
-        })
-        .collect();
-    match parts {
-        [_] => alternatives.concat(),
-        _ => format!("{} <= {} AND ({})", parts[0].left, parts[0].right, alternatives.join(" OR ")),
+/// "Not behind this key": `a <= x AND ((a < x) OR (a = x AND b <= y))`.
+pub(crate) fn up_to(parts: &[Part], key: &[Value]) -> String {
+    let last = parts.len().saturating_sub(1);
+    let before = |i: usize, part: &Part, value: &Value| match (value, i == last) {
+        (Value::Null, false) => "FALSE".to_owned(),
+        (Value::Null, true) => format!("{} IS NULL", part.left),
+        (_, at_last) => {
+            let sign = if at_last { "<=" } else { "<" };
+            format!("({0} {sign} {1} OR {0} IS NULL)", part.left, part.right)
+        }
+    };
+    let mut i = 0;
+    let alternatives = alternatives(parts, key, |part, value| {
+        i += 1;
+        before(i - 1, part, value)
+    });
+    match (parts, key.first()) {
+        ([_], _) => alternatives.concat(),
+        (_, None) => "FALSE".to_owned(),
+        (_, Some(Value::Null)) => format!("{} IS NULL AND ({})", parts[0].left, alternatives.join(" OR ")),
+        _ => format!(
+            "({0} <= {1} OR {0} IS NULL) AND ({2})",
+            parts[0].left,
+            parts[0].right,
+            alternatives.join(" OR ")
+        ),
     }
+}
+
+/// For each part: all before it are equal to the key's, and `differs` is said of it.
+fn alternatives(
+    parts: &[Part],
+    key: &[Value],
+    mut differs: impl FnMut(&Part, &Value) -> String,
+) -> Vec<String> {
+    let equal = |(part, value): (&Part, &Value)| match value {
+        Value::Null => format!("{} IS NULL", part.left),
+        _ => format!("{} = {}", part.left, part.right),
+    };
+    let pairs: Vec<(&Part, &Value)> = parts.iter().zip(key).collect();
+    let mut one = |i: usize| {
+        let mut terms: Vec<String> = pairs[..i].iter().copied().map(equal).collect();
+        terms.push(differs(pairs[i].0, pairs[i].1));
+        format!("({})", terms.join(" AND "))
+    };
+    (0..pairs.len()).map(&mut one).collect()
 }
 
 /// "One of these `count` rows of values": for values that were made from cells.
@@ -137,10 +162,27 @@ pub(crate) fn one_of(parts: &[Part], count: usize) -> String {
     vec![format!("({})", row.join(" AND ")); count].join(" OR ")
 }
 
+/// "One of these keys", and the parameters: for keys that were made from cells, NULLs among them too.
+pub(crate) fn one_of_keys(parts: &[Part], keys: &[Vec<Stored>]) -> (String, Vec<Value>) {
+    let equal = |(part, value): (&Part, &Stored)| match value {
+        Stored::Null => format!("{} IS NULL", part.left),
+        _ => format!("{} = {}", part.left, part.of_cell),
+    };
+    let key = |key: &Vec<Stored>| {
+        let terms: Vec<String> = parts.iter().zip(key).map(equal).collect();
+        format!("({})", terms.join(" AND "))
+    };
+    let condition = keys.iter().map(key).collect::<Vec<_>>().join(" OR ");
+    let told = keys.iter().flatten().filter(|value| **value != Stored::Null);
+    (condition, told.filter_map(Stored::to_value).collect())
+}
+
 /// A boundary value as a progress note stores it: exactly, whatever its type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Stored {
+    /// NULL, in a key of the configuration's.
+    Null,
     /// Signed.
     Int(i64),
     /// Unsigned.
@@ -163,10 +205,10 @@ impl Stored {
         Self::Bytes(bytes.iter().map(|b| format!("{b:02x}")).collect())
     }
 
-    /// None for NULL, which no key holds.
-    pub(crate) fn from_value(value: &Value) -> Option<Self> {
-        Some(match value {
-            Value::Null => return None,
+    /// Of a value.
+    pub(crate) fn from_value(value: &Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
             Value::Int(n) => Self::Int(*n),
             Value::UInt(n) => Self::Uint(*n),
             Value::Float(n) => Self::Float(n.to_bits()),
@@ -174,12 +216,13 @@ impl Stored {
             Value::Bytes(b) => Self::bytes(b),
             &Value::Date(y, mo, d, h, mi, s, us) => Self::Date(y, mo, d, h, mi, s, us),
             &Value::Time(neg, d, h, m, s, us) => Self::Time(neg, d, h, m, s, us),
-        })
+        }
     }
 
     /// Back; none if the stored text was damaged.
     pub(crate) fn to_value(&self) -> Option<Value> {
         Some(match self {
+            Self::Null => Value::Null,
             Self::Int(n) => Value::Int(*n),
             Self::Uint(n) => Value::UInt(*n),
             Self::Float(bits) => Value::Float(f32::from_bits(*bits)),
@@ -204,26 +247,46 @@ fn unhex(hex: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
+    fn part(n: &str) -> Part {
+        let (name, value) = (n.to_owned(), "?".to_owned());
+        Part { read: name.clone(), left: name.clone(), right: value.clone(), of_cell: value, order: name }
+    }
+
     #[test]
     fn a_composite_boundary_is_expanded_with_its_parameters_in_order() {
-        let part = |n: &str| Part {
-            read: n.into(),
-            left: n.into(),
-            right: "?".into(),
-            of_cell: "?".into(),
-            order: n.into(),
-        };
-        assert_eq!(upto(&[part("a")]), "(a <= ?)");
-        assert_eq!(upto(&[part("a"), part("b")]), "a <= ? AND ((a < ?) OR (a = ? AND b <= ?))");
+        let values: Vec<Value> = [1, 2, 3].map(Value::Int).into();
         assert_eq!(one_of(&[part("a"), part("b")], 2), "(a = ? AND b = ?) OR (a = ? AND b = ?)");
-        assert_eq!(behind(&[part("a")]), "(a > ?)");
+        assert_eq!(behind(&[part("a")], &values[..1]), "(a > ?)");
         assert_eq!(
-            behind(&[part("a"), part("b"), part("c")]),
+            behind(&[part("a"), part("b"), part("c")], &values),
             "a >= ? AND ((a > ?) OR (a = ? AND b > ?) OR (a = ? AND b = ? AND c > ?))"
         );
-        let values: Vec<Value> = [1, 2, 3].map(Value::Int).into();
         let expected: Vec<Value> = [1, 1, 1, 2, 1, 2, 3].map(Value::Int).into();
-        assert_eq!(behind_parameters(&values), expected);
+        assert_eq!(key_parameters(&values), expected);
+    }
+
+    #[test]
+    fn keys_that_hold_null_are_asked_for_too() {
+        let parts = [part("a"), part("b")];
+        let keys = [vec![Stored::Int(1), Stored::Null], vec![Stored::Int(2), Stored::Int(3)]];
+        let (condition, parameters) = one_of_keys(&parts, &keys);
+        assert_eq!(condition, "(a = ? AND b IS NULL) OR (a = ? AND b = ?)");
+        assert_eq!(parameters, [1, 2, 3].map(Value::Int));
+    }
+
+    #[test]
+    fn null_comes_before_all_values_of_a_key() {
+        let parts = [part("a"), part("b")];
+        let key = [Value::Null, Value::Int(2)];
+        assert_eq!(behind(&parts, &key), "((a IS NOT NULL) OR (a IS NULL AND b > ?))");
+        assert_eq!(key_parameters(&key), [Value::Int(2)]);
+        let expected = "a IS NULL AND ((FALSE) OR (a IS NULL AND (b <= ? OR b IS NULL)))";
+        assert_eq!(up_to(&parts, &key), expected);
+        let key = [Value::Int(1), Value::Null];
+        assert_eq!(behind(&parts, &key), "a >= ? AND ((a > ?) OR (a = ? AND b IS NOT NULL))");
+        assert_eq!(key_parameters(&key), [1, 1, 1].map(Value::Int));
+        let expected = "(a <= ? OR a IS NULL) AND (((a < ? OR a IS NULL)) OR (a = ? AND b IS NULL))";
+        assert_eq!(up_to(&parts, &key), expected);
     }
 
     #[test]
@@ -238,7 +301,7 @@ mod tests {
             Value::Time(true, 34, 22, 59, 59, 1),
         ];
         for value in values {
-            let text = serde_json::to_string(&Stored::from_value(&value).unwrap()).unwrap();
+            let text = serde_json::to_string(&Stored::from_value(&value)).unwrap();
             assert_eq!(serde_json::from_str::<Stored>(&text).unwrap().to_value(), Some(value));
         }
     }

@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::connection::results::{Failure, PackedRow};
 use crate::position::Place;
 use crate::snapshot::access::Access;
-use crate::snapshot::bounds::behind_parameters;
+use crate::snapshot::bounds::{Part, key_parameters};
 use crate::snapshot::cells;
 use crate::snapshot::plan::{Filter, Plan};
 use crate::value::Value;
@@ -114,17 +114,13 @@ pub(crate) async fn select(client: &mut Client, job: &Job) -> Result<Read> {
     let Some(parts) = &job.plan.parts else {
         return Err(Error::bug("read a chunk of a table without a key"));
     };
-    let bounds = (job.from.is_some(), job.to.is_some());
-    let mut sql = job.plan.chunk(parts, bounds, job.filter.as_ref(), job.rows);
-    if !client.version.is_mariadb() {
-        let hint = format!("SELECT /*+ MAX_EXECUTION_TIME({}) */", job.limit.as_millis());
-        sql = sql.replacen("SELECT", &hint, 1);
-    }
-    let bounds = [job.from.as_deref(), job.to.as_deref()].into_iter().flatten();
-    let mut parameters: Vec<Value> = bounds.flat_map(behind_parameters).collect();
-    parameters.extend(job.filter.iter().flat_map(|f| f.parameters.iter().cloned()));
     let started = Instant::now();
-    match rows(client, job, &sql, parameters).await {
+    // Rows that a command's condition names are few, and found by an index of their own.
+    let read = match job.plan.shape.condition() {
+        Some(_) if job.filter.is_none() => filtered(client, job, parts).await,
+        _ => bounded(client, job, parts, job.to.as_deref()).await,
+    };
+    match read {
         Ok(Some(mut chunk)) => {
             chunk.took = started.elapsed();
             Ok(Read::Chunk(Box::new(chunk)))
@@ -132,6 +128,57 @@ pub(crate) async fn select(client: &mut Client, job: &Job) -> Result<Read> {
         Ok(None) => Ok(Read::Changed("a value is not of its column's type".to_owned())),
         Err(e) => refused(e, job),
     }
+}
+
+/// The rows behind `job.from`, up to `to`.
+async fn bounded(
+    client: &mut Client,
+    job: &Job,
+    parts: &[Part],
+    to: Option<&[Value]>,
+) -> Result<Option<Chunk>, Failure> {
+    let within = (job.from.as_deref(), to);
+    let sql = job.plan.chunk(parts, within, job.filter.as_ref(), job.rows);
+    let bounds = [within.0, within.1].into_iter().flatten();
+    let mut parameters: Vec<Value> = bounds.flat_map(key_parameters).collect();
+    parameters.extend(job.filter.iter().flat_map(|f| f.parameters.iter().cloned()));
+    rows(client, job, &limited(client, sql, job.limit), parameters).await
+}
+
+/// A chunk of a table with a filter: first where it ends, then the rows up to there that pass. Without the first, a filter that few rows
+/// pass would make one chunk of the whole table.
+async fn filtered(client: &mut Client, job: &Job, parts: &[Part]) -> Result<Option<Chunk>, Failure> {
+    let within = (job.from.as_deref(), job.to.as_deref());
+    let sql = job.plan.cut(parts, within, u64::from(job.rows.max(1)) - 1);
+    let sql = limited(client, sql, job.limit);
+    let parameters: Vec<Value> =
+        [within.0, within.1].into_iter().flatten().flat_map(key_parameters).collect();
+    let mut found = client.stream(&sql, &parameters).await?;
+    let to = match found.next().await? {
+        Some(row) => {
+            found.skip().await?;
+            Some(row.values().ok_or_else(|| Error::transient("a row is not understood"))?)
+        }
+        None => None,
+    };
+    let Some(mut chunk) = bounded(client, job, parts, to.as_deref().or(within.1)).await? else {
+        return Ok(None);
+    };
+    // Not cut short by the bounds: all up to the key that was found is done.
+    if chunk.end {
+        chunk.end = to.is_none();
+        chunk.last = to.or(chunk.last);
+        chunk.rows = u64::from(job.rows);
+    }
+    Ok(Some(chunk))
+}
+
+/// MySQL takes a statement's limit as a hint.
+fn limited(client: &Client, sql: String, limit: Duration) -> String {
+    if client.version.is_mariadb() {
+        return sql;
+    }
+    sql.replacen("SELECT", &format!("SELECT /*+ MAX_EXECUTION_TIME({}) */", limit.as_millis()), 1)
 }
 
 /// Where a range may be cut.
@@ -157,12 +204,8 @@ pub(crate) async fn cut(
 ) -> Result<Cut> {
     let Some(parts) = &plan.parts else { return Ok(Cut::Nowhere) };
     limits(client, limit).await?;
-    let mut sql = plan.cut(parts, from.is_some(), rows);
-    if !client.version.is_mariadb() {
-        let hint = format!("SELECT /*+ MAX_EXECUTION_TIME({}) */", limit.as_millis());
-        sql = sql.replacen("SELECT", &hint, 1);
-    }
-    let parameters = from.map(behind_parameters).unwrap_or_default();
+    let sql = limited(client, plan.cut(parts, (from, None), rows), limit);
+    let parameters = from.map(key_parameters).unwrap_or_default();
     let failed = |failure: Failure| match failure.code() {
         Some(3024 | 1969 | 1317 | 1054 | 1146 | 1412 | 1205 | 1176 | 1812 | 1814 | 1194 | 1195 | 1356) => {
             Ok(Cut::Unknown)

@@ -3,18 +3,21 @@
 //! | note | text |
 //! |---|---|
 //! | `table/<db>.<table>` | [`TableNote`] |
-//! | `schema/<db>.<table>` | the newest `TableSchema` |
+//! | `schema/<db>.<table>` | the newest `TableSchema`, with the names of the columns that were excluded |
 //! | `reread/<id>` | a [`Request`] that is not done |
 //! | `signal` | the number of the last command taken |
 //! | `paused` | reading is paused, if this is there |
 
 use crate::position::{Place, Resend};
+use crate::selection::Selection;
+use crate::shape::Shape;
 use crate::snapshot::bounds::Stored;
 use crate::snapshot::commands::{PAUSED_NOTE, SIGNAL_NOTE};
 use crate::snapshot::request::Request;
 use caudal_core::{Error, Result, TableId, TableSchema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A range of keys that is not read yet.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -74,6 +77,25 @@ pub(crate) fn schema_note(id: &TableId) -> String {
     format!("schema/{id}")
 }
 
+/// A shape's note: the full shape, and what the configuration leaves out of it.
+pub(crate) fn schema_text(full: &TableSchema, excluded: &[&str]) -> String {
+    #[derive(Serialize)]
+    struct Stored<'a> {
+        #[serde(flatten)]
+        schema: &'a TableSchema,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        excluded: &'a [&'a str],
+    }
+    serde_json::to_string(&Stored { schema: full, excluded }).unwrap_or_default()
+}
+
+/// What [`schema_text`] adds.
+#[derive(Deserialize)]
+struct Excluded {
+    #[serde(default)]
+    excluded: Vec<String>,
+}
+
 /// What stored notes say.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
@@ -87,6 +109,8 @@ pub(crate) struct Notes {
     pub(crate) signal: i64,
     /// Reading is paused.
     pub(crate) paused: bool,
+    /// Columns that were excluded when the shapes were stored.
+    excluded: BTreeMap<TableId, Vec<String>>,
 }
 
 impl Notes {
@@ -103,6 +127,8 @@ impl Notes {
                 out.tables.insert(id.to_owned(), serde_json::from_str(text).map_err(damaged)?);
             } else if name.starts_with("schema/") {
                 let schema: TableSchema = serde_json::from_str(text).map_err(damaged)?;
+                let Excluded { excluded } = serde_json::from_str(text).map_err(damaged)?;
+                out.excluded.insert(schema.id.clone(), excluded);
                 out.schemas.insert(schema.id.clone(), schema);
             } else if name.starts_with("reread/") {
                 out.requests.push(serde_json::from_str(text).map_err(damaged)?);
@@ -124,6 +150,25 @@ impl Notes {
                 note.done = false;
             }
         }
+    }
+
+    /// Where the configuration excludes other columns now, the shape that goes out is another one: it gets a version of its own.
+    /// Gives the notes that say so.
+    pub(crate) fn reshape(&mut self, selection: &Selection) -> BTreeMap<String, Option<String>> {
+        let mut changed = BTreeMap::new();
+        for (id, schema) in &mut self.schemas {
+            let mut now = schema.clone();
+            // What does not fit the stored shape is told where the table's present one is looked at.
+            let Ok(()) = selection.keys.apply(&mut now) else { continue };
+            let Ok(shape) = Shape::new(&Arc::new(now), selection) else { continue };
+            let excluded = shape.excluded();
+            let stored = self.excluded.get(id).map(Vec::as_slice).unwrap_or_default();
+            if excluded != stored {
+                schema.version += 1;
+                changed.insert(schema_note(id), Some(schema_text(schema, &excluded)));
+            }
+        }
+        changed
     }
 }
 

@@ -125,11 +125,12 @@ impl Snapshot {
             .tables()
             .map(|(id, known)| {
                 let note = notes.tables.get(&id.to_string()).cloned().unwrap_or_default();
-                let whole = Plan::new(known).parts.is_none();
-                (id.clone(), note, known.table.estimated_rows * known.table.row_bytes.max(1), whole)
+                let whole = Plan::new(known, timeline.selection())?.parts.is_none();
+                let size = known.table.estimated_rows * known.table.row_bytes.max(1);
+                Ok((id.clone(), note, size, whole))
             })
-            .filter(|(_, note, _, _)| !note.done)
-            .collect();
+            .collect::<Result<_>>()?;
+        queue.retain(|(_, note, _, _)| !note.done);
         // A table read in one piece is read alone: those come last.
         queue.sort_by_key(|(_, note, size, whole)| (*whole, !note.is_begun(), std::cmp::Reverse(*size)));
         let connect = Arc::new(Server(Arc::clone(&config)));

@@ -33,7 +33,7 @@ impl Shapes for Asked<'_> {
         Ok(match self.0.refresh(self.1, id).await? {
             None => Shape::Gone,
             Some((_, false)) => Shape::Ahead,
-            Some((known, true)) => Shape::Known(Arc::new(Plan::new(&known))),
+            Some((known, true)) => Shape::Known(Arc::new(Plan::new(&known, self.0.selection())?)),
         })
     }
 }

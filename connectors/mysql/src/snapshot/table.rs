@@ -10,7 +10,7 @@ use crate::snapshot::against::{Against, Candidates, Search};
 use crate::snapshot::bounds::Stored;
 use crate::snapshot::chunk::Chunk;
 use crate::snapshot::plan::{Filter, Plan};
-use crate::snapshot::progress::{RangeNote, TableNote, schema_note, table_note};
+use crate::snapshot::progress::{RangeNote, TableNote, schema_note, schema_text, table_note};
 use crate::snapshot::request::{Request, Rows};
 use crate::snapshot::window::Recording;
 use crate::value::Value;
@@ -239,7 +239,7 @@ impl Table {
             Some(_) => {}
         }
         if let (false, Some(plan)) = (self.told, &self.plan) {
-            let schema = serde_json::to_string(&*plan.schema).unwrap_or_default();
+            let schema = schema_text(plan.shape.full(), &plan.shape.excluded());
             notes.push((schema_note(&self.id), Some(schema)));
             self.told = true;
         }
@@ -248,7 +248,7 @@ impl Table {
 
     fn note(&self, done: bool, upto: Option<Resend>) -> TableNote {
         let stored = |key: &Option<Vec<Value>>| {
-            key.as_ref().and_then(|k| k.iter().map(Stored::from_value).collect::<Option<Vec<_>>>())
+            key.as_ref().map(|k| k.iter().map(Stored::from_value).collect::<Vec<_>>())
         };
         let base = TableNote { v: 1, done, rows: self.delivered, upto, ..TableNote::default() };
         if done {

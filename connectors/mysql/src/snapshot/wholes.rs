@@ -38,7 +38,7 @@ impl Wholes {
             let note = notes.tables.get(&id.to_string()).cloned().unwrap_or_default();
             if let Some(upto) = &note.upto {
                 tables.insert(id.clone(), Whole::After(Exact::from_stored(upto)?));
-            } else if !note.done && Plan::new(known).parts.is_none() {
+            } else if !note.done && Plan::new(known, timeline.selection())?.parts.is_none() {
                 tables.insert(id.clone(), Whole::Pending);
             }
         }

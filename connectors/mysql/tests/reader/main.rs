@@ -15,6 +15,7 @@ mod mirror;
 mod own;
 mod reread;
 mod resume;
+mod selection;
 mod server;
 mod snapshot;
 mod state;

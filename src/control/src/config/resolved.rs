@@ -1,6 +1,7 @@
 //! Stage two: the configuration as the daemon runs it. Whoever holds a [`Resolved`] has nothing left to check in it.
 
 use super::de::{known_keys, read};
+use super::environment::Note;
 use super::problem::Problem;
 use super::secret::Secret;
 use super::tree::{Node, Value};
@@ -34,6 +35,8 @@ pub struct Resolved<K> {
     pub sources: Vec<SourceEntry>,
     /// In the order of the file.
     pub sinks: Vec<SinkEntry>,
+    /// What environment variables did, where they are the configuration; else empty.
+    pub notes: Vec<Note>,
 }
 
 /// How the embedded log is served.
@@ -109,6 +112,7 @@ pub(super) fn resolve<K: DeserializeOwned + JsonSchema>(
             http,
             sources,
             sinks,
+            notes: Vec::new(),
         }),
         _ => Err(stage.problems),
     }

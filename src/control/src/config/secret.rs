@@ -59,6 +59,11 @@ impl Vault for Process {
 pub struct Fetched(Vec<(String, String)>);
 
 impl Fetched {
+    /// Remembers the value of an environment variable.
+    pub(super) fn add(&mut self, value: &str, variable: &str) {
+        self.0.push((value.to_owned(), format!("${{env:{variable}}}")));
+    }
+
     /// `text` with every secret in it replaced by its placeholder. Texts below four letters stay: they would garble any message.
     #[must_use]
     pub fn redact(&self, text: &str) -> String {
@@ -66,6 +71,11 @@ impl Fetched {
             .iter()
             .filter(|(value, _)| value.chars().count() >= 4)
             .fold(text.to_owned(), |text, (value, placeholder)| text.replace(value.as_str(), placeholder))
+    }
+
+    /// The placeholder that stands for exactly this text.
+    pub(super) fn placeholder(&self, text: &str) -> Option<&str> {
+        self.0.iter().find(|(value, _)| value == text).map(|(_, placeholder)| placeholder.as_str())
     }
 
     /// The problem without secrets.

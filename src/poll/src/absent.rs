@@ -1,0 +1,53 @@
+//! Keys that a complete refresh did not meet: absent once. Absent from the next one too, they are deleted.
+
+use caudal_core::Result;
+use caudal_index::{Builder, Index, KeyHash};
+use std::path::{Path, PathBuf};
+
+/// The keys absent from the last complete refresh, and those of the one that goes on.
+pub(crate) struct Absent {
+    path: PathBuf,
+    before: Option<Index>,
+    now: Option<(Builder, u64)>,
+}
+
+impl Absent {
+    /// What the refresh with the number `complete` left, if it is that one's: a run in between that was not complete makes
+    /// its word worth nothing.
+    pub(crate) fn open(path: &Path, complete: u64) -> Result<Self> {
+        let before = Index::open(path)?.filter(|i| complete > 0 && i.stamp() == complete.to_string());
+        Ok(Self { path: path.to_owned(), before, now: None })
+    }
+
+    /// A refresh ends; `complete` is its number.
+    pub(crate) fn begin(&mut self, complete: u64) -> Result<()> {
+        self.now = Some((Builder::new(&self.path, None)?, complete));
+        Ok(())
+    }
+
+    /// A key is absent now. Whether it was before, too.
+    pub(crate) fn add(&mut self, key: KeyHash) -> Result<bool> {
+        let before = match &self.before {
+            Some(index) => index.find(key)?.is_some(),
+            None => false,
+        };
+        if let (Some((builder, _)), false) = (&mut self.now, before) {
+            builder.put(key, 1)?;
+        }
+        Ok(before)
+    }
+
+    /// Its word holds no more.
+    pub(crate) fn forget(&mut self) {
+        self.before = None;
+        self.now = None;
+    }
+
+    /// The refresh is durable.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        if let Some((builder, complete)) = self.now.take() {
+            self.before = Some(builder.finish(&complete.to_string())?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! Polling: systems without a log that is open to us are read again and again, and what changed goes out as events, in the envelope
+//! and the topics of a capture.
+//!
+//! A run of a table: the watermark comes from the stored position → a window of rows is read, page by page → rows are compared with
+//! the key index → only what differs is emitted → the watermark moves in the run's last batch.
+//!
+//! # Why nothing is lost
+//!
+//! * The watermark is part of the position and goes with the run's last batch. A run that fails or is killed leaves it where it was, and its
+//!   window is read again.
+//! * The index is never ahead of the log: what a run changes in it takes effect only when the run's last position was called durable
+//!   ([`caudal_core::Reader::commit`]). Until then the index says what it said before the run, and the worst that can come of that is the same row
+//!   emitted twice. It is never behind either: each run that changes it has a number, which is in the position and in the index's
+//!   stamp, and an index with another number than the position's is thrown away: all rows then go out again, as `r`. (One
+//!   that is merely behind would take a row that changed back for unchanged.)
+//! * A row that was committed late, below the watermark, is read by the overlap of the next runs; one that was committed later than that only by
+//!   a window or refresh that reaches back to it.
+//!
+//! # Why nothing is deleted by mistake
+//!
+//! Only a refresh that read its last page tells what is not there. A key must be absent from two such runs in a row (one can miss a row that
+//! moved while pages were read). An answer without a row where there were some, and one that lacks more than a share of
+//! the known keys, is an error that deletes nothing.
+//!
+//! # Bounds
+//!
+//! One page of rows, 1 bit per known key during a refresh, 16 bytes per key that is going to be deleted, and the index's own (see
+//! `caudal_index`). Runs of one source are one after the other.
+
+mod absent;
+mod content;
+mod job;
+mod ledger;
+mod note;
+mod reader;
+mod run;
+
+pub use job::{Job, Mode};
+pub use note::Record;
+pub use reader::{PollReader, Start};
+
+use async_trait::async_trait;
+use caudal_core::{BatchBuilder, Result, TableId, TableSchema};
+use std::sync::Arc;
+
+/// A system that is polled.
+#[async_trait]
+pub trait Polled: Send + Sync {
+    /// Connects. A fault here is the whole source's.
+    async fn connect(&self) -> Result<Box<dyn Session>>;
+}
+
+/// A connection to it.
+#[async_trait]
+pub trait Session: Send {
+    /// The system's clock, microseconds since the epoch.
+    async fn now_us(&mut self) -> Result<i64>;
+
+    /// The shape of a table now. It has a key.
+    async fn schema(&mut self, table: &TableId) -> Result<Arc<TableSchema>>;
+
+    /// One page of a window, in an order that makes `Page::next` a place in it. Its rows must be read in one statement or
+    /// request, whose transaction ends with it.
+    async fn page(&mut self, request: &Request<'_>) -> Result<Page>;
+}
+
+/// What to read.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The table's shape; rows have its cells.
+    pub schema: &'a Arc<TableSchema>,
+    /// Which rows.
+    pub window: Window<'a>,
+    /// `Page::next` of the page before; none for the first.
+    pub after: Option<&'a str>,
+    /// Most rows.
+    pub rows: u32,
+    /// Bytes at which the page is cut short; a larger row stands alone.
+    pub bytes: usize,
+}
+
+/// Which rows a run reads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Window<'a> {
+    /// All.
+    All,
+    /// Those whose column is at least the watermark less the overlap; all with no watermark.
+    Since {
+        /// The column.
+        column: &'a str,
+        /// `Page::watermark` of an earlier run.
+        watermark: Option<&'a str>,
+        /// How late a row may be committed.
+        overlap: std::time::Duration,
+    },
+    /// Those whose column is at most this long ago, by the system's clock.
+    Lookback {
+        /// The column.
+        column: &'a str,
+        /// How far back.
+        period: std::time::Duration,
+    },
+}
+
+/// Rows of a window.
+pub struct Page {
+    /// One event per row, with its image after; everything else of the events is set by the engine.
+    pub rows: BatchBuilder,
+    /// Where the next page begins, as text of the connector's own; none after the last.
+    pub next: Option<String>,
+    /// The highest value of the window's column so far, as text of the connector's own; none if nothing was read.
+    pub watermark: Option<String>,
+}

@@ -1,0 +1,333 @@
+//! One run of one table, page by page.
+
+use crate::content::Hasher;
+use crate::ledger::Ledger;
+use crate::note::Record;
+use crate::{Job, Mode, Page, Request, Session, Window};
+use caudal_core::batch::NO_ROW;
+use caudal_core::{
+    BatchBuilder, Cell, Error, EventHead, Op, Result, Slice, SnapshotMark, TableSchema, Transaction, Written,
+};
+use caudal_index::{KeyHash, Marks};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A run that goes on.
+pub(crate) struct Run {
+    job: Arc<Job>,
+    schema: Arc<TableSchema>,
+    /// What the last run left.
+    before: Record,
+    record: Record,
+    began: Instant,
+    /// Where the next page begins.
+    after: Option<String>,
+    /// Which known keys a refresh met.
+    met: Option<Marks>,
+    /// Nothing was known when it began: rows are read, not created.
+    first: bool,
+}
+
+/// What a step gives.
+pub(crate) struct Step {
+    /// Events to hand on.
+    pub(crate) rows: BatchBuilder,
+    /// The run's record, if this was its last page.
+    pub(crate) record: Option<Record>,
+}
+
+impl Run {
+    /// Begins.
+    ///
+    /// # Errors
+    /// As the session says; `Config` if the table cannot be polled.
+    pub(crate) async fn begin(
+        job: &Arc<Job>,
+        before: &Record,
+        session: &mut dyn Session,
+        ledger: &mut Ledger,
+    ) -> Result<Self> {
+        ledger.begin();
+        let started_us = session.now_us().await?;
+        let schema = session.schema(&job.table).await?;
+        if schema.key.is_empty() {
+            return Err(Error::config(format!(
+                "{} has no key: what changed in it cannot be told",
+                job.table
+            ))
+            .hint("give it a primary key, or name its key in `keys`"));
+        }
+        let met = (job.mode == Mode::FullRefresh).then(|| Marks::new(ledger.len()));
+        let record = Record {
+            run: before.run + 1,
+            indexed: before.indexed,
+            watermark: before.watermark.clone(),
+            complete_us: before.complete_us,
+            started_us,
+            ..Record::default()
+        };
+        Ok(Self {
+            // What was empty at an earlier run gets creates; what was lost is read again.
+            first: ledger.index.is_none() && (before.complete_us == 0 || before.indexed > 0),
+            job: Arc::clone(job),
+            schema,
+            before: before.clone(),
+            record,
+            began: Instant::now(),
+            after: None,
+            met,
+        })
+    }
+
+    /// Reads a page and compares it.
+    ///
+    /// # Errors
+    /// As the session says; `Data` if what came cannot be the table.
+    pub(crate) async fn step(
+        &mut self,
+        session: &mut dyn Session,
+        ledger: &mut Ledger,
+        written: Option<&Arc<dyn Written>>,
+    ) -> Result<Step> {
+        let page = self.page(session).await?;
+        let Page { rows, next, watermark } = page;
+        self.record.bytes += rows.size() as u64;
+        let mut rows = self.compare(rows, ledger)?;
+        if watermark.is_some() {
+            self.record.watermark = watermark;
+        }
+        if next.is_some() && next == self.after {
+            return Err(Error::data(format!("{}: the same page came twice", self.job.table))
+                .hint("the system repeats its answer: its paging is broken"));
+        }
+        self.after = next;
+        let mut record = None;
+        if self.after.is_none() {
+            self.vanished(&mut rows, ledger, written).await?;
+            record = Some(self.end());
+        }
+        for event in &mut rows.events {
+            event.ts_us = self.record.started_us;
+        }
+        Ok(Step { rows, record })
+    }
+
+    async fn page(&self, session: &mut dyn Session) -> Result<Page> {
+        let window = match &self.job.mode {
+            Mode::FullRefresh => Window::All,
+            Mode::SlidingWindow { column, lookback } => Window::Lookback { column, period: *lookback },
+            Mode::Incremental { column, overlap } => {
+                Window::Since { column, watermark: self.before.watermark.as_deref(), overlap: *overlap }
+            }
+        };
+        let request = Request {
+            schema: &self.schema,
+            window,
+            after: self.after.as_deref(),
+            rows: self.job.page_rows,
+            bytes: self.job.page_bytes,
+        };
+        let page = tokio::time::timeout(self.job.timeout, session.page(&request)).await;
+        page.map_err(|_| {
+            Error::transient(format!("{}: no page within {:?}", self.job.table, self.job.timeout))
+                .hint("raise the time-out, or ask for smaller pages")
+        })?
+    }
+
+    /// Leaves the rows that the index does not know as they are. Of several rows of a key the last one counts.
+    fn compare(&mut self, mut rows: BatchBuilder, ledger: &mut Ledger) -> Result<BatchBuilder> {
+        let events = std::mem::take(&mut rows.events);
+        self.record.rows += events.len() as u64;
+        let mut hasher = Hasher::default();
+        let mut last: HashMap<KeyHash, usize> = HashMap::with_capacity(events.len());
+        let mut hashed = Vec::with_capacity(events.len());
+        for (at, event) in events.iter().enumerate() {
+            let row = row(&rows, event, &self.schema)?;
+            let bytes = |slice: Slice| rows.bytes(slice);
+            let Some(key) = hasher.key(&self.schema, row, bytes) else {
+                self.record.rejected += 1;
+                continue;
+            };
+            last.insert(key, at);
+            hashed.push((at, key, hasher.row(&self.schema, row, bytes)));
+        }
+        hashed.retain(|(at, key, _)| last.get(key) == Some(at));
+        let keys: Vec<KeyHash> = hashed.iter().map(|(_, key, _)| *key).collect();
+        let table = rows.table(&self.schema);
+        for ((at, key, content), found) in hashed.into_iter().zip(ledger.find(&keys)?) {
+            if let (Some(met), Some(found)) = (&mut self.met, &found) {
+                met.set(found.at);
+            }
+            if found.as_ref().is_some_and(|f| f.content == content) {
+                continue;
+            }
+            ledger.change(key, Some(content))?;
+            let op = match (self.first, found) {
+                (true, _) => Op::Read,
+                (false, None) => Op::Create,
+                (false, Some(_)) => Op::Update,
+            };
+            let snapshot = if self.first { SnapshotMark::True } else { SnapshotMark::False };
+            rows.events.push(EventHead {
+                table,
+                op,
+                snapshot,
+                before: NO_ROW,
+                row: 0,
+                pos: 0,
+                transaction: 0,
+                ..events[at]
+            });
+        }
+        self.record.changed += rows.events.len() as u64;
+        if !rows.events.is_empty() {
+            rows.transaction(Transaction::default());
+        }
+        Ok(rows)
+    }
+
+    /// At the end of a refresh: what was absent from this one and from the one before is deleted.
+    async fn vanished(
+        &mut self,
+        rows: &mut BatchBuilder,
+        ledger: &mut Ledger,
+        written: Option<&Arc<dyn Written>>,
+    ) -> Result<()> {
+        let Some(met) = self.met.take() else { return Ok(()) };
+        let (known, absent) = (ledger.len(), met.unset());
+        if known > 0 && self.record.rows == 0 {
+            return Err(Error::data(format!(
+                "{}: the answer is empty, and {known} rows are known",
+                self.job.table
+            ))
+            .hint("look at the table; if it really was emptied, start the source anew under another name"));
+        }
+        if absent as f64 > known as f64 * self.job.most_deleted {
+            return Err(Error::data(format!(
+                "{}: {absent} of {known} known rows are not in the answer, more than may be deleted at once",
+                self.job.table
+            ))
+            .hint("look whether the answer is whole; raise `max_deleted_share` if it is right"));
+        }
+        self.record.complete = self.before.complete + 1;
+        ledger.absent.begin(self.record.complete)?;
+        let gone = absent_twice(ledger, &met)?;
+        if gone.is_empty() {
+            return Ok(());
+        }
+        match written {
+            Some(written) => self.delete(rows, ledger, written, gone).await,
+            None => {
+                tracing::warn!(table = %self.job.table, keys = gone.len(), "rows are gone, but the log cannot be asked for their keys: they are not deleted");
+                Ok(())
+            }
+        }
+    }
+
+    /// The index knows hashes; the keys stand in the log.
+    async fn delete(
+        &mut self,
+        rows: &mut BatchBuilder,
+        ledger: &mut Ledger,
+        written: &Arc<dyn Written>,
+        mut gone: HashSet<KeyHash>,
+    ) -> Result<()> {
+        let mut hasher = Hasher::default();
+        let mut topic = written.open(&self.job.table).await?;
+        let table = rows.table(&self.schema);
+        while let Some(batch) = topic.next().await? {
+            for event in &batch.events {
+                let Some(cells) = batch.after(event).or(batch.before(event)) else { continue };
+                let schema = batch.table(event);
+                let Some(key) = hasher.key(schema, cells, |s| batch.bytes(s)) else { continue };
+                if !gone.remove(&key) {
+                    continue;
+                }
+                let before = rows.cells.len() as u32;
+                for (i, _) in self.schema.columns.iter().enumerate() {
+                    let place = self.schema.key.iter().position(|&k| k as usize == i);
+                    let cell = place.map_or(Cell::Unchanged, |k| cells[schema.key[k] as usize]);
+                    let cell = copied(rows, cell, |s| batch.bytes(s));
+                    rows.cells.push(cell);
+                }
+                rows.events.push(deleted(table, before));
+                ledger.change(key, None)?;
+                self.record.deleted += 1;
+            }
+        }
+        if self.record.deleted > 0 && rows.transactions.is_empty() {
+            rows.transaction(Transaction::default());
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Record {
+        let record = &mut self.record;
+        record.took_us = self.began.elapsed().as_micros() as u64;
+        record.complete_us = record.started_us;
+        if record.changed + record.deleted > 0 {
+            record.indexed = record.run;
+        }
+        record.clone()
+    }
+
+    /// The record of a run that failed: the watermark stays.
+    pub(crate) fn failed(before: &Record, job: &Job, error: &Error, took: std::time::Duration) -> Record {
+        tracing::warn!(table = %job.table, fault = %error.fault(), error = %error, "poll: the run failed");
+        Record {
+            run: before.run + 1,
+            indexed: before.indexed,
+            complete: before.complete,
+            watermark: before.watermark.clone(),
+            complete_us: before.complete_us,
+            started_us: before.started_us,
+            took_us: took.as_micros() as u64,
+            error: Some(error.to_string()),
+            ..Record::default()
+        }
+    }
+}
+
+/// Bound: 16 bytes for each, and there are no more than `most_deleted` allows.
+fn absent_twice(ledger: &mut Ledger, met: &Marks) -> Result<HashSet<KeyHash>> {
+    let mut gone = HashSet::new();
+    let Ledger { absent, .. } = ledger;
+    let Some(index) = ledger.index.as_ref() else { return Ok(gone) };
+    for (at, entry) in (0..).zip(index.entries()?) {
+        let (key, _) = entry?;
+        if !met.get(at) && absent.add(key)? {
+            gone.insert(key);
+        }
+    }
+    Ok(gone)
+}
+
+fn row<'a>(rows: &'a BatchBuilder, event: &EventHead, schema: &TableSchema) -> Result<&'a [Cell]> {
+    let cells = rows.cells.get(event.after as usize..).and_then(|cells| cells.get(..schema.width()));
+    cells.ok_or_else(|| Error::bug("a page's row is shorter than its table"))
+}
+
+fn deleted(table: u32, before: u32) -> EventHead {
+    EventHead {
+        table,
+        transaction: 0,
+        before,
+        after: NO_ROW,
+        row: 0,
+        op: Op::Delete,
+        snapshot: SnapshotMark::False,
+        pos: 0,
+        ts_us: 0,
+    }
+}
+
+fn copied<'a>(into: &mut BatchBuilder, cell: Cell, bytes: impl Fn(Slice) -> &'a [u8]) -> Cell {
+    match cell {
+        Cell::Text(s) => Cell::Text(into.copy(bytes(s))),
+        Cell::Bytes(s) => Cell::Bytes(into.copy(bytes(s))),
+        Cell::Decimal(s) => Cell::Decimal(into.copy(bytes(s))),
+        Cell::Json(s) => Cell::Json(into.copy(bytes(s))),
+        plain => plain,
+    }
+}

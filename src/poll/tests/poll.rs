@@ -1,0 +1,443 @@
+//! The poll engine over a table in memory whose every answer can be chosen.
+
+#![allow(clippy::unwrap_used, reason = "tests: an error is a failed test, whatever it says")]
+
+use async_trait::async_trait;
+use caudal_core::batch::NO_ROW;
+use caudal_core::{
+    Batch, BatchBuilder, Cell, Column, ColumnType, Error, EventHead, Fault, KeyKind, Op, Position, Reader,
+    Result, SnapshotMark, SourcePosition, TableId, TableSchema, Written, WrittenRows,
+};
+use caudal_poll::{Job, Mode, Page, PollReader, Polled, Request, Session, Start, Window};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// (id, value, changed)
+type Row = (i64, &'static str, i64);
+
+#[derive(Default)]
+struct World {
+    rows: Vec<Row>,
+    /// Errors of the next pages, one each; none: the page comes.
+    faults: VecDeque<Option<Fault>>,
+    pages: u32,
+    windows: Vec<String>,
+}
+
+#[derive(Clone, Default)]
+struct Table(Arc<Mutex<World>>);
+
+fn schema() -> Arc<TableSchema> {
+    let column = |id: u32, name: &str, ty: ColumnType| Column {
+        id,
+        name: name.to_owned(),
+        ty,
+        nullable: true,
+        native: String::new(),
+        charset: None,
+        default: None,
+        generated: false,
+        auto_increment: false,
+        comment: None,
+    };
+    let int = || ColumnType::Int { bits: 64 };
+    Arc::new(TableSchema {
+        id: TableId::new("d", "t"),
+        version: 1,
+        generation: 1,
+        columns: vec![
+            column(1, "id", int()),
+            column(2, "value", ColumnType::Text { max_chars: None }),
+            column(3, "changed", int()),
+        ],
+        key: vec![0],
+        key_kind: KeyKind::Primary,
+        unique_keys: Vec::new(),
+        foreign_keys: Vec::new(),
+        charset: None,
+        comment: None,
+    })
+}
+
+#[async_trait]
+impl Polled for Table {
+    async fn connect(&self) -> Result<Box<dyn Session>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Session for Table {
+    async fn now_us(&mut self) -> Result<i64> {
+        Ok(1_000_000)
+    }
+
+    async fn schema(&mut self, _: &TableId) -> Result<Arc<TableSchema>> {
+        Ok(schema())
+    }
+
+    async fn page(&mut self, request: &Request<'_>) -> Result<Page> {
+        let mut world = self.0.lock().unwrap();
+        world.pages += 1;
+        world.windows.push(format!("{:?}", request.window));
+        if let Some(Some(fault)) = world.faults.pop_front() {
+            return Err(Error::new(fault, "the page does not come"));
+        }
+        let least = match request.window {
+            Window::Since { watermark: Some(w), overlap, .. } => {
+                w.parse::<i64>().unwrap() - overlap.as_secs() as i64
+            }
+            _ => i64::MIN,
+        };
+        let mut rows: Vec<Row> = world.rows.iter().filter(|r| r.2 >= least).copied().collect();
+        rows.sort_by_key(|r| (r.2, r.0));
+        let from = request.after.map_or(0, |a| a.parse::<usize>().unwrap());
+        let upto = (from + request.rows as usize).min(rows.len());
+        let mut builder = BatchBuilder::default();
+        for (id, value, changed) in &rows[from.min(upto)..upto] {
+            let after = builder.cells.len() as u32;
+            let text = builder.copy(value.as_bytes());
+            let key = if *id < 0 { Cell::Null } else { Cell::I64(*id) };
+            builder.cells.extend([key, Cell::Text(text), Cell::I64(*changed)]);
+            builder.events.push(EventHead {
+                table: 0,
+                transaction: 0,
+                before: NO_ROW,
+                after,
+                row: 0,
+                op: Op::Read,
+                snapshot: SnapshotMark::False,
+                pos: 0,
+                ts_us: 0,
+            });
+        }
+        Ok(Page {
+            rows: builder,
+            next: (upto < rows.len()).then(|| upto.to_string()),
+            watermark: rows[from.min(upto)..upto].last().map(|r| r.2.to_string()),
+        })
+    }
+}
+
+/// What an event did, to which key, with what.
+type Told = (Op, i64, Option<String>);
+
+/// A log: the rows that the events leave, the events themselves, the position.
+#[derive(Clone, Default)]
+struct Log {
+    events: Arc<Mutex<Vec<Told>>>,
+    position: Arc<Mutex<Option<SourcePosition>>>,
+}
+
+impl Log {
+    fn apply(&self, batch: &Batch) {
+        let mut events = self.events.lock().unwrap();
+        for event in &batch.events {
+            let id = |cells: &[Cell]| match cells[0] {
+                Cell::I64(id) => id,
+                _ => panic!("a key"),
+            };
+            let value = |cells: &[Cell]| match cells[1] {
+                Cell::Text(s) => batch.text(s).to_owned(),
+                _ => panic!("a text"),
+            };
+            let cells = batch.after(event).or(batch.before(event)).unwrap();
+            events.push((event.op, id(cells), batch.after(event).map(value)));
+        }
+        let new = batch.position.source().unwrap().clone();
+        let mut stored = self.position.lock().unwrap();
+        let mut notes = stored.take().map(|p| p.notes).unwrap_or_default();
+        notes.extend(new.notes);
+        *stored = Some(SourcePosition { token: new.token, notes });
+    }
+
+    fn take(&self) -> Vec<(Op, i64, Option<String>)> {
+        std::mem::take(&mut self.events.lock().unwrap())
+    }
+
+    fn record(&self) -> caudal_poll::Record {
+        let stored = self.position.lock().unwrap();
+        let text = stored.as_ref().and_then(|p| p.notes.get("poll/d.t").cloned().flatten());
+        serde_json::from_str(&text.unwrap()).unwrap()
+    }
+}
+
+/// What the log holds, as a topic would be read.
+struct Topic(Vec<Row>);
+
+#[async_trait]
+impl Written for Topic {
+    async fn open(&self, _: &TableId) -> Result<Box<dyn WrittenRows>> {
+        Ok(Box::new(TopicRows(Some(self.0.clone()))))
+    }
+}
+
+struct TopicRows(Option<Vec<Row>>);
+
+#[async_trait]
+impl WrittenRows for TopicRows {
+    async fn next(&mut self) -> Result<Option<Batch>> {
+        let Some(rows) = self.0.take() else { return Ok(None) };
+        let mut builder = BatchBuilder::default();
+        let table = builder.table(&schema());
+        for (id, value, changed) in rows {
+            let after = builder.cells.len() as u32;
+            let text = builder.copy(value.as_bytes());
+            builder.cells.extend([Cell::I64(id), Cell::Text(text), Cell::I64(changed)]);
+            builder.events.push(EventHead {
+                table,
+                transaction: 0,
+                before: NO_ROW,
+                after,
+                row: 0,
+                op: Op::Create,
+                snapshot: SnapshotMark::False,
+                pos: 0,
+                ts_us: 0,
+            });
+        }
+        Ok(Some(builder.build(Position::Source(SourcePosition::default()), None)))
+    }
+}
+
+fn job(mode: Mode) -> Job {
+    Job {
+        table: TableId::new("d", "t"),
+        mode,
+        every: Duration::from_secs(60),
+        page_rows: 2,
+        page_bytes: 1 << 20,
+        timeout: Duration::from_secs(5),
+        attempts: 3,
+        most_deleted: 0.5,
+    }
+}
+
+async fn open(table: &Table, log: &Log, mode: Mode, dir: &Path, topic: Option<Vec<Row>>) -> PollReader {
+    let from = log.position.lock().unwrap().clone().map(Position::Source);
+    PollReader::open(Start {
+        name: "test".to_owned(),
+        system: Arc::new(table.clone()),
+        jobs: vec![job(mode)],
+        dir: dir.to_owned(),
+        written: topic.map(|rows| Arc::new(Topic(rows)) as Arc<dyn Written>),
+        heartbeat: Duration::from_secs(3_600),
+        from,
+    })
+    .await
+    .unwrap()
+}
+
+/// Reads until the next run's record is there; all is durable at once if `durable`.
+async fn run(reader: &mut PollReader, log: &Log, durable: bool) -> Vec<(Op, i64, Option<String>)> {
+    loop {
+        let batch = reader.next().await.unwrap();
+        let ends = batch.position.source().unwrap().notes.contains_key("poll/d.t");
+        log.apply(&batch);
+        if durable {
+            reader.commit(&batch.position).await.unwrap();
+        }
+        if ends {
+            return log.take();
+        }
+    }
+}
+
+fn text(value: &str) -> Option<String> {
+    Some(value.to_owned())
+}
+
+fn incremental() -> Mode {
+    Mode::Incremental { column: "changed".to_owned(), overlap: Duration::from_secs(10) }
+}
+
+fn set(table: &Table, rows: &[Row]) {
+    table.0.lock().unwrap().rows = rows.to_vec();
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_changed_goes_out_and_an_unchanged_poll_writes_nothing() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    set(&table, &[(1, "a", 1), (2, "b", 2), (3, "c", 3)]);
+    let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), None).await;
+    let first = run(&mut reader, &log, true).await;
+    assert_eq!(first, [(Op::Read, 1, text("a")), (Op::Read, 2, text("b")), (Op::Read, 3, text("c"))]);
+    assert_eq!(run(&mut reader, &log, true).await, []);
+    set(&table, &[(1, "a", 1), (2, "B", 2), (3, "c", 3), (4, "d", 4)]);
+    assert_eq!(run(&mut reader, &log, true).await, [(Op::Update, 2, text("B")), (Op::Create, 4, text("d"))]);
+    let record = log.record();
+    assert_eq!((record.run, record.rows, record.changed, record.error), (3, 4, 2, None));
+    // What is known survives a restart.
+    let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), None).await;
+    assert_eq!(run(&mut reader, &log, true).await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_was_committed_late_is_read_by_the_overlap_and_a_watermark_moves_only_with_its_rows() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    set(&table, &[(1, "a", 100), (2, "b", 200)]);
+    let mut reader = open(&table, &log, incremental(), dir.path(), None).await;
+    run(&mut reader, &log, true).await;
+    assert_eq!(log.record().watermark.as_deref(), Some("200"));
+    set(&table, &[(1, "a", 100), (2, "b", 200), (3, "late", 191), (4, "later still", 189)]);
+    assert_eq!(run(&mut reader, &log, true).await, [(Op::Create, 3, text("late"))]);
+    // Killed after the first page of a run: the next one begins where the last whole one ended.
+    set(&table, &[(5, "x", 300), (6, "y", 301), (7, "z", 302)]);
+    let batch = reader.next().await.unwrap();
+    log.apply(&batch);
+    assert_eq!(log.record().watermark.as_deref(), Some("200"));
+    log.take();
+    let mut reader = open(&table, &log, incremental(), dir.path(), None).await;
+    let again = run(&mut reader, &log, true).await;
+    assert_eq!(again.iter().map(|e| e.1).collect::<Vec<_>>(), [5, 6, 7]);
+    assert_eq!(log.record().watermark.as_deref(), Some("302"));
+    // An answer without rows leaves the watermark.
+    set(&table, &[]);
+    assert_eq!(run(&mut reader, &log, true).await, []);
+    assert_eq!(log.record().watermark.as_deref(), Some("302"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_never_called_durable_is_not_known() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    set(&table, &[(1, "a", 1), (2, "b", 2)]);
+    let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), None).await;
+    run(&mut reader, &log, true).await;
+    set(&table, &[(1, "A", 1), (2, "b", 2)]);
+    let before = log.position.lock().unwrap().clone();
+    run(&mut reader, &log, false).await;
+    // The log lost the batch: the change must come again.
+    *log.position.lock().unwrap() = before;
+    let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), None).await;
+    assert_eq!(run(&mut reader, &log, true).await, [(Op::Update, 1, text("A"))]);
+    // The log kept the batch, but the index does not know: a row that changes back must come out.
+    set(&table, &[(1, "AA", 1), (2, "b", 2)]);
+    run(&mut reader, &log, false).await;
+    set(&table, &[(1, "A", 1), (2, "b", 2)]);
+    let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), None).await;
+    assert!(run(&mut reader, &log, true).await.contains(&(Op::Read, 1, text("A"))));
+    // The same without a restart, where durability is never told.
+    set(&table, &[(1, "AA", 1), (2, "b", 2)]);
+    run(&mut reader, &log, false).await;
+    set(&table, &[(1, "A", 1), (2, "b", 2)]);
+    assert!(run(&mut reader, &log, true).await.contains(&(Op::Read, 1, text("A"))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_deleted_after_two_complete_refreshes_without_it() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    let all: Vec<Row> = vec![(1, "a", 1), (2, "b", 2), (3, "c", 3)];
+    set(&table, &all);
+    let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), Some(all.clone())).await;
+    run(&mut reader, &log, true).await;
+    set(&table, &[(1, "a", 1), (3, "c", 3)]);
+    assert_eq!(run(&mut reader, &log, true).await, []);
+    // One that is there again was only missed.
+    set(&table, &[(2, "b", 2), (3, "c", 3)]);
+    assert_eq!(run(&mut reader, &log, true).await, []);
+    // Absent once is remembered through a restart.
+    let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), Some(all.clone())).await;
+    assert_eq!(run(&mut reader, &log, true).await, [(Op::Delete, 1, None)]);
+    assert_eq!(log.record().deleted, 1);
+    assert_eq!(run(&mut reader, &log, true).await, []);
+    set(&table, &all);
+    assert_eq!(run(&mut reader, &log, true).await, [(Op::Create, 1, text("a"))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_answer_or_a_much_smaller_one_deletes_nothing() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    let all: Vec<Row> = vec![(1, "a", 1), (2, "b", 2), (3, "c", 3)];
+    set(&table, &all);
+    let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), Some(all.clone())).await;
+    run(&mut reader, &log, true).await;
+    for (rows, says) in [(&all[..0], "the answer is empty"), (&all[..1], "2 of 3 known rows")] {
+        set(&table, rows);
+        for _ in 0..3 {
+            // With one table only, its fault is the source's: the engine shows it, and comes back.
+            let error = reader.next().await.unwrap_err();
+            assert!(error.to_string().contains(says) && error.fault() == Fault::Data, "{error}");
+            reader = open(&table, &log, Mode::FullRefresh, dir.path(), Some(all.clone())).await;
+        }
+    }
+    assert_eq!(log.take(), []);
+    set(&table, &all);
+    assert_eq!(run(&mut reader, &log, true).await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_pass_is_tried_again_and_what_may_not_is_told() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    set(&table, &[(1, "a", 1), (2, "b", 2), (3, "c", 3)]);
+    table.0.lock().unwrap().faults = [Some(Fault::Transient), None, Some(Fault::Transient)].into();
+    let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), None).await;
+    let mut ids: Vec<i64> = run(&mut reader, &log, true).await.iter().map(|e| e.1).collect();
+    // What a failed try handed on comes again: nothing is left out.
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids, [1, 2, 3]);
+    assert_eq!(table.0.lock().unwrap().pages, 5);
+    table.0.lock().unwrap().faults = [Some(Fault::Data)].into();
+    assert_eq!(reader.next().await.unwrap_err().fault(), Fault::Data);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_rows_with_one_key_the_last_counts_and_rows_without_a_key_are_counted() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    set(&table, &[(1, "old", 1), (1, "new", 2), (-1, "no key", 3)]);
+    let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), None).await;
+    let told = run(&mut reader, &log, true).await;
+    assert_eq!(told, [(Op::Read, 1, text("new"))]);
+    let record = log.record();
+    assert_eq!((record.rows, record.rejected), (3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_index_is_read_from_the_log() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    let all: Vec<Row> = vec![(1, "a", 1), (2, "b", 2)];
+    set(&table, &all);
+    let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), None).await;
+    run(&mut reader, &log, true).await;
+    let other = tempfile::tempdir().unwrap();
+    let mut reader = open(&table, &log, Mode::FullRefresh, other.path(), Some(all)).await;
+    assert_eq!(run(&mut reader, &log, true).await, []);
+    let none = tempfile::tempdir().unwrap();
+    let mut reader = open(&table, &log, Mode::FullRefresh, none.path(), None).await;
+    assert_eq!(run(&mut reader, &log, true).await.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_poll_gives_a_batch_each_heartbeat_and_a_captures_position_is_refused() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    set(&table, &[(1, "a", 1)]);
+    let mut start = Start {
+        name: "test".to_owned(),
+        system: Arc::new(table.clone()),
+        jobs: vec![job(Mode::FullRefresh)],
+        dir: dir.path().to_owned(),
+        written: None,
+        heartbeat: Duration::from_secs(5),
+        from: None,
+    };
+    let mut reader = PollReader::open(Start { from: None, jobs: start.jobs.clone(), ..start }).await.unwrap();
+    run(&mut reader, &log, true).await;
+    let batch = reader.next().await.unwrap();
+    assert!(batch.events.is_empty());
+    assert_eq!(batch.boundary.as_ref().map(|b| b.ts_us), Some(1_000_000));
+    let token = r#"{"v":1,"flavor":"mysql","file":"binlog.000001","pos":4}"#.to_owned();
+    let notes = BTreeMap::new();
+    start = Start {
+        name: "test".to_owned(),
+        system: Arc::new(table),
+        jobs: vec![job(Mode::FullRefresh)],
+        dir: dir.path().to_owned(),
+        written: None,
+        heartbeat: Duration::from_secs(5),
+        from: Some(Position::Source(SourcePosition { token, notes })),
+    };
+    let error = PollReader::open(start).await.err().unwrap();
+    assert_eq!(error.fault(), Fault::Config, "{error}");
+}
