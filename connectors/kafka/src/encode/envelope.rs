@@ -27,8 +27,7 @@ pub(crate) fn event(
     let plan = encoded.tables[event.table as usize].clone();
     let batch = occasion.batch;
     let images = (batch.before(event), batch.after(event));
-    let cells = Vec::with_capacity(plan.schema.key.len());
-    let mut writing = Writing { encoded, batch, event, plan: &plan, occasion, orders, last, cells };
+    let mut writing = Writing { encoded, batch, event, plan: &plan, occasion, orders, last };
     match (event.op, images) {
         (Op::Truncate, _) if !plan.form.tells_truncation() => Ok(()),
         (Op::Truncate, _) => writing.truncation(),
@@ -50,8 +49,6 @@ struct Writing<'a> {
     orders: Option<&'a mut Orders>,
     /// Whether the event is the last of its transaction.
     last: bool,
-    /// Of the key, for the time of its writing.
-    cells: Vec<Cell>,
 }
 
 impl Writing<'_> {
@@ -139,16 +136,16 @@ impl Writing<'_> {
     /// The key, from `row`; what a partial row lacks, from `fallback`. None for a table without a key.
     fn key(&mut self, row: Option<&[Cell]>, fallback: Option<&[Cell]>) -> Result<Option<Range<usize>>> {
         let (true, Some(row)) = (self.plan.keyed(), row) else { return Ok(None) };
-        self.cells.clear();
-        self.cells.extend(self.plan.schema.key.iter().map(|&i| match (row[i as usize], fallback) {
+        let mut cells = std::mem::take(&mut self.encoded.key_cells);
+        cells.clear();
+        cells.extend(self.plan.schema.key.iter().map(|&i| match (row[i as usize], fallback) {
             (Cell::Unchanged, Some(fallback)) => fallback[i as usize],
             (cell, _) => cell,
         }));
-        let cells = std::mem::take(&mut self.cells);
         let start = self.encoded.arena.len();
         let change = described(self.occasion, self.event, self.plan);
         let written = self.plan.form.key(&mut self.encoded.arena, &change, &cells);
-        self.cells = cells;
+        self.encoded.key_cells = cells;
         written.map(|()| Some(start..self.encoded.arena.len()))
     }
 

@@ -32,7 +32,7 @@ use crate::config::Oversize;
 use crate::format::{Format, Profile};
 use crate::registry::Client;
 use crate::topics::Layout;
-use caudal_core::{Batch, Error, Prepare, Result, TableSchema};
+use caudal_core::{Batch, Cell, Error, Prepare, Result, TableSchema};
 use caudal_proto::side::OpenTransaction;
 use envelope::Occasion;
 use orders::Orders;
@@ -133,6 +133,8 @@ pub(crate) struct Encoded {
     pub(crate) transactions: Vec<(Range<usize>, Range<usize>)>,
     /// The transaction that goes on after this batch, where they are announced.
     pub(crate) open: Option<OpenTransaction>,
+    /// Cells of a key while it is written.
+    key_cells: Vec<Cell>,
 }
 
 /// Encodes batches; shared by the threads that prepare.
@@ -164,6 +166,7 @@ impl Encoder {
             boundary: None,
             transactions: Vec::new(),
             open: None,
+            key_cells: Vec::new(),
         };
         let mut orders = self.orders.as_ref().map(|o| o.lock().unwrap_or_else(PoisonError::into_inner));
         if let Some(orders) = &mut orders {

@@ -8,7 +8,8 @@
 //! **What goes.** A record goes when its key has a newer one. A tombstone goes when a pass that covered it is older than
 //! `delete.retention.ms`: every reader that began before then has had that long to see it. Aborted records and
 //! markers go at once: both are below the last stable offset, so every transaction in question is decided. Committed records
-//! stay as plain ones, which is what a reader without the marker must take them for.
+//! stay as plain ones, which is what a reader without the marker must take them for. Of the batch that holds the log's last
+//! offset something stays, and be it a marker: by it a reader gets to the end.
 //!
 //! **Why a crash is harmless.** A rewritten segment is fsynced before it takes the place of the former by rename, oldest
 //! segment first: a transaction's marker is never gone while its records still say that they belong to one. Offsets never
@@ -100,6 +101,8 @@ struct Pass {
     tombstones_to: i64,
     /// First offset that the key table does not cover.
     covered_to: i64,
+    /// The log's last offset when the pass began.
+    last: i64,
     done: Compacted,
 }
 
@@ -122,11 +125,13 @@ impl Partition {
         }
         // From here on recovery must not take the holes for a lost tail.
         self.save_checkpoint(&notes)?;
+        let last = self.end() - 1;
         let mut pass = Pass {
             newest: NewestOffsets::new(rules.buffer_bytes),
             aborted: self.log().transactions.all_aborted().to_vec(),
             tombstones_to,
             covered_to: dirty_from,
+            last,
             done: Compacted::default(),
         };
         pass.collect_keys(&closed, dirty_from, end)?;
@@ -256,11 +261,14 @@ impl Pass {
                 output.push(&batch)?;
                 continue;
             }
-            if header.control() || self.is_aborted(&header) {
-                changed = true;
+            let kept = match header.control() || self.is_aborted(&header) {
+                true => None,
+                false => self.keep(&header, &batch).map_err(malformed)?,
+            };
+            if kept.is_none() && header.last_offset() == self.last {
+                output.push(&batch)?;
                 continue;
             }
-            let kept = self.keep(&header, &batch).map_err(malformed)?;
             changed |= kept.as_deref() != Some(batch.as_slice());
             if let Some(kept) = kept {
                 output.push(&kept)?;
