@@ -37,6 +37,7 @@ pub(crate) const ALL: &[(&str, &str)] = &[
         "schema-shape",
         "schema changes: the shape after the statement, where it is known when the statement is logged",
     ),
+    ("re-read", "rows that a statement changed without logging them are read again"),
     (
         "row-compressed",
         "rows of a compressed transaction are counted on over its events, which share one position",
@@ -56,6 +57,9 @@ pub(crate) fn of(place: Place<'_>, theirs: &Json, ours: &Json) -> Option<&'stati
     let in_source = place.path.starts_with("source.");
     let in_row = place.path.starts_with("after.") || place.path.starts_with("before.");
     if place.topic.is_empty() {
+        if place.path == "tableChanges" {
+            return Some("schema-shape");
+        }
         if place.path.starts_with("tableChanges.table") && !matches!(leaf, "length" | "comment") {
             return Some("schema-shape");
         }
