@@ -7,12 +7,12 @@ use std::io::{self, Cursor, Read};
 /// First bytes of snappy as Java clients frame it; blocks of (length i32, raw snappy) follow.
 const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\x00";
 const XERIAL_HEADER_BYTES: usize = 16;
-/// Largest snappy block that is unpacked; larger than any record batch accepted.
-const MAX_SNAPPY_BYTES: usize = 64 << 20;
+/// Largest snappy block that is unpacked. It is 21 times the packed one at most.
+const MAX_SNAPPY_BYTES: usize = 1 << 30;
 
 /// A reader of the records of a batch, unpacked.
 ///
-/// Memory: the codec's window (at most 32 MiB, for zstd), for snappy one block of at most 64 MiB.
+/// Memory: the codec's window (at most 32 MiB, for zstd), for snappy one block, which some clients make of the whole batch (1 GiB at most).
 pub(super) fn reader<'a>(codec: u8, block: &'a [u8]) -> Result<Box<dyn Read + 'a>, Malformed> {
     Ok(match codec {
         0 => Box::new(block),

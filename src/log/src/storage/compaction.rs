@@ -289,7 +289,7 @@ impl Pass {
                 expired || self.newest.has_newer(key, offset)
             });
             if !gone {
-                body.extend_from_slice(record.bytes);
+                records.copy_to(&mut body)?;
                 count += 1;
             }
         }
