@@ -9,6 +9,7 @@ mod cost;
 mod crash;
 mod damage;
 mod formats;
+mod freshness;
 mod input;
 mod kit;
 mod large;

@@ -3,6 +3,7 @@
 //! A [`Pipeline`] is a source, a sink and what lies between; [`supervise`] runs it for the life of the daemon. Kafka is both a
 //! source and a sink, so "MySQL → Kafka" and "Kafka → Postgres" are the same loop.
 
+pub mod freshness;
 pub mod metrics;
 pub mod pipeline;
 pub mod policy;
