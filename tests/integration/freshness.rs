@@ -64,19 +64,20 @@ async fn what_is_told_is_there(consistency: &str, name: &str) {
     let stop = Arc::new(AtomicBool::new(false));
     let writer = tokio::spawn(write(server.admin_url(&db), Arc::clone(&stop)));
     let client = sink.connect().await.unwrap();
-    let mut looks = Vec::new();
-    let (daemon_ref, looks_ref) = (&daemon, &mut looks);
+    let looks = std::sync::Mutex::new(Vec::new());
     let enough = async || {
-        looks_ref.extend(look(&client).await);
-        let moments: std::collections::BTreeSet<i64> = looks_ref.iter().map(|(_, us, _)| *us).collect();
+        let seen = look(&client).await;
+        let mut looks = looks.lock().unwrap();
+        looks.extend(seen);
+        let moments: std::collections::BTreeSet<i64> = looks.iter().map(|(_, us, _)| *us).collect();
         Ok(moments.len() >= 8)
     };
     let waited = patience::until("eight watermarks", PATIENCE, Duration::from_millis(5), enough).await;
     stop.store(true, Ordering::Relaxed);
     let times = writer.await.unwrap();
-    waited.unwrap_or_else(|e| panic!("{e:#}\n{}", daemon_ref.log_tail()));
+    waited.unwrap_or_else(|e| panic!("{e:#}\n{}", daemon.log_tail()));
     let mut counted = 0;
-    for (table, complete_to, greatest) in &looks {
+    for (table, complete_to, greatest) in &looks.into_inner().unwrap() {
         let parity = usize::from(table == "b");
         let owed = times.iter().enumerate().filter(|(n, at)| n % 2 == parity && *at <= complete_to).count();
         let last = if owed == 0 { 0 } else { (owed as i64 - 1) * 2 + 1 + parity as i64 };

@@ -11,6 +11,7 @@ mod apply;
 mod catalog;
 mod check;
 mod client;
+mod compare;
 mod config;
 mod encode;
 mod freshness;

@@ -7,6 +7,7 @@
 pub mod batch;
 pub mod cell;
 pub mod check;
+pub mod compare;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod connector;

@@ -11,6 +11,7 @@ mod session;
 pub mod shutdown;
 pub mod status;
 mod supervisor;
+pub mod verify;
 
 pub use pipeline::{Limits, OnReject, Pipeline, Transform};
 pub use shutdown::{Shutdown, ShutdownTrigger};
