@@ -43,15 +43,16 @@ async fn write(url: String, stop: Arc<AtomicBool>) -> Vec<i64> {
 }
 
 /// What the sink says and what it shows at one moment: (microseconds, greatest id), table by table.
-async fn look(sink: &tokio_postgres::Client) -> Vec<(String, i64, i64)> {
+async fn look(sink: &tokio_postgres::Client) -> anyhow::Result<Vec<(String, i64, i64)>> {
     let says = |table: &str| {
         format!(
             "SELECT '{table}', (extract(epoch FROM complete_to) * 1000000)::bigint, (SELECT coalesce(max(id), 0) FROM {table})::bigint \
              FROM caudal.freshness WHERE source_table LIKE '%.{table}'"
         )
     };
-    let rows = sink.query(&format!("{} UNION ALL {}", says("a"), says("b")), &[]).await.unwrap();
-    rows.iter().map(|row| (row.get::<_, &str>(0).to_owned(), row.get(1), row.get(2))).collect()
+    // Before the sink has begun there is nothing to ask.
+    let rows = sink.query(&format!("{} UNION ALL {}", says("a"), says("b")), &[]).await?;
+    Ok(rows.iter().map(|row| (row.get::<_, &str>(0).to_owned(), row.get(1), row.get(2))).collect())
 }
 
 async fn what_is_told_is_there(consistency: &str, name: &str) {
@@ -66,7 +67,7 @@ async fn what_is_told_is_there(consistency: &str, name: &str) {
     let client = sink.connect().await.unwrap();
     let looks = std::sync::Mutex::new(Vec::new());
     let enough = async || {
-        let seen = look(&client).await;
+        let seen = look(&client).await?;
         let mut looks = looks.lock().unwrap();
         looks.extend(seen);
         let moments: std::collections::BTreeSet<i64> = looks.iter().map(|(_, us, _)| *us).collect();

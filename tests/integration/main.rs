@@ -20,3 +20,4 @@ mod partial;
 mod reread;
 mod shape;
 mod types;
+mod verify;

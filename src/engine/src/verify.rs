@@ -50,6 +50,7 @@ pub struct Options {
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The table, as the source names it.
+    #[serde(skip)]
     pub table: TableId,
     /// Rows of the source that were compared.
     pub rows: u64,
