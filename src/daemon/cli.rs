@@ -90,6 +90,9 @@ Examples:
     /// Look after the events that a sink could not take.
     Dlq(DlqArguments),
 
+    /// Compare a sink's tables with their sources, row by row, while both live.
+    Verify(VerifyArguments),
+
     /// Print the JSON Schema of the configuration.
     Schema(SchemaArguments),
 
@@ -281,6 +284,41 @@ pub(crate) struct SnapshotArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Both servers make digests of ranges of rows where they can; rows travel only where digests differ, or a column's type has no
+text that both can make. What differs is looked at again until it cannot be a row in flight; a key is shown, never a value. The
+capture and the sink must run. Nothing is changed anywhere.
+
+Exit codes: 0 all equal, 3 rows differ, 1 a table or some rows could not be compared, 2 used wrongly.
+
+Examples:
+  caudal verify dashboards
+  caudal verify dashboards orders shop.lines --rate 20000
+  caudal verify dashboards --output json | jq '.tables[] | {table, different, missing, surplus}'"
+)]
+pub(crate) struct VerifyArguments {
+    /// The sink.
+    #[arg(value_name = "SINK")]
+    pub(crate) sink: String,
+
+    /// Tables, as `table` or `database.table` of the source; all when left out.
+    #[arg(value_name = "TABLE")]
+    pub(crate) tables: Vec<String>,
+
+    /// Rows per second at most, so that the servers have time for others.
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: Option<u64>,
+
+    /// Rows of a range: what one statement looks at.
+    #[arg(long, default_value_t = 5_000, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..=20_000))]
+    pub(crate) chunk_rows: u64,
+
+    /// How long the sink may take to come up to the source, in seconds.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    pub(crate) wait: u64,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Examples:
   caudal schema config > caudal.schema.json
   caudal schema config --markdown > configuration.md")]
@@ -366,6 +404,10 @@ mod tests {
         assert_eq!((snapshot.source.as_str(), snapshot.tables.len()), ("plex", 2));
         assert_eq!(snapshot.condition.as_deref(), Some("x=1"));
         assert!(matches!(parsed("caudal snapshot plex --pause").unwrap().command, Command::Snapshot(_)));
+        let Command::Verify(verify) = parsed("caudal verify dash orders --rate 9").unwrap().command else {
+            panic!("verify")
+        };
+        assert_eq!((verify.tables.len(), verify.rate, verify.chunk_rows), (1, Some(9), 5_000));
         assert!(matches!(parsed("caudal status").unwrap().command, Command::Status));
         assert!(matches!(parsed("caudal config show").unwrap().command, Command::Config(_)));
         assert!(matches!(parsed("caudal schema config").unwrap().command, Command::Schema(_)));

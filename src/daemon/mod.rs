@@ -20,6 +20,7 @@ mod signals;
 mod snapshot;
 mod status;
 mod tap;
+mod verify;
 
 use clap::Parser;
 use cli::{Cli, Command};
@@ -56,6 +57,7 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Snapshot(arguments) => snapshot::snapshot(cli, arguments).await,
         Command::Tap(arguments) => tap::tap(cli, arguments).await,
         Command::Dlq(arguments) => dlq::dlq(cli, arguments).await,
+        Command::Verify(arguments) => verify::verify(cli, arguments).await,
         Command::Schema(arguments) => schema::schema(arguments),
         Command::Config(arguments) => config::config(cli, arguments),
     }

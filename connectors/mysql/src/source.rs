@@ -6,6 +6,7 @@ mod history;
 use crate::binlog::{Start, StreamOptions};
 use crate::check;
 use crate::client::{self, Client, row_text};
+use crate::compare::Side;
 use crate::config::{Config, Mode, Resolved, SnapshotMode};
 use crate::connection::{Endpoint, Family};
 use crate::discover::{self, Table};
@@ -23,6 +24,7 @@ use crate::snapshot::commands::Inbox;
 use crate::snapshot::progress::table_note;
 use crate::tls;
 use async_trait::async_trait;
+use caudal_core::compare::SourceSide;
 use caudal_core::{
     Check, Error, Position, Progress, Reader, Result, SetAside, Signal, Source, TableId, TableSchema, Written,
 };
@@ -102,6 +104,12 @@ impl Source for MySqlSource {
         let reader = open(&self.config, &self.beside, &self.set_aside, from).await;
         let named = |e| self.config.own_field(e).context(format!("open source {}", self.config.name));
         Ok(Box::new(reader.map_err(named)?))
+    }
+
+    async fn side(&self) -> Result<Option<Box<dyn SourceSide>>> {
+        let client = choose::any(&self.config).await?;
+        let side = Side::open(&self.config, client).await.map_err(|e| self.config.own_field(e))?;
+        Ok(Some(Box::new(side)))
     }
 
     fn set_aside(&self) -> Vec<SetAside> {

@@ -7,6 +7,7 @@
 pub mod batch;
 pub mod cell;
 pub mod check;
+pub mod compare;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod connector;
@@ -18,8 +19,8 @@ pub mod schema;
 pub mod temporal;
 
 pub use batch::{
-    Batch, BatchBuilder, Boundary, Ddl, EventHead, Op, Raw, SnapshotMark, Sweep, SweepPart, Transaction,
-    Undecodable,
+    Batch, BatchBuilder, Boundary, Ddl, EventHead, Incomplete, Op, Raw, Scope, SnapshotMark, Sweep,
+    SweepPart, TablePart, Transaction, Undecodable,
 };
 pub use cell::{Cell, Slice};
 pub use check::{Check, Severity};

@@ -1,5 +1,6 @@
 //! Where a pipeline stands, for `/health`, `/status` and `caudal status`.
 
+use crate::freshness::Freshness;
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use caudal_core::{Error, Position, Progress, SetAside, Source};
@@ -83,6 +84,7 @@ struct Moving {
 struct Inner {
     name: String,
     metrics: Metrics,
+    freshness: Freshness,
     moving: Mutex<Moving>,
     source: Option<Arc<dyn Source>>,
 }
@@ -111,7 +113,13 @@ impl StatusHandle {
 
     fn with(name: String, source: Option<Arc<dyn Source>>) -> Self {
         let moving = Moving { state: State::Starting, since_us: now_us(), position: None, last_error: None };
-        Self(Arc::new(Inner { name, source, metrics: Metrics::default(), moving: Mutex::new(moving) }))
+        Self(Arc::new(Inner {
+            name,
+            source,
+            metrics: Metrics::default(),
+            freshness: Freshness::default(),
+            moving: Mutex::new(moving),
+        }))
     }
 
     /// The pipeline's name.
@@ -124,6 +132,12 @@ impl StatusHandle {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    /// Up to when its tables are complete. Only sinks tell.
+    #[must_use]
+    pub fn freshness(&self) -> &Freshness {
+        &self.0.freshness
     }
 
     /// What it is doing.

@@ -212,6 +212,7 @@ impl PollReader {
             events: rows.events.len() as u32,
             position: SourcePosition { token: token.clone(), notes: BTreeMap::new() },
             ts_us: self.token.ts_us,
+            scope: None,
         };
         rows.build(Position::Source(SourcePosition { token, notes }), Some(boundary))
     }
