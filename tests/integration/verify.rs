@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use caudal_tests::compare::wait_equal;
-use caudal_tests::{Daemon, DaemonConfig, Family, MysqlServer, Postgres, TablePair};
+use caudal_tests::{Daemon, DaemonConfig, Family, MysqlServer, PgDatabase, Postgres, TablePair};
 use mysql_async::prelude::Queryable;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde_json::Value;
@@ -134,7 +134,27 @@ async fn verify_finds_just_what_was_planted_among_100_000_rows_under_live_writes
     assert_eq!((code, found(&said, ".items").len()), (Some(3), 3), "{said}");
     let items = &said["tables"][0];
     assert!(items["equal_by_digest"].as_u64() > items["read"].as_u64(), "no digests: {said}");
+    a_sink_that_is_behind_is_not_wrong(server, &db, &sink, &daemon).await;
     wrong_use(&daemon).await;
+}
+
+/// Rows that somebody's lock keeps from the sink for some seconds are in flight: what was planted is found, and they are not.
+async fn a_sink_that_is_behind_is_not_wrong(
+    server: &MysqlServer,
+    db: &str,
+    sink: &PgDatabase,
+    daemon: &Daemon,
+) {
+    let client = sink.connect().await.unwrap();
+    client.batch_execute("BEGIN; LOCK TABLE items IN EXCLUSIVE MODE").await.unwrap();
+    let late = "UPDATE items SET name = 'late' WHERE id BETWEEN 10 AND 20; DELETE FROM items WHERE id = 30";
+    server.sql(db, late).await.unwrap();
+    let release = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        client.batch_execute("COMMIT").await.unwrap();
+    };
+    let ((code, said), ()) = tokio::join!(verify(daemon, &["items"]), release);
+    assert_eq!((code, found(&said, ".items").len()), (Some(3), 3), "{said}\n{}", daemon.log_tail());
 }
 
 async fn wrong_use(daemon: &Daemon) {
