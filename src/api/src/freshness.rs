@@ -88,21 +88,20 @@ pub(crate) async fn one(
     Path(table): Path<String>,
     Query(asked): Query<Asked>,
 ) -> Response {
-    let found = wait(&board, &table, &asked).await;
-    found.unwrap_or_else(|refused| refused)
+    wait(&board, &table, &asked).await.unwrap_or_else(|refused| *refused)
 }
 
-async fn wait(board: &Board, table: &str, asked: &Asked) -> Result<Response, Response> {
+async fn wait(board: &Board, table: &str, asked: &Asked) -> Result<Response, Box<Response>> {
     let at_least = asked.at_least.as_deref().map(moment).transpose()?;
     let timeout = match asked.timeout.as_deref() {
         None => DEFAULT,
         Some(text) => parse_duration(text).map_err(|e| {
-            refusal(StatusCode::BAD_REQUEST, &format!("timeout: {e}; write 30s, at most {LONGEST:?}"))
+            refuse(StatusCode::BAD_REQUEST, &format!("timeout: {e}; write 30s, at most {LONGEST:?}"))
         })?,
     };
     let sink = only(board, table, asked.sink.as_deref())?;
     let _place = PLACES.try_acquire().map_err(|_| {
-        refusal(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait already: ask again later")
+        refuse(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait already: ask again later")
     })?;
     let deadline = Instant::now() + timeout.min(LONGEST);
     let mut changes = sink.freshness().changes();
@@ -113,7 +112,7 @@ async fn wait(board: &Board, table: &str, asked: &Asked) -> Result<Response, Res
             && !fresh.whole
         {
             let why = "other instances apply a part of this table: select from caudal.freshness in the sink's database";
-            return Err(refusal(StatusCode::CONFLICT, why));
+            return Err(refuse(StatusCode::CONFLICT, why));
         }
         let reached =
             at_least.map(|at| fresh.as_ref().and_then(|f| f.complete_to_us).is_some_and(|to| to >= at));
@@ -124,7 +123,7 @@ async fn wait(board: &Board, table: &str, asked: &Asked) -> Result<Response, Res
             return Err(match fresh {
                 Some(fresh) => {
                     let told = Told { reached, ..told(sink, fresh) };
-                    (StatusCode::GATEWAY_TIMEOUT, Json(told)).into_response()
+                    Box::new((StatusCode::GATEWAY_TIMEOUT, Json(told)).into_response())
                 }
                 None => unknown(table),
             });
@@ -132,22 +131,26 @@ async fn wait(board: &Board, table: &str, asked: &Asked) -> Result<Response, Res
     }
 }
 
-fn unknown(table: &str) -> Response {
+fn refuse(code: StatusCode, why: &str) -> Box<Response> {
+    Box::new(refusal(code, why))
+}
+
+fn unknown(table: &str) -> Box<Response> {
     let why = format!(
         "nothing is known of table {table}: it is not captured, or no row of it was applied yet; /api/v1/freshness lists all"
     );
-    refusal(StatusCode::NOT_FOUND, &why)
+    refuse(StatusCode::NOT_FOUND, &why)
 }
 
 /// The sink that is meant: the named one, or the only one that has the table (before it does, the only one there is).
-fn only<'a>(board: &'a Board, table: &str, sink: Option<&str>) -> Result<&'a StatusHandle, Response> {
+fn only<'a>(board: &'a Board, table: &str, sink: Option<&str>) -> Result<&'a StatusHandle, Box<Response>> {
     let name = |handle: &&StatusHandle| handle.name().trim_start_matches("sink/").to_owned();
     let mut sinks: Vec<&StatusHandle> = board.sinks().collect();
     if let Some(sink) = sink {
         return sinks
             .into_iter()
             .find(|handle| name(handle) == sink)
-            .ok_or_else(|| refusal(StatusCode::NOT_FOUND, &format!("there is no sink {sink}")));
+            .ok_or_else(|| refuse(StatusCode::NOT_FOUND, &format!("there is no sink {sink}")));
     }
     let having: Vec<&StatusHandle> =
         sinks.iter().copied().filter(|handle| !matches!(find(handle, table), Ok(None))).collect();
@@ -156,27 +159,27 @@ fn only<'a>(board: &'a Board, table: &str, sink: Option<&str>) -> Result<&'a Sta
     }
     match sinks[..] {
         [sink] => Ok(sink),
-        [] => Err(refusal(StatusCode::NOT_FOUND, "there is no sink")),
+        [] => Err(refuse(StatusCode::NOT_FOUND, "there is no sink")),
         _ => {
             let names: Vec<String> = sinks.iter().map(name).collect();
             let why = format!("name the sink: ?sink={}", names.join(" or ?sink="));
-            Err(refusal(StatusCode::BAD_REQUEST, &why))
+            Err(refuse(StatusCode::BAD_REQUEST, &why))
         }
     }
 }
 
 /// The table of that name: `database.table`, or `table` where that is clear.
-fn find(sink: &StatusHandle, table: &str) -> Result<Option<TableFreshness>, Response> {
+fn find(sink: &StatusHandle, table: &str) -> Result<Option<TableFreshness>, Box<Response>> {
     let mut found = sink.freshness().tables_where(|id| id.table == table || id.to_string() == table);
     if found.len() > 1 {
         let names: Vec<String> = found.iter().map(|fresh| fresh.table.to_string()).collect();
-        return Err(refusal(StatusCode::BAD_REQUEST, &format!("which one: {}?", names.join(", "))));
+        return Err(refuse(StatusCode::BAD_REQUEST, &format!("which one: {}?", names.join(", "))));
     }
     Ok(found.pop())
 }
 
 /// Microseconds since the epoch: of RFC 3339, of seconds since the epoch, or `now` by this machine's clock.
-fn moment(text: &str) -> Result<i64, Response> {
+fn moment(text: &str) -> Result<i64, Box<Response>> {
     if text == "now" {
         return Ok(now_us());
     }
@@ -185,7 +188,7 @@ fn moment(text: &str) -> Result<i64, Response> {
     // Rounded up: "at least" must not become less.
     seconds.map(|s| (s * 1e6).ceil() as i64).or_else(written).ok_or_else(|| {
         let why = "at_least: write a moment such as 2026-11-22T08:30:00Z, seconds since the epoch, or now";
-        refusal(StatusCode::BAD_REQUEST, why)
+        refuse(StatusCode::BAD_REQUEST, why)
     })
 }
 
