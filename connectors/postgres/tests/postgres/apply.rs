@@ -236,3 +236,18 @@ async fn deletes_can_be_ignored() {
     put(w.as_mut(), Rows::new().create(&t, &row).delete(&t, &row).truncate(&t).at(1)).await;
     assert_eq!(db.rows("SELECT id FROM people").await, ["1"]);
 }
+
+#[tokio::test]
+async fn the_freshness_table_of_earlier_releases_becomes_a_view() {
+    let Some(db) = Database::new().await else { return };
+    let (w, t) = (db.writer().await, people());
+    drop(w);
+    db.run(
+        "DROP VIEW caudal.freshness; DROP TABLE caudal.watermarks; \
+         CREATE TABLE caudal.freshness (sink text PRIMARY KEY, complete_to timestamptz NOT NULL)",
+    )
+    .await;
+    let mut w = db.writer().await;
+    put(w.as_mut(), Rows::new().create(&t, &[I(1), T("a"), T("m")]).at(10)).await;
+    assert_eq!(db.value("SELECT source_table FROM caudal.freshness").await, "shop.people");
+}
