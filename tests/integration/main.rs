@@ -17,5 +17,6 @@ mod log;
 mod ownership;
 mod partial;
 mod reread;
+mod rest;
 mod shape;
 mod types;

@@ -42,7 +42,9 @@ pub(crate) async fn open(
     tracing::info!(source = config.name, server = client.version.text, tables = jobs.len(), "polling");
     let start = Start {
         name: config.name.clone(),
-        system: Arc::new(System(Arc::clone(config))),
+        systems: vec![Arc::new(System(Arc::clone(config)))],
+        concurrent: 1,
+        clock: Arc::new(jiff::Timestamp::now),
         jobs,
         dir: config.poll.dir.join(&config.name),
         written,
@@ -72,7 +74,7 @@ pub(crate) fn findings(
             "has no key: what changed in it cannot be told by polling",
             format!("name its key in `keys`, or exclude it: `!{}`", id.table),
         ),
-        Ok(job) => Check::ok(id.to_string(), format!("polled every {:?}, {}", job.every, job.mode.name())),
+        Ok(job) => Check::ok(id.to_string(), format!("polled {}, {}", job.schedule.text(), job.mode.name())),
     };
     tables.iter().map(one).collect()
 }

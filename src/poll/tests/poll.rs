@@ -8,7 +8,8 @@ use caudal_core::{
     Batch, BatchBuilder, Cell, Column, ColumnType, Error, EventHead, Fault, KeyKind, Op, Position, Reader,
     Result, SnapshotMark, SourcePosition, TableId, TableSchema, Written, WrittenRows,
 };
-use caudal_poll::{Job, Mode, Page, PollReader, Polled, Request, Session, Start, Window};
+use caudal_poll::{Clock, Job, Look, Mode, Page, PollReader, Polled, Request, Schedule, Session, Start, Window};
+use jiff::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -74,7 +75,7 @@ impl Session for Table {
         Ok(1_000_000)
     }
 
-    async fn schema(&mut self, _: &TableId) -> Result<Arc<TableSchema>> {
+    async fn schema(&mut self, _: &Look<'_>) -> Result<Arc<TableSchema>> {
         Ok(schema())
     }
 
@@ -117,6 +118,7 @@ impl Session for Table {
             rows: builder,
             next: (upto < rows.len()).then(|| upto.to_string()),
             watermark: rows[from.min(upto)..upto].last().map(|r| r.2.to_string()),
+            ..Page::default()
         })
     }
 }
@@ -202,11 +204,19 @@ impl WrittenRows for TopicRows {
     }
 }
 
+/// Goes with the runtime's clock, which stands still until all wait.
+fn clock() -> Clock {
+    let began = tokio::time::Instant::now();
+    Arc::new(move || Timestamp::from_second(1_000_000).unwrap() + began.elapsed())
+}
+
 fn job(mode: Mode) -> Job {
     Job {
         table: TableId::new("d", "t"),
+        system: 0,
+        scope: None,
         mode,
-        every: Duration::from_secs(60),
+        schedule: Schedule::Every(Duration::from_secs(60)),
         page_rows: 2,
         page_bytes: 1 << 20,
         timeout: Duration::from_secs(5),
@@ -219,7 +229,9 @@ async fn open(table: &Table, log: &Log, mode: Mode, dir: &Path, topic: Option<Ve
     let from = log.position.lock().unwrap().clone().map(Position::Source);
     PollReader::open(Start {
         name: "test".to_owned(),
-        system: Arc::new(table.clone()),
+        systems: vec![Arc::new(table.clone())],
+        concurrent: 1,
+        clock: clock(),
         jobs: vec![job(mode)],
         dir: dir.to_owned(),
         written: topic.map(|rows| Arc::new(Topic(rows)) as Arc<dyn Written>),
@@ -415,7 +427,9 @@ async fn an_idle_poll_gives_a_batch_each_heartbeat_and_a_captures_position_is_re
     set(&table, &[(1, "a", 1)]);
     let mut start = Start {
         name: "test".to_owned(),
-        system: Arc::new(table.clone()),
+        systems: vec![Arc::new(table.clone())],
+        concurrent: 1,
+        clock: clock(),
         jobs: vec![job(Mode::FullRefresh)],
         dir: dir.path().to_owned(),
         written: None,
@@ -431,7 +445,9 @@ async fn an_idle_poll_gives_a_batch_each_heartbeat_and_a_captures_position_is_re
     let notes = BTreeMap::new();
     start = Start {
         name: "test".to_owned(),
-        system: Arc::new(table),
+        systems: vec![Arc::new(table)],
+        concurrent: 1,
+        clock: clock(),
         jobs: vec![job(Mode::FullRefresh)],
         dir: dir.path().to_owned(),
         written: None,
