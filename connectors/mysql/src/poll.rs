@@ -16,7 +16,7 @@ use crate::config::Resolved;
 use crate::discover;
 use async_trait::async_trait;
 use caudal_core::{Check, Error, Position, Reader, Result, TableId, Written};
-use caudal_poll::{Job, PollReader, Polled, Session, Start};
+use caudal_poll::{Desk, Job, PollReader, Polled, Session, Start};
 use session::MySqlSession;
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use std::sync::Arc;
 /// `Config`, naming the field, if a table cannot be polled as configured; as for SQL.
 pub(crate) async fn open(
     config: &Arc<Resolved>,
-    written: Option<Arc<dyn Written>>,
+    (written, desk): (Option<Arc<dyn Written>>, &Arc<Desk>),
     from: Option<Position>,
 ) -> Result<Box<dyn Reader>> {
     let mut client = Client::connect(config).await?;
@@ -44,6 +44,7 @@ pub(crate) async fn open(
         name: config.name.clone(),
         systems: vec![Arc::new(System(Arc::clone(config)))],
         concurrent: 1,
+        desk: Arc::clone(desk),
         clock: Arc::new(jiff::Timestamp::now),
         jobs,
         dir: config.poll.dir.join(&config.name),

@@ -5,8 +5,10 @@ use crate::config::{Config, Resolved};
 use crate::fields;
 use crate::reader::RestSession;
 use async_trait::async_trait;
-use caudal_core::{Check, Position, Reader, Result, Source, TableSchema, Written};
-use caudal_poll::{Job, PollReader, Polled, Scope, Session, Start};
+use caudal_core::{
+    Check, PollStatus, Position, Progress, Reader, Result, Signal, Source, TableSchema, Written,
+};
+use caudal_poll::{Desk, Job, PollReader, Polled, Scope, Session, Start};
 use std::sync::{Arc, OnceLock};
 
 /// Most rows of a page.
@@ -19,12 +21,13 @@ const PAGE_BYTES: usize = 4 << 20;
 /// # Errors
 /// `Config`, naming the field, for settings that cannot be.
 pub fn source(name: &str, config: Config) -> Result<Arc<dyn Source>> {
-    Ok(Arc::new(RestSource { config: Arc::new(config.resolve(name)?), written: OnceLock::new() }))
+    Ok(Arc::new(RestSource { config: Arc::new(config.resolve(name)?), written: OnceLock::new(), desk: Arc::default() }))
 }
 
 struct RestSource {
     config: Arc<Resolved>,
     written: OnceLock<Arc<dyn Written>>,
+    desk: Arc<Desk>,
 }
 
 /// One store, or the only system.
@@ -57,6 +60,18 @@ impl Source for RestSource {
         let _ = self.written.set(written);
     }
 
+    fn signal(&self, signal: Signal) {
+        self.desk.signal(signal);
+    }
+
+    fn progress(&self) -> Vec<Progress> {
+        self.desk.progress()
+    }
+
+    fn polls(&self) -> Vec<PollStatus> {
+        self.desk.polls()
+    }
+
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
         let config = &self.config;
         let system = |at| Arc::new(System { config: Arc::clone(config), at }) as Arc<dyn Polled>;
@@ -68,6 +83,7 @@ impl Source for RestSource {
             dir: config.dir.clone(),
             written: self.written.get().cloned(),
             heartbeat: config.heartbeat,
+            desk: Arc::clone(&self.desk),
             clock: Arc::new(jiff::Timestamp::now),
             from,
         };

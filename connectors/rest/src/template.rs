@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn what_is_no_place_is_refused() {
-        for text in ["{tomorrow}", "{today", "}", "{}", "{today:%Q}"] {
+        for text in ["{tomorrow}", "{today", "}", "{}", "{today:%!}"] {
             assert!(Template::parse(text).is_err(), "{text}");
         }
     }

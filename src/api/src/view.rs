@@ -1,6 +1,6 @@
 //! What `GET /status` says, as JSON: written by the daemon, read by `caudal status`. Keys are only ever added.
 
-use caudal_core::Progress;
+use caudal_core::{PollStatus, Progress};
 use caudal_engine::status::{LastError, PipelineStatus};
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +57,9 @@ pub struct Pipeline {
     /// What a capture reads beside its stream (the initial snapshot, re-reads), and did lately.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reading: Vec<Progress>,
+    /// Where polled tables stand, and when they are read next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub polls: Vec<PollStatus>,
 }
 
 /// An error, as the operator should see it.
@@ -97,6 +100,7 @@ impl Pipeline {
             position: status.position,
             last_error: status.last_error.map(Trouble::from),
             reading: status.reading,
+            polls: status.polls,
         }
     }
 }

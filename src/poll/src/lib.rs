@@ -34,6 +34,7 @@
 
 mod absent;
 mod content;
+mod desk;
 mod job;
 mod ledger;
 mod note;
@@ -43,6 +44,7 @@ pub mod schedule;
 mod shapes;
 pub mod stores;
 
+pub use desk::Desk;
 pub use job::{Job, Mode, Scope};
 pub use note::Record;
 pub use reader::{Clock, PollReader, Start};

@@ -1,14 +1,16 @@
 //! The reader: whose turn it is, and batches of what their runs give.
 
+mod commands;
 mod table;
 mod work;
 
 use crate::note::{self, Token};
 use crate::run::{RESHAPES, Run, Step};
 use crate::shapes::{self, Shapes};
-use crate::{Job, Polled, Session};
+use crate::{Desk, Job, Polled, Session};
 use async_trait::async_trait;
-use caudal_core::{Batch, BatchBuilder, Boundary, Error, Fault, Position, Reader, Result, SourcePosition, Written};
+use commands::Commands;
+use caudal_core::{Action, Batch, BatchBuilder, Boundary, Error, Fault, Phase, Position, Reader, Result, Signal, SourcePosition, Written};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,6 +25,9 @@ use work::Work;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// A run's time is looked at again at least so often: the clock may be set meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// How long a batch is waited for while a run waits for another one to be durable.
+const HELD_UP: Duration = Duration::from_millis(100);
 
 /// Tells the time. Schedules follow it.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -43,6 +48,8 @@ pub struct Start {
     pub written: Option<Arc<dyn Written>>,
     /// A batch comes at least this often.
     pub heartbeat: Duration,
+    /// Commands, and where tables stand: the source's own, over all readers.
+    pub desk: Arc<Desk>,
     /// The clock.
     pub clock: Clock,
     /// Where to go on.
@@ -60,6 +67,8 @@ pub struct PollReader {
     /// The steps in flight.
     tasks: JoinSet<(Work, Result<Step>)>,
     clock: Clock,
+    desk: Arc<Desk>,
+    commands: Commands,
     token: Token,
     heartbeat: Duration,
 }
@@ -100,7 +109,7 @@ impl PollReader {
         if let [only] = &mut lanes[..] {
             only.session = Some(only.system.connect().await?);
         }
-        Ok(Self {
+        let reader = Self {
             name: start.name,
             lanes,
             concurrent: start.concurrent.max(1),
@@ -109,9 +118,18 @@ impl PollReader {
             shapes: Arc::new(Shapes::stored(&stored.notes)?),
             tasks: JoinSet::new(),
             clock: start.clock,
+            desk: start.desk,
+            commands: Commands::stored(&stored.notes),
             token,
             heartbeat: start.heartbeat,
-        })
+        };
+        reader.desk.begin();
+        (0..reader.tables.len()).for_each(|at| reader.show(at));
+        Ok(reader)
+    }
+
+    fn show(&self, at: usize) {
+        self.desk.put(at, self.tables[at].status());
     }
 
     /// Begins a step of a table's run, on a task of its own: heartbeats go on meanwhile.
@@ -125,6 +143,7 @@ impl PollReader {
         work.shapes = Arc::clone(&self.shapes);
         lane.busy = true;
         self.tasks.spawn(work.step());
+        self.show(at);
     }
 
     /// A step has ended. None: nothing to hand on.
@@ -161,6 +180,7 @@ impl PollReader {
         let mut notes = BTreeMap::new();
         let table = &mut self.tables[at];
         table.failures = 0;
+        table.running = true;
         if shape.is_new {
             notes.insert(shapes::name(&table.job.table), Some(shapes::text(&shape.schema)));
         }
@@ -181,6 +201,8 @@ impl PollReader {
             }
             table.ends(record, self.token.number + 1, (self.clock)());
             notes.insert(note::name(&table.job), Some(table.record.text()));
+            table.answer(&self.desk);
+            self.show(at);
         } else if rows.events.is_empty() {
             return None;
         }
@@ -204,7 +226,9 @@ impl PollReader {
         let took = table.began.elapsed();
         let record = Run::failed(&table.record, &table.job, &error, (table.planned, took));
         table.fails(record, now);
+        table.answer(&self.desk);
         let notes = BTreeMap::from([(note::name(&table.job), Some(table.record.text()))]);
+        self.show(at);
         if self.tables.iter().all(|t| t.record.error.is_some()) {
             return Err(error.context(format!("poll {name}")));
         }
@@ -231,11 +255,42 @@ impl PollReader {
             return None;
         }
         let (now, wall) = (Instant::now(), (self.clock)());
-        let free = |table: &Table| table.ledger.is_some() && !self.lanes[table.job.system].busy;
+        let rests = |table: &Table| self.commands.paused && table.run.is_none() && table.demanded.is_none();
+        let free = |table: &Table| table.ledger.is_some() && !self.lanes[table.job.system].busy && !rests(table);
         let due = self.tables.iter().enumerate().filter(|(_, table)| free(table));
         due.map(|(at, table)| (at, table.due(now, wall), table.run.is_none()))
             .min_by_key(|(_, due, begins)| (*due > now, *begins, *due))
             .map(|(at, due, _)| (at, due))
+    }
+
+    /// Takes a command; it is stored that it was taken.
+    fn obey(&mut self, signal: &Signal) -> Option<Batch> {
+        let notes = self.commands.take(signal)?;
+        match &signal.action {
+            Action::Reread { tables, .. } => {
+                for pattern in tables {
+                    let mut known = false;
+                    for table in self.tables.iter_mut().filter(|t| commands::means(pattern, &t.job)) {
+                        known = true;
+                        table.demand(&signal.id, (self.clock)());
+                        self.desk.ask(&signal.id, &table.job.name(), Phase::Waiting);
+                    }
+                    if !known {
+                        self.desk.ask(&signal.id, pattern, Phase::Refused);
+                    }
+                }
+            }
+            Action::Pause | Action::Resume => {}
+            Action::Stop { .. } => tracing::info!(source = self.name, "poll: a run that has begun is not stopped"),
+        }
+        (0..self.tables.len()).for_each(|at| self.show(at));
+        Some(self.batch(BatchBuilder::default(), notes))
+    }
+
+    /// Whether a run is due that waits for the one before to be called durable.
+    fn is_held_up(&self) -> bool {
+        let (now, wall) = (Instant::now(), (self.clock)());
+        self.tables.iter().any(|table| table.is_held_up(now, wall))
     }
 }
 
@@ -243,7 +298,13 @@ impl PollReader {
 impl Reader for PollReader {
     async fn next(&mut self) -> Result<Batch> {
         let beat = Instant::now() + self.heartbeat;
+        // It is called durable between two batches.
+        let beat = if self.is_held_up() { beat.min(Instant::now() + HELD_UP) } else { beat };
+        let desk = Arc::clone(&self.desk);
         loop {
+            if let Some(batch) = desk.take().and_then(|signal| self.obey(&signal)) {
+                return Ok(batch);
+            }
             let due = self.next_due();
             if let Some((at, _)) = due.filter(|(_, due)| *due <= Instant::now()) {
                 self.begin(at);
@@ -257,8 +318,9 @@ impl Reader for PollReader {
                         return Ok(batch);
                     }
                 }
+                () = desk.arrived() => {}
                 () = tokio::time::sleep_until(wake) => {
-                    if Instant::now() >= beat {
+                    if Instant::now() >= beat || self.is_held_up() {
                         return Ok(self.batch(BatchBuilder::default(), BTreeMap::new()));
                     }
                 }

@@ -231,6 +231,7 @@ async fn open(table: &Table, log: &Log, mode: Mode, dir: &Path, topic: Option<Ve
         name: "test".to_owned(),
         systems: vec![Arc::new(table.clone())],
         concurrent: 1,
+        desk: Arc::default(),
         clock: clock(),
         jobs: vec![job(mode)],
         dir: dir.to_owned(),
@@ -385,12 +386,10 @@ async fn what_may_pass_is_tried_again_and_what_may_not_is_told() {
     set(&table, &[(1, "a", 1), (2, "b", 2), (3, "c", 3)]);
     table.0.lock().unwrap().faults = [Some(Fault::Transient), None, Some(Fault::Transient)].into();
     let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), None).await;
-    let mut ids: Vec<i64> = run(&mut reader, &log, true).await.iter().map(|e| e.1).collect();
-    // What a failed try handed on comes again: nothing is left out.
-    ids.sort_unstable();
-    ids.dedup();
+    let ids: Vec<i64> = run(&mut reader, &log, true).await.iter().map(|e| e.1).collect();
     assert_eq!(ids, [1, 2, 3]);
-    assert_eq!(table.0.lock().unwrap().pages, 5);
+    // Only the page that failed is asked for again.
+    assert_eq!(table.0.lock().unwrap().pages, 4);
     table.0.lock().unwrap().faults = [Some(Fault::Data)].into();
     assert_eq!(reader.next().await.unwrap_err().fault(), Fault::Data);
 }
@@ -429,6 +428,7 @@ async fn an_idle_poll_gives_a_batch_each_heartbeat_and_a_captures_position_is_re
         name: "test".to_owned(),
         systems: vec![Arc::new(table.clone())],
         concurrent: 1,
+        desk: Arc::default(),
         clock: clock(),
         jobs: vec![job(Mode::FullRefresh)],
         dir: dir.path().to_owned(),
@@ -447,6 +447,7 @@ async fn an_idle_poll_gives_a_batch_each_heartbeat_and_a_captures_position_is_re
         name: "test".to_owned(),
         systems: vec![Arc::new(table)],
         concurrent: 1,
+        desk: Arc::default(),
         clock: clock(),
         jobs: vec![job(Mode::FullRefresh)],
         dir: dir.path().to_owned(),

@@ -1,11 +1,12 @@
 //! One job: where it stands, and when it is due.
 
 use super::work::Work;
+use crate::desk::{self, Desk};
 use crate::Job;
 use crate::ledger::Ledger;
 use crate::note::Record;
 use crate::run::Run;
-use caudal_core::Result;
+use caudal_core::{PollStatus, Result};
 use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +28,10 @@ pub(super) struct Table {
     /// Until when the page that failed is not tried again.
     pub(super) paused: Option<Instant>,
     pub(super) failures: u32,
+    /// A step of a run was done, or goes on.
+    pub(super) running: bool,
+    /// The command that asked for the run that comes, or goes on.
+    pub(super) demanded: Option<String>,
     /// How often the run began anew because of its rows' shape.
     pub(super) reshaped: u32,
     settles: Option<Settles>,
@@ -55,6 +60,8 @@ impl Table {
             planned,
             paused: None,
             failures: 0,
+            running: false,
+            demanded: None,
             reshaped: 0,
             settles: None,
         })
@@ -64,6 +71,7 @@ impl Table {
     pub(super) fn work(&mut self, at: usize) -> Option<Work> {
         let ledger = self.ledger.take()?;
         self.paused = None;
+        self.running = true;
         if self.run.is_none() && self.failures == 0 && self.reshaped == 0 {
             self.began = Instant::now();
         }
@@ -92,9 +100,50 @@ impl Table {
             return now;
         }
         let left = Duration::try_from(self.planned.duration_since(wall)).unwrap_or(Duration::ZERO);
+        let left = if self.demanded.is_some() { Duration::ZERO } else { left };
         // The heart beats long before: a bound for the arithmetic.
-        let due = now + left.min(Duration::from_secs(86_400)) + self.job.schedule.jitter(&self.job.name(), self.planned);
+        let due = now + left.min(Duration::from_secs(86_400)) + self.jitter();
         self.settles.as_ref().map_or(due, |s| due.max(s.since + GRACE))
+    }
+
+    fn jitter(&self) -> Duration {
+        match self.demanded {
+            Some(_) => Duration::ZERO,
+            None => self.job.schedule.jitter(&self.job.name(), self.planned),
+        }
+    }
+
+    /// Whether its time has come, but the run before is not known to be durable.
+    pub(super) fn is_held_up(&self, now: Instant, wall: Timestamp) -> bool {
+        self.settles.is_some() && !self.running && (self.demanded.is_some() || self.planned <= wall) && self.due(now, wall) > now
+    }
+
+    /// A run is to begin at once; one that goes on does not count.
+    pub(super) fn demand(&mut self, id: &str, now: Timestamp) {
+        if !self.running {
+            self.planned = now;
+        }
+        self.demanded = Some(id.to_owned());
+    }
+
+    /// Tells who asked for the run that has ended.
+    pub(super) fn answer(&mut self, desk: &Desk) {
+        if let Some(id) = self.demanded.take() {
+            desk.answer(&id, &self.job.name(), &self.record);
+        }
+    }
+
+    pub(super) fn status(&self) -> PollStatus {
+        let next = self.job.schedule.upcoming(self.planned, 3);
+        PollStatus {
+            table: self.job.table.to_string(),
+            store: self.job.scope.as_ref().map(|scope| scope.name.clone()),
+            mode: self.job.mode.name().to_owned(),
+            schedule: self.job.schedule.text(),
+            running: self.running,
+            next_us: next.iter().map(|at| at.as_microsecond()).collect(),
+            last: desk::run(&self.record),
+        }
     }
 
     /// The run's record goes with the batch of this number.
@@ -111,6 +160,7 @@ impl Table {
     fn over(&mut self, record: Record, now: Timestamp) {
         self.record = record;
         self.run = None;
+        self.running = false;
         (self.failures, self.reshaped, self.paused) = (0, 0, None);
         self.planned = self.job.schedule.next(Some(self.planned), now);
     }
