@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod catchup;
+mod clients;
 mod consistency;
 mod cost;
 mod crash;

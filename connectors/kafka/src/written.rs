@@ -85,6 +85,7 @@ fn read(replayer: &mut Replayer, table: &Table, out: &mpsc::Sender<Result<Batch>
             spread: 1,
             key: Some(key),
             value,
+            own: None,
             headers: &[],
         };
         decode(&record, at(shapes, offset), &mut builder);

@@ -6,8 +6,9 @@
 //! In a dump of the binlog each payload says twice how long it is: the packets' lengths and the event's own. They are compared as soon
 //! as both are there: a damaged length would else be waited for, for as long as heartbeats come.
 //!
-//! Memory: one payload of at most `max_payload` bytes, while it is collected up to twice that, and a read buffer of 256 KiB. A
-//! compressed transaction is as long as its transaction is: it goes to a file as it comes ([`Spooled`]).
+//! Memory: one payload of at most `max_payload` bytes, and a read buffer of 512 KiB: packets larger than half of that are moved out of
+//! it as they come, into a buffer of the payload's length that its reader gets. A compressed transaction is as long as its
+//! transaction is: it goes to a file as it comes ([`Spooled`]).
 
 use crate::spooled::{self, Spooled};
 use crate::tls::Transport;
@@ -26,8 +27,11 @@ const READ_BYTES: usize = 256 * 1024;
 pub(crate) struct Wire {
     transport: Transport,
     incoming: BytesMut,
-    /// Parts so far of a payload of more than one packet.
+    /// What has come of a payload that is longer than the read buffer.
     parts: BytesMut,
+    /// The packet that is being moved there.
+    moving: Option<Moving>,
+    /// Whether the payload goes on in the next packet.
     in_parts: bool,
     sequence: u8,
     max_payload: usize,
@@ -35,6 +39,14 @@ pub(crate) struct Wire {
     dump: Option<Dump>,
     /// The longest silence that is taken for life.
     pub(crate) patience: Duration,
+}
+
+/// A packet that is moved out of the read buffer as it comes.
+struct Moving {
+    /// Bytes that have not come yet.
+    left: usize,
+    /// Whether another packet follows it.
+    full: bool,
 }
 
 /// What is known of a running dump.
@@ -72,6 +84,7 @@ impl Wire {
             transport,
             incoming: BytesMut::new(),
             parts: BytesMut::new(),
+            moving: None,
             in_parts: false,
             sequence: 0,
             max_payload,
@@ -177,6 +190,13 @@ impl Wire {
             if self.dump.as_ref().is_some_and(|d| d.packet_left > 0 || d.done.is_some()) {
                 return Ok(None);
             }
+            if self.moving.is_some() {
+                match self.move_packet() {
+                    Moved::Payload(payload) => return Ok(Some(payload)),
+                    Moved::Packet => {}
+                    Moved::Part => return Ok(None),
+                }
+            }
             if self.incoming.len() < HEADER {
                 return Ok(None);
             }
@@ -196,6 +216,11 @@ impl Wire {
                     continue;
                 }
             }
+            if length > READ_BYTES || self.in_parts {
+                self.check_sequence()?;
+                self.begin_to_move(length);
+                continue;
+            }
             if self.incoming.len() < HEADER + length {
                 self.incoming.reserve(HEADER + length - self.incoming.len());
                 return Ok(None);
@@ -203,21 +228,34 @@ impl Wire {
             self.check_sequence()?;
             let mut part = self.incoming.split_to(HEADER + length);
             part.advance(HEADER);
-            if length < FULL && !self.in_parts {
-                self.end_payload();
-                return Ok(Some(part.freeze()));
-            }
-            if self.parts.is_empty() {
-                let total = self.dump.as_ref().map_or(0, |d| d.total);
-                self.parts.reserve(total.min(MOST_RESERVED));
-            }
-            self.parts.extend_from_slice(&part);
-            self.in_parts = length == FULL;
-            if !self.in_parts {
-                self.end_payload();
-                return Ok(Some(std::mem::take(&mut self.parts).freeze()));
-            }
+            self.end_payload();
+            return Ok(Some(part.freeze()));
         }
+    }
+
+    /// From here on the packet's bytes go to the payload's own buffer.
+    fn begin_to_move(&mut self, length: usize) {
+        self.incoming.advance(HEADER);
+        let total = self.dump.as_ref().map_or(0, |d| d.total).min(MOST_RESERVED);
+        self.parts.reserve(total.saturating_sub(self.parts.len()).max(length));
+        self.moving = Some(Moving { left: length, full: length == FULL });
+    }
+
+    fn move_packet(&mut self) -> Moved {
+        let Some(Moving { left, full }) = &mut self.moving else { return Moved::Packet };
+        let part = self.incoming.split_to(self.incoming.len().min(*left));
+        *left -= part.len();
+        self.parts.extend_from_slice(&part);
+        if *left > 0 {
+            return Moved::Part;
+        }
+        self.in_parts = *full;
+        self.moving = None;
+        if self.in_parts {
+            return Moved::Packet;
+        }
+        self.end_payload();
+        Moved::Payload(std::mem::take(&mut self.parts).freeze())
     }
 
     fn check_sequence(&mut self) -> Result<()> {
@@ -307,6 +345,16 @@ impl Wire {
         Error::data(format!("an event of at least {length} bytes is over the limit of {}", self.max_payload))
             .hint("raise the limit for events, or split the row")
     }
+}
+
+/// How far a packet has come that is moved out of the read buffer.
+enum Moved {
+    /// Not to its end.
+    Part,
+    /// To its end, and the payload goes on in the next one.
+    Packet,
+    /// To its end, which is that of the payload.
+    Payload(Bytes),
 }
 
 /// What is done with a packet.
@@ -409,6 +457,35 @@ mod tests {
         drop(sender.await.unwrap());
         let closed = wire.receive().await.unwrap_err();
         assert_eq!(closed.fault(), Fault::Transient);
+    }
+
+    #[tokio::test]
+    async fn a_payload_of_any_length_leaves_the_read_buffer_small_and_takes_no_more_than_its_own_bytes() {
+        let (mut wire, mut server) = pair(64 << 20).await;
+        wire.start_dump(std::env::temp_dir());
+        let payloads: Vec<Vec<u8>> = [READ_BYTES * 3, FULL + (5 << 20), 100, 2 * FULL - 1, READ_BYTES + 1]
+            .map(|size| dumped(30, size))
+            .to_vec();
+        let sent = payloads.clone();
+        let sender = tokio::spawn(async move {
+            let mut sequence = 0;
+            for payload in &sent {
+                server.write_all(&packets(payload, &mut sequence)).await.unwrap();
+            }
+            server
+        });
+        for payload in &payloads {
+            let Incoming::Memory(bytes) = wire.receive_event().await.unwrap() else { panic!("no file") };
+            assert!(bytes == payload);
+            assert!(
+                wire.incoming.capacity() <= 2 * READ_BYTES,
+                "{} bytes are held",
+                wire.incoming.capacity()
+            );
+            let capacity = bytes.try_into_mut().map_or(0, |own| own.capacity());
+            assert!(payload.len() <= READ_BYTES || capacity <= payload.len() + 64, "{capacity} bytes");
+        }
+        drop(sender.await.unwrap());
     }
 
     /// A payload of a dump: a marker, an event of this type and size, its checksum.

@@ -286,6 +286,34 @@ mod tests {
     }
 
     #[test]
+    fn a_large_row_takes_the_form_of_copy() {
+        let mut wide = schema(1).as_ref().clone();
+        wide.columns[1].ty = ColumnType::Bytes { max_bytes: None, fixed: false };
+        let wide = Arc::new(wide);
+        for (bytes, copied) in [(100, false), (2 << 20, true)] {
+            let mut builder = BatchBuilder::default();
+            let value = builder.copy(&vec![7; bytes]);
+            builder.cells.extend([Cell::I64(1), Cell::Bytes(value)]);
+            let table = builder.table(&wide);
+            builder.events.push(EventHead {
+                table,
+                transaction: 0,
+                before: NO_ROW,
+                after: 0,
+                row: 0,
+                op: Op::Update,
+                snapshot: SnapshotMark::False,
+                pos: 0,
+                ts_us: 0,
+            });
+            let batch = builder.build(Position::Log(LogPosition::default()), None);
+            let prepared = Prepared::of(&batch, 0..1, OPTIONS);
+            assert!(prepared.rejected.is_empty());
+            assert_eq!(matches!(prepared.groups[0].upserts, Rows::Copy(..)), copied, "{bytes} bytes");
+        }
+    }
+
+    #[test]
     fn many_rows_take_the_form_of_copy() {
         let t = &schema(1);
         let events: Vec<_> = (0..100).map(|id| (t, Op::Read, id, Cell::Null)).collect();

@@ -1,5 +1,6 @@
 //! Envelopes in Avro to events: the inverse of the encoder's, by the table's shape alone; no registry is asked.
 
+use super::Place;
 use super::envelope::{Envelope, SourceBlock, mark};
 use super::instant;
 use super::number;
@@ -12,14 +13,14 @@ use std::sync::Arc;
 /// What comes before a record: 0 and the schema's number.
 const FRAME: usize = 5;
 
-/// Decodes one envelope. The record's value lies at `base` of the batch's arena.
+/// Decodes one envelope. The record's value lies at `place` in the batch.
 pub(super) fn event(
     value: &[u8],
-    base: usize,
+    place: Place,
     schema: &Arc<TableSchema>,
     batch: &mut BatchBuilder,
 ) -> Result<EventHead, Malformed> {
-    let mut reader = Reader { bytes: value, at: FRAME, base };
+    let mut reader = Reader { bytes: value, at: FRAME, place };
     let before = row(&mut reader, schema, batch).map_err(|e| e.of("before"))?;
     let after = row(&mut reader, schema, batch).map_err(|e| e.of("after"))?;
     let source = source(&mut reader).map_err(|e| e.of("source"))?;
@@ -29,7 +30,7 @@ pub(super) fn event(
         reader.long()?;
     }
     let op = reader.bytes()?;
-    let op = match &value[op.offset as usize - base..][..op.len as usize] {
+    let op = match reader.of(op) {
         [letter] => Op::from_letter(*letter),
         _ => None,
     };
@@ -47,11 +48,11 @@ pub(super) fn event(
 /// Decodes a key: gives the index of the first cell of a row that has the key's columns alone.
 pub(super) fn key(
     key: &[u8],
-    base: usize,
+    place: Place,
     schema: &TableSchema,
     batch: &mut BatchBuilder,
 ) -> Result<u32, Malformed> {
-    let mut reader = Reader { bytes: key, at: FRAME, base };
+    let mut reader = Reader { bytes: key, at: FRAME, place };
     let start = batch.cells.len();
     batch.cells.resize(start + schema.width(), Cell::Unchanged);
     for &i in &schema.key {
@@ -64,7 +65,7 @@ pub(super) fn key(
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
-    base: usize,
+    place: Place,
 }
 
 impl Reader<'_> {
@@ -106,7 +107,7 @@ impl Reader<'_> {
         if length > self.bytes.len().saturating_sub(self.at) {
             return Err(self.wrong("more bytes"));
         }
-        let slice = Slice { buffer: 0, offset: (self.base + self.at) as u32, len: length as u32 };
+        let slice = self.place.slice(self.at, length);
         self.at += length;
         Ok(slice)
     }
@@ -122,7 +123,7 @@ impl Reader<'_> {
     }
 
     fn of(&self, slice: Slice) -> &[u8] {
-        &self.bytes[slice.offset as usize - self.base..][..slice.len as usize]
+        &self.bytes[slice.offset as usize - self.place.base..][..slice.len as usize]
     }
 }
 

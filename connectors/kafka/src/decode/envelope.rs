@@ -1,6 +1,7 @@
 //! The envelope: `{"before","after","source","transaction","op","ts_ms",…}`, members in any order; bare, or as `payload` beside its
 //! `schema`.
 
+use super::Place;
 use super::avro;
 use super::scan::{Malformed, Quoted, Scanner, unescape};
 use super::value::{Text, cell};
@@ -8,14 +9,14 @@ use caudal_core::batch::NO_ROW;
 use caudal_core::{BatchBuilder, Cell, EventHead, Op, Slice, SnapshotMark, TableSchema, Transaction};
 use std::sync::Arc;
 
-/// Decodes one envelope. The record's value lies at `base` of the batch's arena.
+/// Decodes one envelope. The record's value lies at `place` in the batch.
 pub(super) fn event(
     value: &str,
-    base: usize,
+    place: Place,
     schema: &Arc<TableSchema>,
     batch: &mut BatchBuilder,
 ) -> Result<EventHead, Malformed> {
-    let mut text = Text { scanner: Scanner::new(value), base };
+    let mut text = Text { scanner: Scanner::new(value), place };
     let mut found = Envelope::default();
     members(&mut text, &mut found, schema, batch, true)?;
     text.scanner.end()?;
@@ -45,16 +46,16 @@ fn members(
     Ok(())
 }
 
-/// The deletion that a tombstone's key means. The key lies at `base` of the batch's arena.
+/// The deletion that a tombstone's key means. The key lies at `place` in the batch.
 pub(super) fn deletion(
     key: &[u8],
-    base: usize,
+    place: Place,
     schema: &Arc<TableSchema>,
     batch: &mut BatchBuilder,
 ) -> Result<EventHead, Malformed> {
     let before = match key.first() {
-        Some(0) => avro::key(key, base, schema, batch)?,
-        _ => json_key(key, base, schema, batch)?,
+        Some(0) => avro::key(key, place, schema, batch)?,
+        _ => json_key(key, place, schema, batch)?,
     };
     let of_key = |column: &u32| !matches!(batch.cells[(before + column) as usize], Cell::Unchanged);
     if !schema.key.iter().all(of_key) {
@@ -80,12 +81,12 @@ const WITH_SCHEMA: &str = r#"{"schema":{"type":"struct","#;
 /// A key as JSON, bare or beside its schema: gives the index of the row's first cell.
 fn json_key(
     key: &[u8],
-    base: usize,
+    place: Place,
     schema: &TableSchema,
     batch: &mut BatchBuilder,
 ) -> Result<u32, Malformed> {
     let key = std::str::from_utf8(key).map_err(|_| Malformed::new("UTF-8 expected"))?;
-    let mut text = Text { scanner: Scanner::new(key), base };
+    let mut text = Text { scanner: Scanner::new(key), place };
     let before = if key.starts_with(WITH_SCHEMA) {
         text.scanner.expect(b'{')?;
         let (mut first, mut found) = (true, None);
@@ -259,14 +260,14 @@ pub(super) fn mark(word: &[u8]) -> Option<SnapshotMark> {
 /// compared.
 fn shared(transaction: Transaction, batch: &mut BatchBuilder) -> u32 {
     let last = batch.transactions.last().copied();
-    if last.is_some_and(|last| same(&last, &transaction, batch.arena())) {
+    if last.is_some_and(|last| same(&last, &transaction, batch)) {
         return (batch.transactions.len() - 1) as u32;
     }
     batch.transaction(transaction)
 }
 
-fn same(a: &Transaction, b: &Transaction, arena: &[u8]) -> bool {
-    let bytes = |slice: Option<Slice>| slice.map(|s| &arena[s.offset as usize..][..s.len as usize]);
+fn same(a: &Transaction, b: &Transaction, batch: &BatchBuilder) -> bool {
+    let bytes = |slice: Option<Slice>| slice.map(|s| batch.bytes(s));
     (a.server_id, a.thread) == (b.server_id, b.thread)
         && bytes(a.gtid) == bytes(b.gtid)
         && bytes(a.file) == bytes(b.file)

@@ -1,8 +1,8 @@
 //! Records of the data topics to events of a batch: the inverse of the encoder, for the forms that hold all of an event. Which one a
 //! record has, it tells itself.
 //!
-//! A record's bytes are copied once, into the batch's arena; cells are slices of that copy wherever the value's text is its
-//! meaning. No tree of values is built. A record that cannot be decoded becomes an [`Undecodable`] of the batch and leaves
+//! A record's bytes are copied once, into the batch's arena (a large record comes as a buffer of its own, and is not copied); cells
+//! are slices of that copy wherever the value's text is its meaning. No tree of values is built. A record that cannot be decoded becomes an [`Undecodable`] of the batch and leaves
 //! nothing else behind: one damaged record never stops its table, and is never passed over in silence.
 
 mod avro;
@@ -16,6 +16,7 @@ mod value;
 #[cfg(test)]
 mod roundtrip;
 
+use bytes::Bytes;
 use caudal_core::{BatchBuilder, EventHead, Op, Raw, Slice, TableSchema, Undecodable};
 use scan::Malformed;
 use std::sync::Arc;
@@ -38,18 +39,44 @@ pub(crate) struct Record<'a> {
     pub(crate) key: Option<&'a [u8]>,
     /// The value; none for a tombstone.
     pub(crate) value: Option<&'a [u8]>,
+    /// The same as a buffer that the batch may keep.
+    pub(crate) own: Option<&'a Bytes>,
     /// The headers.
     pub(crate) headers: &'a [Header<'a>],
+}
+
+/// Where a record's value lies in its batch.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    buffer: u32,
+    base: usize,
+}
+
+impl Place {
+    /// The slice of `len` bytes from byte `at` of the value on.
+    fn slice(self, at: usize, len: usize) -> Slice {
+        Slice { buffer: self.buffer, offset: (self.base + at) as u32, len: len as u32 }
+    }
+}
+
+/// Gives a record's value its place in the batch.
+fn settle(value: &[u8], own: Option<&Bytes>, batch: &mut BatchBuilder) -> Place {
+    match own {
+        Some(own) => Place { buffer: batch.buffer(own.clone()), base: 0 },
+        None => {
+            let slice = batch.copy(value);
+            Place { buffer: slice.buffer, base: slice.offset as usize }
+        }
+    }
 }
 
 /// Adds a record to the batch: as an event, as an undecodable record, or, a tombstone, not at all ([`tombstone`] does). `schema` is the shape in force at the record's offset.
 pub(crate) fn decode(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, batch: &mut BatchBuilder) {
     let Some(value) = record.value else { return };
-    let base = batch.arena().len();
-    batch.arena().extend_from_slice(value);
-    let raw_value = batch.slice_from(base);
+    let place = settle(value, record.own, batch);
+    let raw_value = place.slice(0, value.len());
     let decoded = match schema {
-        Some(schema) => event(value, (base, record.spread), schema, batch),
+        Some(schema) => event(value, (place, record.spread), schema, batch),
         None => Err(Malformed::new("no schema is known for its table at this offset")),
     };
     let raw = Raw {
@@ -90,7 +117,8 @@ pub(crate) fn tombstone(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, 
         headers: headers(record, batch),
     };
     let cells = batch.cells.len();
-    match envelope::deletion(key, slice.offset as usize, schema, batch) {
+    let place = Place { buffer: slice.buffer, base: slice.offset as usize };
+    match envelope::deletion(key, place, schema, batch) {
         Ok(event) => {
             batch.events.push(event);
             batch.raw.push(raw);
@@ -105,17 +133,17 @@ pub(crate) fn tombstone(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, 
 /// Adds the event, or leaves cells and events as they were.
 fn event(
     value: &[u8],
-    (base, spread): (usize, u32),
+    (place, spread): (Place, u32),
     schema: &Arc<TableSchema>,
     batch: &mut BatchBuilder,
 ) -> Result<(), Malformed> {
     let cells = batch.cells.len();
     // JSON begins with neither.
     let decoded = match value.first() {
-        Some(0) => avro::event(value, base, schema, batch),
-        Some(&own::FIRST_BYTE) => own::event(value, base, schema, batch),
+        Some(0) => avro::event(value, place, schema, batch),
+        Some(&own::FIRST_BYTE) => own::event(value, place, schema, batch),
         _ => match std::str::from_utf8(value) {
-            Ok(text) => envelope::event(text, base, schema, batch),
+            Ok(text) => envelope::event(text, place, schema, batch),
             Err(_) => Err(Malformed::new("UTF-8 expected")),
         },
     };

@@ -1,5 +1,6 @@
 //! Envelopes of `proto/caudal/v1/envelope.proto` to events.
 
+use super::Place;
 use super::envelope::{Envelope, SourceBlock, mark};
 use super::scan::Malformed;
 use caudal_core::{BatchBuilder, Cell, ColumnType, EventHead, Op, Slice, TableSchema};
@@ -9,29 +10,28 @@ use std::sync::Arc;
 /// How a record begins: the field `version`, a number.
 pub(super) const FIRST_BYTE: u8 = 8;
 
-/// Where slices of a record lie in the batch.
+/// A record, and where it lies.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct Whole<'a> {
     record: &'a [u8],
-    base: usize,
+    place: Place,
 }
 
-impl Place<'_> {
+impl Whole<'_> {
     /// The slice of a part of the record.
     fn slice(self, part: &[u8]) -> Slice {
-        let offset = part.as_ptr().addr() - self.record.as_ptr().addr() + self.base;
-        Slice { buffer: 0, offset: offset as u32, len: part.len() as u32 }
+        self.place.slice(part.as_ptr().addr() - self.record.as_ptr().addr(), part.len())
     }
 }
 
-/// Decodes one envelope. The record's value lies at `base` of the batch's arena.
+/// Decodes one envelope. The record's value lies at `place` in the batch.
 pub(super) fn event(
     value: &[u8],
-    base: usize,
+    place: Place,
     schema: &Arc<TableSchema>,
     batch: &mut BatchBuilder,
 ) -> Result<EventHead, Malformed> {
-    let place = Place { record: value, base };
+    let whole = Whole { record: value, place };
     let mut found = Envelope::default();
     for field in Fields::of(value) {
         match field.map_err(|_| damaged())? {
@@ -41,13 +41,13 @@ pub(super) fn event(
                 )));
             }
             (proto::change::BEFORE, Value::Bytes(row)) => {
-                found.before = Some(row_of(row, schema, batch, place).map_err(|e| e.of("before"))?);
+                found.before = Some(row_of(row, schema, batch, whole).map_err(|e| e.of("before"))?);
             }
             (proto::change::AFTER, Value::Bytes(row)) => {
-                found.after = Some(row_of(row, schema, batch, place).map_err(|e| e.of("after"))?);
+                found.after = Some(row_of(row, schema, batch, whole).map_err(|e| e.of("after"))?);
             }
             (proto::change::SOURCE, Value::Bytes(block)) => {
-                found.source = Some(source(block, place).map_err(|e| e.of("source"))?);
+                found.source = Some(source(block, whole).map_err(|e| e.of("source"))?);
             }
             (proto::change::OP, Value::Bytes([letter])) => found.op = Op::from_letter(*letter),
             _ => {}
@@ -69,14 +69,14 @@ fn row_of(
     row: &[u8],
     schema: &TableSchema,
     batch: &mut BatchBuilder,
-    place: Place<'_>,
+    whole: Whole<'_>,
 ) -> Result<u32, Malformed> {
     let start = batch.cells.len();
     batch.cells.resize(start + schema.width(), Cell::Unchanged);
     let mut expected = 0;
     for field in Fields::of(row) {
         if let (proto::row::FIELDS, Value::Bytes(field)) = field.map_err(|_| damaged())? {
-            let (column, cell) = field_of(field, schema, expected, place)?;
+            let (column, cell) = field_of(field, schema, expected, whole)?;
             batch.cells[start + column] = cell;
             expected = column + 1;
         }
@@ -88,7 +88,7 @@ fn field_of(
     field: &[u8],
     schema: &TableSchema,
     expected: usize,
-    place: Place<'_>,
+    whole: Whole<'_>,
 ) -> Result<(usize, Cell), Malformed> {
     let (mut name, mut value) = (&[][..], None);
     for field in Fields::of(field) {
@@ -105,11 +105,11 @@ fn field_of(
         Malformed::new(format!("column {name:?} is not in version {} of {}", schema.version, schema.id))
     })?;
     let described = &schema.columns[column];
-    let cell = value.map_or(Ok(Cell::Null), |value| cell(value, &described.ty, place));
+    let cell = value.map_or(Ok(Cell::Null), |value| cell(value, &described.ty, whole));
     Ok((column, cell.map_err(|e| e.of(&described.name))?))
 }
 
-fn cell((number, value): (u32, Value<'_>), ty: &ColumnType, place: Place<'_>) -> Result<Cell, Malformed> {
+fn cell((number, value): (u32, Value<'_>), ty: &ColumnType, whole: Whole<'_>) -> Result<Cell, Malformed> {
     use ColumnType as T;
     use proto::row as field;
     Ok(match (number, value, ty) {
@@ -129,7 +129,7 @@ fn cell((number, value): (u32, Value<'_>), ty: &ColumnType, place: Place<'_>) ->
         (field::SINGLE, Value::Fixed32(f), T::Float32) => Cell::F32(f32::from_le_bytes(f)),
         (field::DOUBLE, Value::Fixed64(f), T::Float64) => Cell::F64(f64::from_le_bytes(f)),
         (field::TEXT, Value::Bytes(bytes), ty) => {
-            let slice = place.slice(text(bytes)?.as_bytes());
+            let slice = whole.slice(text(bytes)?.as_bytes());
             match ty {
                 T::Decimal { .. } => Cell::Decimal(slice),
                 T::Json => Cell::Json(slice),
@@ -138,13 +138,13 @@ fn cell((number, value): (u32, Value<'_>), ty: &ColumnType, place: Place<'_>) ->
             }
         }
         (field::BYTES, Value::Bytes(bytes), T::Bytes { .. } | T::Geometry | T::Vector { .. }) => {
-            Cell::Bytes(place.slice(bytes))
+            Cell::Bytes(whole.slice(bytes))
         }
         _ => return Err(Malformed::new("another kind of value expected")),
     })
 }
 
-fn source(block: &[u8], place: Place<'_>) -> Result<SourceBlock, Malformed> {
+fn source(block: &[u8], whole: Whole<'_>) -> Result<SourceBlock, Malformed> {
     use proto::source as field;
     let mut found = SourceBlock::default();
     for told in Fields::of(block) {
@@ -155,11 +155,11 @@ fn source(block: &[u8], place: Place<'_>) -> Result<SourceBlock, Malformed> {
             }
             (field::SERVER_ID, Value::Number(n)) => found.transaction.server_id = n as u32,
             (field::GTID, Value::Bytes(gtid)) => {
-                found.transaction.gtid = Some(place.slice(text(gtid)?.as_bytes()));
+                found.transaction.gtid = Some(whole.slice(text(gtid)?.as_bytes()));
             }
             (field::FILE, Value::Bytes(file)) => {
                 found.transaction.file =
-                    Some(place.slice(text(file)?.as_bytes())).filter(|file| file.len > 0);
+                    Some(whole.slice(text(file)?.as_bytes())).filter(|file| file.len > 0);
             }
             (field::POS, Value::Number(n)) => found.pos = n,
             (field::ROW, Value::Number(n)) => found.row = n as u32,

@@ -239,6 +239,8 @@ fn by(encoder: &Encoder, batch: &Batch, schema: &Arc<TableSchema>) -> Batch {
     let mut decoded = BatchBuilder::default();
     for (offset, record) in encoded.records.iter().enumerate() {
         let value = record.value.clone().map(|range| &encoded.arena[range]);
+        // Some lie in the batch's arena, some in a buffer of their own.
+        let own = value.filter(|_| offset % 2 == 1).map(bytes::Bytes::copy_from_slice);
         let record = Record {
             topic: &topic,
             partition: 0,
@@ -246,6 +248,7 @@ fn by(encoder: &Encoder, batch: &Batch, schema: &Arc<TableSchema>) -> Batch {
             spread: 1,
             key: None,
             value,
+            own: own.as_ref(),
             headers: &[],
         };
         decode(&record, Some(schema), &mut decoded);
@@ -348,7 +351,7 @@ proptest! {
             let key = &encoded.arena[encoded.records[1].key.clone().unwrap()];
             let topic: Arc<str> = "t".into();
             let mut decoded = BatchBuilder::default();
-            let record = Record { topic: &topic, partition: 0, offset: 0, spread: 1, key: Some(key), value: None, headers: &[] };
+            let record = Record { topic: &topic, partition: 0, offset: 0, spread: 1, key: Some(key), value: None, own: None, headers: &[] };
             super::tombstone(&record, Some(&schema), &mut decoded);
             let back = decoded.build(Position::Source(SourcePosition::default()), None);
             prop_assert_eq!(back.events.len(), 1, "{:?}", format);
@@ -378,7 +381,7 @@ proptest! {
         let at = cut.index(value.len() - 1) + 1;
         let topic: Arc<str> = "t".into();
         let mut decoded = BatchBuilder::default();
-        let record = |value| Record { topic: &topic, partition: 0, offset: 0, spread: 1, key: None, value: Some(value), headers: &[] };
+        let record = |value| Record { topic: &topic, partition: 0, offset: 0, spread: 1, key: None, value: Some(value), own: None, headers: &[] };
         decode(&record(&value[..at]), Some(&schema), &mut decoded);
         prop_assert!(decoded.cells.is_empty() && decoded.undecodable.len() == 1);
         let mut changed = value.clone();
@@ -406,7 +409,7 @@ proptest! {
         let at = cut.index(value.len());
         let topic: Arc<str> = "t".into();
         let mut decoded = BatchBuilder::default();
-        let record = |value| Record { topic: &topic, partition: 0, offset: 0, spread: 1, key: None, value: Some(value), headers: &[] };
+        let record = |value| Record { topic: &topic, partition: 0, offset: 0, spread: 1, key: None, value: Some(value), own: None, headers: &[] };
         decode(&record(&value[..at]), Some(&schema), &mut decoded);
         prop_assert!(decoded.cells.is_empty() && decoded.undecodable.len() == 1);
         let mut changed = value.clone();

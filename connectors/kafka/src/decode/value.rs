@@ -2,6 +2,7 @@
 //!
 //! Texts without escapes become slices of the record as it lies in the batch; all else that has bytes is made in the arena.
 
+use super::Place;
 use super::instant;
 use super::number;
 use super::scan::{Malformed, Quoted, Scanner, unescape};
@@ -13,16 +14,15 @@ use caudal_core::{BatchBuilder, Cell, ColumnType, Slice};
 pub(super) struct Text<'a> {
     /// The record's value.
     pub(super) scanner: Scanner<'a>,
-    /// Where the value begins in the batch's arena.
-    pub(super) base: usize,
+    /// Where it lies.
+    pub(super) place: Place,
 }
 
 impl Text<'_> {
     /// A string's slice: of the record itself, or of the arena if it had escapes.
     pub(super) fn slice(&self, quoted: Quoted<'_>, batch: &mut BatchBuilder) -> Result<Slice, Malformed> {
         if !quoted.escaped {
-            let offset = (self.base + quoted.at) as u32;
-            return Ok(Slice { buffer: 0, offset, len: quoted.raw.len() as u32 });
+            return Ok(self.place.slice(quoted.at, quoted.raw.len()));
         }
         let start = batch.arena().len();
         unescape(quoted, batch.arena())?;

@@ -2,6 +2,7 @@
 //! which things become visible.
 
 use crate::decode::Header;
+use bytes::Bytes;
 use caudal_core::Result;
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ pub(super) struct Fetched<'a> {
     pub(super) key: Option<&'a [u8]>,
     /// Its value.
     pub(super) value: Option<&'a [u8]>,
+    /// The value of a large record again: as a buffer that whoever takes it may keep, for nothing else holds it.
+    pub(super) own: Option<&'a Bytes>,
     /// When it was written, by the log's clock: milliseconds since the epoch; 0 where unknown.
     pub(super) ts_ms: i64,
     /// Its headers.
@@ -207,6 +210,7 @@ pub(super) mod memory {
                     offset,
                     key: Some(&key),
                     value: value.as_deref(),
+                    own: None,
                     ts_ms: written(offset),
                     headers: &self
                         .headers

@@ -6,6 +6,7 @@
 
 use super::feed::Fetched;
 use crate::encode::split::{Head, part_of};
+use bytes::Bytes;
 use caudal_core::{Error, Result};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -36,7 +37,7 @@ pub(super) enum Joined<'a> {
     /// A record as it stands.
     Plain(Fetched<'a>),
     /// A record that is whole now: the offset of its head, its key and value.
-    Whole(i64, Option<Vec<u8>>, Vec<u8>),
+    Whole(i64, Option<Vec<u8>>, Bytes),
     /// A piece; nothing to be decoded yet, or ever.
     Piece,
 }
@@ -86,7 +87,7 @@ impl Join {
             self.abandon()?;
             return Ok(Joined::Piece);
         }
-        let whole = self.open.take().map(|open| Joined::Whole(open.offset, open.key, open.value));
+        let whole = self.open.take().map(|open| Joined::Whole(open.offset, open.key, open.value.into()));
         Ok(whole.unwrap_or(Joined::Piece))
     }
 
@@ -153,8 +154,14 @@ mod tests {
     fn feed(join: &mut Join, records: &[(&[u8], Option<&[u8]>)]) -> Vec<String> {
         let mut seen = Vec::new();
         for (offset, (key, value)) in records.iter().enumerate() {
-            let record =
-                Fetched { offset: offset as i64, ts_ms: 0, key: Some(key), value: *value, headers: &[] };
+            let record = Fetched {
+                offset: offset as i64,
+                ts_ms: 0,
+                key: Some(key),
+                value: *value,
+                own: None,
+                headers: &[],
+            };
             match join.take(record).unwrap() {
                 Joined::Plain(r) => seen.push(format!("plain {}", String::from_utf8_lossy(r.key.unwrap()))),
                 Joined::Whole(at, key, value) => seen.push(format!(
@@ -277,6 +284,7 @@ mod tests {
                     ts_ms: 0,
                     key: Some(&key),
                     value: value.as_deref(),
+                    own: None,
                     headers: &[],
                 };
                 let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();

@@ -4,7 +4,8 @@
 //! so no record can overtake another. Partitions are never paused: a full queue stops being fetched by itself.
 //!
 //! Memory: `budget` bytes shared out over the partitions that were expected, at least [`LEAST_QUEUE`] each, and one fetch
-//! (a quarter of the budget, at least one record of each partition). A partition's queue may pass its share by one fetch.
+//! (a quarter of the budget, at least one record of each partition). A partition's queue may pass its share by one fetch. A large
+//! record is copied into a buffer that goes on to the batch, and the client's own copy is given back before it is decoded.
 
 use super::feed::{Feed, Fetched, Lane, Polled, Start, Wanted};
 use super::wake::Wake;
@@ -13,11 +14,12 @@ use crate::decode::Header;
 use crate::faults::classify;
 use crate::offsets::{Bound, bounds};
 use crate::replay::Partition;
+use bytes::Bytes;
 use caudal_core::{Error, Result};
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{Headers, Message, OwnedMessage};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +30,44 @@ const LEAST_QUEUE: usize = 16 << 10;
 /// How long a broker may hold a fetch that finds nothing. Short, because one fetch is under way at a time: while a partition's
 /// queue is full it is left out, and a fetch of the others, which have nothing, keeps it waiting once the queue is empty.
 const FETCH_WAIT_MS: &str = "10";
+/// Values from so many bytes on have a buffer of their own.
+const OWN_BYTES: usize = 1 << 20;
+
+/// A record that the client no longer holds.
+struct Detached {
+    offset: i64,
+    key: Option<Vec<u8>>,
+    value: Option<Bytes>,
+    ts_ms: i64,
+    headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Detached {
+    /// Gives the client its copy back.
+    fn of(message: BorrowedMessage<'_>) -> Self {
+        let headers = message.headers().into_iter().flat_map(Headers::iter);
+        Self {
+            offset: message.offset(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(Bytes::copy_from_slice),
+            ts_ms: message.timestamp().to_millis().unwrap_or(0),
+            headers: headers.map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect(),
+        }
+    }
+
+    fn hand(&self, take: &mut dyn FnMut(Fetched<'_>)) {
+        let headers: Vec<Header<'_>> =
+            self.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        take(Fetched {
+            offset: self.offset,
+            key: self.key.as_deref(),
+            value: self.value.as_deref(),
+            own: self.value.as_ref().filter(|value| value.len() >= OWN_BYTES),
+            ts_ms: self.ts_ms,
+            headers: &headers,
+        });
+    }
+}
 
 /// One partition's queue.
 struct Queue {
@@ -35,7 +75,7 @@ struct Queue {
     partition: i32,
     records: PartitionQueue<Quiet>,
     /// The record that showed that an end was reached.
-    held: Option<OwnedMessage>,
+    held: Option<Detached>,
     /// The offset that reading began at.
     start: i64,
     position: i64,
@@ -156,7 +196,12 @@ impl Feed for Lanes {
         let mut lanes = Vec::with_capacity(wanted.len());
         for (wanted, start) in wanted.iter().zip(starts) {
             lanes.push(self.split(wanted, start)?);
-            list.add_partition_offset(&wanted.topic, wanted.partition, Offset::Offset(start))
+            // The first offset may move on until the first fetch: then it is the client's to find.
+            let at = match wanted.start {
+                Start::First => Offset::Beginning,
+                Start::At(_) | Start::End => Offset::Offset(start),
+            };
+            list.add_partition_offset(&wanted.topic, wanted.partition, at)
                 .map_err(|e| classify(e, "assign partitions"))?;
         }
         self.consumer.incremental_assign(&list).map_err(|e| classify(e, "assign partitions"))?;
@@ -165,13 +210,12 @@ impl Feed for Lanes {
 
     fn poll(&mut self, lane: Lane, end: i64, take: &mut dyn FnMut(Fetched<'_>)) -> Result<Polled> {
         let queue = &mut self.queues[lane];
-        if let Some(held) = &queue.held {
-            if held.offset() >= end {
-                return Ok(Polled::Reached);
-            }
-            hand(held, take);
-            queue.held = None;
+        if let Some(held) = queue.held.take_if(|held| held.offset < end) {
+            held.hand(take);
             return Ok(Polled::Taken);
+        }
+        if queue.held.is_some() {
+            return Ok(Polled::Reached);
         }
         let message = match queue.records.poll(Duration::ZERO) {
             Some(Ok(message)) => message,
@@ -183,10 +227,14 @@ impl Feed for Lanes {
         };
         queue.seen = message.offset() + 1;
         if message.offset() >= end {
-            queue.held = Some(message.detach());
+            queue.held = Some(Detached::of(message));
             return Ok(Polled::Reached);
         }
-        hand(&message, take);
+        if message.payload_len() >= OWN_BYTES {
+            Detached::of(message).hand(take);
+        } else {
+            hand(&message, take);
+        }
         Ok(Polled::Taken)
     }
 
@@ -213,7 +261,7 @@ impl Feed for Lanes {
     fn position(&self, lane: Lane) -> i64 {
         let Queue { position, held, .. } = &self.queues[lane];
         // The client has handed the held record over; its reader has not.
-        held.as_ref().map_or(*position, |held| held.offset().min(*position))
+        held.as_ref().map_or(*position, |held| held.offset.min(*position))
     }
 
     fn end(&mut self, lane: Lane) -> Result<i64> {
@@ -242,6 +290,7 @@ fn hand(message: &impl Message, take: &mut dyn FnMut(Fetched<'_>)) {
         offset: message.offset(),
         key: message.key(),
         value: message.payload(),
+        own: None,
         ts_ms: message.timestamp().to_millis().unwrap_or(0),
         headers: &headers,
     });
@@ -270,13 +319,14 @@ fn start(wanted: &Wanted, first: i64, end: i64) -> Result<i64> {
 }
 
 /// Which of a client's errors end the reading. Lost connections do not: the client reconnects below us, and only when all
-/// brokers are gone is it the engine's turn.
+/// brokers are gone is it the engine's turn. An offset that was removed under the reader is judged when it is opened again: it begins
+/// elsewhere, or says why it cannot.
 fn judge(error: KafkaError, what: &str) -> Result<()> {
     match error.rdkafka_error_code() {
         Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => Ok(()),
-        Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Err(Error::data(what).because(error).hint(
-            "the offset is no longer in the topic; rebuild the sink's tables from it (caudal rebuild)",
-        )),
+        Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+            Err(Error::transient(format!("{what}: that offset is no longer there")).because(error))
+        }
         _ => Err(classify(error, what)),
     }
 }

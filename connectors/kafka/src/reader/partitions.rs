@@ -13,7 +13,7 @@
 
 use super::feed::{Feed, Fetched, Lane, Polled, Start, Wanted};
 use super::join::{Join, Joined};
-use crate::decode::{Header, Record, decode, tombstone};
+use crate::decode::{Record, decode, tombstone};
 use crate::encode::TRUNCATE_HEADER;
 use crate::schemas::{self, Schemas, Shapes};
 use crate::topic_ids::TopicIds;
@@ -432,6 +432,7 @@ impl Partitions {
                 spread: 1,
                 key: barred.key.as_deref(),
                 value: Some(&barred.value),
+                own: None,
                 headers: &[(TRUNCATE_HEADER, barred.id.as_slice())],
             };
             let shapes = schemas.shapes(&partition.topic, partition.partition);
@@ -605,11 +606,12 @@ impl Partition {
         }
         let joined = self.join.take(fetched).map_err(|e| e.context(format!("read {}", self.topic)))?;
         match &joined {
-            Joined::Plain(record) => {
-                self.decode(record.offset, (record.key, record.value), record.headers, batch);
-            }
+            Joined::Plain(record) => self.decode(record, batch),
             Joined::Whole(offset, key, value) => {
-                self.decode(*offset, (key.as_deref(), Some(value)), &[], batch);
+                let (value, own) = (Some(&value[..]), Some(value));
+                let whole =
+                    Fetched { offset: *offset, key: key.as_deref(), value, own, ts_ms: 0, headers: &[] };
+                self.decode(&whole, batch);
             }
             Joined::Piece => {}
         }
@@ -620,15 +622,10 @@ impl Partition {
         Ok(())
     }
 
-    fn decode(
-        &mut self,
-        offset: i64,
-        (key, value): (Option<&[u8]>, Option<&[u8]>),
-        headers: &[Header<'_>],
-        batch: &mut BatchBuilder,
-    ) {
+    fn decode(&mut self, fetched: &Fetched<'_>, batch: &mut BatchBuilder) {
+        let Fetched { offset, key, value, own, headers, .. } = *fetched;
         let (topic, partition, spread) = (&self.topic, self.partition, self.spread);
-        let record = Record { topic, partition, offset, spread, key, value, headers };
+        let record = Record { topic, partition, offset, spread, key, value, own, headers };
         let schema = schemas::at(&self.shapes, offset);
         match record.value {
             Some(_) => {

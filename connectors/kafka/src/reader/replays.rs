@@ -154,6 +154,7 @@ impl Replays {
             spread: 1,
             key: letter.key.as_deref(),
             value: found.value.as_deref(),
+            own: None,
             headers: if same { &headers } else { &[] },
         };
         let schema = schemas::at(&shapes, found.offset);

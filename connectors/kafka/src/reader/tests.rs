@@ -559,6 +559,7 @@ fn a_truncation_is_set_aside_by_who_cannot_see_all_of_its_partitions() {
             spread,
             key: None,
             value: Some(truncation),
+            own: None,
             headers: &[],
         };
         let mut batch = caudal_core::BatchBuilder::default();

@@ -235,7 +235,7 @@ impl Writer for CaptureWriter {
                 .take()
                 .ok_or_else(|| Error::transient("the writer was used up by a failed commit"))?;
             let session = blocking(move || {
-                transaction::commit(&mut session, &accepted)?;
+                transaction::commit(&mut session, accepted)?;
                 Ok(session)
             })
             .await?;

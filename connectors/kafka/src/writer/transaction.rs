@@ -46,14 +46,14 @@ enum Steps {
 /// # Errors
 /// `Fenced`, `Transient` (reopen: the outcome is settled there), `Config`, `Data`; `Bug` for a shape that changed without
 /// a new version.
-pub(crate) fn commit(session: &mut Session, accepted: &[Accepted]) -> Result<()> {
+pub(crate) fn commit(session: &mut Session, mut accepted: Vec<Accepted>) -> Result<()> {
     pause(session);
-    if attempt(session, accepted, Steps::One)? {
+    if attempt(session, &mut accepted, Steps::One)? {
         return Ok(());
     }
     session.statistics.repeat();
     warn_of_another_writer(session);
-    if attempt(session, accepted, Steps::Many)? {
+    if attempt(session, &mut accepted, Steps::Many)? {
         return Ok(());
     }
     Err(Error::transient("another writer keeps writing to this source's topics"))
@@ -78,8 +78,9 @@ fn pause(session: &Session) {
     }
 }
 
-/// False: the offsets were not as predicted, and nothing was committed.
-fn attempt(session: &mut Session, accepted: &[Accepted], steps: Steps) -> Result<bool> {
+/// False: the offsets were not as predicted, and nothing was committed. Else nothing is accepted any more: its memory is given back before
+/// anyone may read what was sent.
+fn attempt(session: &mut Session, accepted: &mut Vec<Accepted>, steps: Steps) -> Result<bool> {
     session.producer.context().reset();
     session.producer.begin_transaction().map_err(|e| session.failure(e, "begin a transaction"))?;
     let mut run = Run::new(session, steps);
@@ -99,6 +100,7 @@ fn attempt(session: &mut Session, accepted: &[Accepted], steps: Steps) -> Result
             return Err(error);
         }
     }
+    accepted.clear();
     session.commit_transaction()?;
     let done = run.done();
     apply(session, done);

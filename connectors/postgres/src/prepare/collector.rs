@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Rows with so many bytes go by COPY, few as they may be: parameters would be held three times, here and by the driver, and two of
+/// these for as long as the connection lives. COPY goes out in pieces.
+const COPY_BYTES: usize = 1 << 20;
+
 /// Where one key's event leads.
 struct Entry {
     key: Range<u32>,
@@ -150,8 +154,7 @@ impl<'a> Collector<'a> {
             }
         }
         let threshold = if self.new_rows { self.options.copy_new_rows } else { self.options.copy_rows };
-        let upserts = self.rows(rows.into_iter(), threshold, refused);
-        group.upserts = upserts;
+        group.upserts = self.rows(&rows, threshold, refused);
         group.patches = patches.into_iter().map(|(present, rows)| super::Patch { present, rows }).collect();
         group
     }
@@ -214,34 +217,30 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// Encodes rows: by COPY's form from `threshold` rows on, and where a column cannot be an array's element.
-    fn rows<'i>(
-        &self,
-        rows: impl ExactSizeIterator<Item = (u32, Image<'i>)>,
-        threshold: usize,
-        refused: &mut Refused,
-    ) -> Rows {
-        let count = rows.len();
-        if count < threshold && self.wires.iter().all(|w| w.array().is_some()) {
+    /// Encodes rows: by COPY's form from `threshold` rows or [`COPY_BYTES`] on, and where a column cannot be an array's element.
+    fn rows(&self, rows: &[(u32, Image<'_>)], threshold: usize, refused: &mut Refused) -> Rows {
+        let arrays = rows.len() < threshold && self.wires.iter().all(|w| w.array().is_some());
+        let bytes = if arrays { value_bytes(rows) } else { 0 };
+        if arrays && bytes < COPY_BYTES {
             let mut columns = Columns::new(self.wires.iter().copied());
             for (event, image) in rows {
                 if let Err(cause) = self.push(&mut columns, image.cells().iter().copied().enumerate()) {
-                    refused.insert(event, cause);
+                    refused.insert(*event, cause);
                 }
             }
             return Rows::Arrays(columns);
         }
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(bytes);
         for (event, image) in rows {
             out.extend_from_slice(&(self.wires.len() as u16).to_be_bytes());
             for (column, cell) in image.cells().iter().enumerate() {
                 if let Err(refusal) = encode::field(&mut out, self.batch, *cell, self.wires[column]) {
-                    refused.insert(event, self.refusal(column, refusal));
+                    refused.insert(*event, self.refusal(column, refusal));
                     break;
                 }
             }
         }
-        Rows::Copy(Bytes::from(out), count)
+        Rows::Copy(Bytes::from(out), rows.len())
     }
 
     /// Runs of inserts together, each removal by itself.
@@ -249,8 +248,9 @@ impl<'a> Collector<'a> {
         let mut steps = Vec::new();
         for run in entries.chunk_by(|a, b| (a.row == NO_ROW) == (b.row == NO_ROW)) {
             if run[0].row != NO_ROW {
-                let rows = run.iter().map(|e| (e.event, Image::Borrowed(self.image(e.key.start))));
-                steps.push(Step::Insert(self.rows(rows, self.options.copy_new_rows, refused)));
+                let rows: Vec<_> =
+                    run.iter().map(|e| (e.event, Image::Borrowed(self.image(e.key.start)))).collect();
+                steps.push(Step::Insert(self.rows(&rows, self.options.copy_new_rows, refused)));
                 continue;
             }
             for entry in run {
@@ -281,6 +281,12 @@ impl<'a> Collector<'a> {
         };
         image.iter().enumerate().map(field).collect()
     }
+}
+
+/// Bytes of the rows' values that are not in the cells themselves.
+fn value_bytes(rows: &[(u32, Image<'_>)]) -> usize {
+    let cells = rows.iter().flat_map(|(_, image)| image.cells());
+    cells.filter_map(|cell| cell.slice()).map(|slice| slice.len as usize).sum()
 }
 
 /// What a key's events add up to.
