@@ -84,8 +84,11 @@ async fn a_json_api_becomes_a_table_and_follows_its_changes_and_deletes() {
     assert!(!daemon.log().contains(KEY), "the key is in the log");
 }
 
+/// Its name, what it says to the n-th request, and what the log must say then.
+type WrongAnswer = (&'static str, Box<dyn FnMut(u32) -> Reply + Send>, &'static str);
+
 /// A wrong answer, by name, and what the log says of it. The API gives it from the start of a run on, as long as it is set.
-fn wrong_answers() -> Vec<(&'static str, Box<dyn FnMut(u32) -> Reply + Send>, &'static str)> {
+fn wrong_answers() -> Vec<WrongAnswer> {
     let items =
         |items: Vec<Value>| Reply::json(&json!({ "data": { "items": items }, "meta": { "total": 300 } }));
     let all = move |page: u32| stock(page.saturating_sub(1) * 100..page.min(3) * 100);

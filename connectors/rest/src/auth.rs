@@ -51,7 +51,7 @@ impl fmt::Debug for AuthConfig {
 pub(crate) enum Auth {
     None,
     Header(HeaderName, HeaderValue),
-    OAuth(Box<OAuth>),
+    Token(Box<OAuth>),
 }
 
 /// A token before its end is fetched anew this long ahead.
@@ -112,7 +112,7 @@ impl AuthConfig {
             form.push_str(&format!("&scope={}", encoded(scope, false)));
         }
         let target = uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
-        Ok(Auth::OAuth(Box::new(OAuth {
+        Ok(Auth::Token(Box::new(OAuth {
             server: server(uri),
             target,
             form: form.into(),
@@ -140,14 +140,14 @@ impl Auth {
         match self {
             Self::None => Ok(None),
             Self::Header(name, value) => Ok(Some((name.clone(), value.clone()))),
-            Self::OAuth(oauth) => Ok(Some((header::AUTHORIZATION, oauth.token().await?))),
+            Self::Token(oauth) => Ok(Some((header::AUTHORIZATION, oauth.token().await?))),
         }
     }
 
     /// What was shown was refused. Whether there is something else to show.
     pub(crate) async fn refused(&self) -> bool {
         match self {
-            Self::OAuth(oauth) => oauth.token.lock().await.take().is_some(),
+            Self::Token(oauth) => oauth.token.lock().await.take().is_some(),
             _ => false,
         }
     }

@@ -139,15 +139,25 @@ fn unknown(table: &str) -> Response {
     refusal(StatusCode::NOT_FOUND, &why)
 }
 
+/// What a request is refused with.
+#[derive(Debug)]
+struct Refused(StatusCode, String);
+
+impl From<Refused> for Response {
+    fn from(Refused(status, why): Refused) -> Self {
+        refusal(status, &why)
+    }
+}
+
 /// The sink that is meant: the named one, or the only one that has the table (before it does, the only one there is).
-fn only<'a>(board: &'a Board, table: &str, sink: Option<&str>) -> Result<&'a StatusHandle, Response> {
+fn only<'a>(board: &'a Board, table: &str, sink: Option<&str>) -> Result<&'a StatusHandle, Refused> {
     let name = |handle: &&StatusHandle| handle.name().trim_start_matches("sink/").to_owned();
     let mut sinks: Vec<&StatusHandle> = board.sinks().collect();
     if let Some(sink) = sink {
         return sinks
             .into_iter()
             .find(|handle| name(handle) == sink)
-            .ok_or_else(|| refusal(StatusCode::NOT_FOUND, &format!("there is no sink {sink}")));
+            .ok_or_else(|| Refused(StatusCode::NOT_FOUND, format!("there is no sink {sink}")));
     }
     let having: Vec<&StatusHandle> =
         sinks.iter().copied().filter(|handle| !matches!(find(handle, table), Ok(None))).collect();
@@ -156,27 +166,27 @@ fn only<'a>(board: &'a Board, table: &str, sink: Option<&str>) -> Result<&'a Sta
     }
     match sinks[..] {
         [sink] => Ok(sink),
-        [] => Err(refusal(StatusCode::NOT_FOUND, "there is no sink")),
+        [] => Err(Refused(StatusCode::NOT_FOUND, "there is no sink".to_owned())),
         _ => {
             let names: Vec<String> = sinks.iter().map(name).collect();
             let why = format!("name the sink: ?sink={}", names.join(" or ?sink="));
-            Err(refusal(StatusCode::BAD_REQUEST, &why))
+            Err(Refused(StatusCode::BAD_REQUEST, why))
         }
     }
 }
 
 /// The table of that name: `database.table`, or `table` where that is clear.
-fn find(sink: &StatusHandle, table: &str) -> Result<Option<TableFreshness>, Response> {
+fn find(sink: &StatusHandle, table: &str) -> Result<Option<TableFreshness>, Refused> {
     let mut found = sink.freshness().tables_where(|id| id.table == table || id.to_string() == table);
     if found.len() > 1 {
         let names: Vec<String> = found.iter().map(|fresh| fresh.table.to_string()).collect();
-        return Err(refusal(StatusCode::BAD_REQUEST, &format!("which one: {}?", names.join(", "))));
+        return Err(Refused(StatusCode::BAD_REQUEST, format!("which one: {}?", names.join(", "))));
     }
     Ok(found.pop())
 }
 
 /// Microseconds since the epoch: of RFC 3339, of seconds since the epoch, or `now` by this machine's clock.
-fn moment(text: &str) -> Result<i64, Response> {
+fn moment(text: &str) -> Result<i64, Refused> {
     if text == "now" {
         return Ok(now_us());
     }
@@ -185,7 +195,7 @@ fn moment(text: &str) -> Result<i64, Response> {
     // Rounded up: "at least" must not become less.
     seconds.map(|s| (s * 1e6).ceil() as i64).or_else(written).ok_or_else(|| {
         let why = "at_least: write a moment such as 2026-11-22T08:30:00Z, seconds since the epoch, or now";
-        refusal(StatusCode::BAD_REQUEST, why)
+        Refused(StatusCode::BAD_REQUEST, why.to_owned())
     })
 }
 
