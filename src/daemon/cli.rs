@@ -84,6 +84,12 @@ Examples:
     /// Read tables again while the daemon goes on: rows that differ are delivered, rows that are gone are deleted.
     Snapshot(SnapshotArguments),
 
+    /// Read polled tables now, whatever their schedule says.
+    Poll(PollArguments),
+
+    /// Show when polled tables are read next, and what became of their last runs.
+    Schedule(ScheduleArguments),
+
     /// Print events as they arrive in the log.
     Tap(TapArguments),
 
@@ -319,6 +325,63 @@ pub(crate) struct VerifyArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "The daemon must run; the command goes to it through the log. Exits with 1 if a run failed.
+
+Examples:
+  caudal poll granja --all
+  caudal poll granja --store tienda_01 --store tienda_02
+  caudal poll granja inventario --store tienda_01
+  caudal poll granja --failed --output json
+  caudal poll granja --pause"
+)]
+pub(crate) struct PollArguments {
+    /// The source, as the configuration names it.
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+
+    /// Tables; all when left out.
+    #[arg(value_name = "TABLE")]
+    pub(crate) tables: Vec<String>,
+
+    /// A store by its id; may be given again.
+    #[arg(long, alias = "tienda", value_name = "ID")]
+    pub(crate) store: Vec<String>,
+
+    /// All stores: the default.
+    #[arg(long, alias = "todas", conflicts_with_all = ["store", "failed"])]
+    pub(crate) all: bool,
+
+    /// Only what failed the last time.
+    #[arg(long, conflicts_with_all = ["store", "tables"])]
+    pub(crate) failed: bool,
+
+    /// Do not wait until it is done.
+    #[arg(long)]
+    pub(crate) detach: bool,
+
+    /// Begin no further run but those that are asked for by this command.
+    #[arg(long, conflicts_with_all = ["tables", "store", "all", "failed", "resume"])]
+    pub(crate) pause: bool,
+
+    /// Go on by the schedule.
+    #[arg(long, conflicts_with_all = ["tables", "store", "all", "failed"])]
+    pub(crate) resume: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Exits with 1 if a table's last run failed.
+
+Examples:
+  caudal schedule
+  caudal schedule granja --output json | jq '.[].polls[] | {table, store, next_us}'")]
+pub(crate) struct ScheduleArguments {
+    /// The source; all polled ones when left out.
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: Option<String>,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Examples:
   caudal schema config > caudal.schema.json
   caudal schema config --markdown > configuration.md")]
@@ -408,6 +471,15 @@ mod tests {
             panic!("verify")
         };
         assert_eq!((verify.tables.len(), verify.rate, verify.chunk_rows), (1, Some(9), 5_000));
+        let Command::Poll(poll) = parsed("caudal poll granja --tienda t1 --store t2").unwrap().command else {
+            panic!("poll")
+        };
+        assert_eq!(
+            (poll.source.as_str(), &poll.store[..]),
+            ("granja", &["t1".to_owned(), "t2".to_owned()][..])
+        );
+        assert!(matches!(parsed("caudal poll granja --todas").unwrap().command, Command::Poll(p) if p.all));
+        assert!(matches!(parsed("caudal schedule").unwrap().command, Command::Schedule(_)));
         assert!(matches!(parsed("caudal status").unwrap().command, Command::Status));
         assert!(matches!(parsed("caudal config show").unwrap().command, Command::Config(_)));
         assert!(matches!(parsed("caudal schema config").unwrap().command, Command::Schema(_)));

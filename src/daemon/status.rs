@@ -101,6 +101,7 @@ mod tests {
             position: None,
             reading: Vec::new(),
             tables: Vec::new(),
+            polls: Vec::new(),
             last_error: Some(Trouble {
                 fault: "config".into(),
                 message: "sinks.d.url: no such role".into(),

@@ -9,7 +9,8 @@ use caudal_tests::Kafka;
 /// Runs the suite; panics with what it printed if a check fails.
 fn suite(arguments: &[&str]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("services/run-suite");
-    let out = Command::new("timeout").arg("900").arg(script).args(arguments).stderr(Stdio::inherit()).output();
+    let out =
+        Command::new("timeout").arg("900").arg(script).args(arguments).stderr(Stdio::inherit()).output();
     let out = out.unwrap();
     let said = String::from_utf8_lossy(&out.stdout);
     assert!(out.status.success() && said.contains(" checks, 0 failed"), "{}: {said}", out.status);

@@ -19,6 +19,7 @@ mod log;
 mod ownership;
 mod partial;
 mod reread;
+mod rest;
 mod shape;
 mod types;
 mod verify;

@@ -88,20 +88,21 @@ pub(crate) async fn one(
     Path(table): Path<String>,
     Query(asked): Query<Asked>,
 ) -> Response {
-    wait(&board, &table, &asked).await.unwrap_or_else(|refused| *refused)
+    let found = wait(&board, &table, &asked).await;
+    found.unwrap_or_else(|refused| refused)
 }
 
-async fn wait(board: &Board, table: &str, asked: &Asked) -> Result<Response, Box<Response>> {
+async fn wait(board: &Board, table: &str, asked: &Asked) -> Result<Response, Response> {
     let at_least = asked.at_least.as_deref().map(moment).transpose()?;
     let timeout = match asked.timeout.as_deref() {
         None => DEFAULT,
         Some(text) => parse_duration(text).map_err(|e| {
-            refuse(StatusCode::BAD_REQUEST, &format!("timeout: {e}; write 30s, at most {LONGEST:?}"))
+            refusal(StatusCode::BAD_REQUEST, &format!("timeout: {e}; write 30s, at most {LONGEST:?}"))
         })?,
     };
     let sink = only(board, table, asked.sink.as_deref())?;
     let _place = PLACES.try_acquire().map_err(|_| {
-        refuse(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait already: ask again later")
+        refusal(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait already: ask again later")
     })?;
     let deadline = Instant::now() + timeout.min(LONGEST);
     let mut changes = sink.freshness().changes();
@@ -112,7 +113,7 @@ async fn wait(board: &Board, table: &str, asked: &Asked) -> Result<Response, Box
             && !fresh.whole
         {
             let why = "other instances apply a part of this table: select from caudal.freshness in the sink's database";
-            return Err(refuse(StatusCode::CONFLICT, why));
+            return Err(refusal(StatusCode::CONFLICT, why));
         }
         let reached =
             at_least.map(|at| fresh.as_ref().and_then(|f| f.complete_to_us).is_some_and(|to| to >= at));
@@ -123,7 +124,7 @@ async fn wait(board: &Board, table: &str, asked: &Asked) -> Result<Response, Box
             return Err(match fresh {
                 Some(fresh) => {
                     let told = Told { reached, ..told(sink, fresh) };
-                    Box::new((StatusCode::GATEWAY_TIMEOUT, Json(told)).into_response())
+                    (StatusCode::GATEWAY_TIMEOUT, Json(told)).into_response()
                 }
                 None => unknown(table),
             });
@@ -131,26 +132,32 @@ async fn wait(board: &Board, table: &str, asked: &Asked) -> Result<Response, Box
     }
 }
 
-fn refuse(code: StatusCode, why: &str) -> Box<Response> {
-    Box::new(refusal(code, why))
-}
-
-fn unknown(table: &str) -> Box<Response> {
+fn unknown(table: &str) -> Response {
     let why = format!(
         "nothing is known of table {table}: it is not captured, or no row of it was applied yet; /api/v1/freshness lists all"
     );
-    refuse(StatusCode::NOT_FOUND, &why)
+    refusal(StatusCode::NOT_FOUND, &why)
+}
+
+/// What a request is refused with.
+#[derive(Debug)]
+struct Refused(StatusCode, String);
+
+impl From<Refused> for Response {
+    fn from(Refused(status, why): Refused) -> Self {
+        refusal(status, &why)
+    }
 }
 
 /// The sink that is meant: the named one, or the only one that has the table (before it does, the only one there is).
-fn only<'a>(board: &'a Board, table: &str, sink: Option<&str>) -> Result<&'a StatusHandle, Box<Response>> {
+fn only<'a>(board: &'a Board, table: &str, sink: Option<&str>) -> Result<&'a StatusHandle, Refused> {
     let name = |handle: &&StatusHandle| handle.name().trim_start_matches("sink/").to_owned();
     let mut sinks: Vec<&StatusHandle> = board.sinks().collect();
     if let Some(sink) = sink {
         return sinks
             .into_iter()
             .find(|handle| name(handle) == sink)
-            .ok_or_else(|| refuse(StatusCode::NOT_FOUND, &format!("there is no sink {sink}")));
+            .ok_or_else(|| Refused(StatusCode::NOT_FOUND, format!("there is no sink {sink}")));
     }
     let having: Vec<&StatusHandle> =
         sinks.iter().copied().filter(|handle| !matches!(find(handle, table), Ok(None))).collect();
@@ -159,27 +166,27 @@ fn only<'a>(board: &'a Board, table: &str, sink: Option<&str>) -> Result<&'a Sta
     }
     match sinks[..] {
         [sink] => Ok(sink),
-        [] => Err(refuse(StatusCode::NOT_FOUND, "there is no sink")),
+        [] => Err(Refused(StatusCode::NOT_FOUND, "there is no sink".to_owned())),
         _ => {
             let names: Vec<String> = sinks.iter().map(name).collect();
             let why = format!("name the sink: ?sink={}", names.join(" or ?sink="));
-            Err(refuse(StatusCode::BAD_REQUEST, &why))
+            Err(Refused(StatusCode::BAD_REQUEST, why))
         }
     }
 }
 
 /// The table of that name: `database.table`, or `table` where that is clear.
-fn find(sink: &StatusHandle, table: &str) -> Result<Option<TableFreshness>, Box<Response>> {
+fn find(sink: &StatusHandle, table: &str) -> Result<Option<TableFreshness>, Refused> {
     let mut found = sink.freshness().tables_where(|id| id.table == table || id.to_string() == table);
     if found.len() > 1 {
         let names: Vec<String> = found.iter().map(|fresh| fresh.table.to_string()).collect();
-        return Err(refuse(StatusCode::BAD_REQUEST, &format!("which one: {}?", names.join(", "))));
+        return Err(Refused(StatusCode::BAD_REQUEST, format!("which one: {}?", names.join(", "))));
     }
     Ok(found.pop())
 }
 
 /// Microseconds since the epoch: of RFC 3339, of seconds since the epoch, or `now` by this machine's clock.
-fn moment(text: &str) -> Result<i64, Box<Response>> {
+fn moment(text: &str) -> Result<i64, Refused> {
     if text == "now" {
         return Ok(now_us());
     }
@@ -188,7 +195,7 @@ fn moment(text: &str) -> Result<i64, Box<Response>> {
     // Rounded up: "at least" must not become less.
     seconds.map(|s| (s * 1e6).ceil() as i64).or_else(written).ok_or_else(|| {
         let why = "at_least: write a moment such as 2026-11-22T08:30:00Z, seconds since the epoch, or now";
-        refuse(StatusCode::BAD_REQUEST, why)
+        Refused(StatusCode::BAD_REQUEST, why.to_owned())
     })
 }
 

@@ -1,7 +1,7 @@
 //! What `GET /status` says, as JSON: written by the daemon, read by `caudal status`. Keys are only ever added.
 
 use crate::freshness::Told;
-use caudal_core::Progress;
+use caudal_core::{PollStatus, Progress};
 use caudal_engine::status::{LastError, PipelineStatus};
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +61,9 @@ pub struct Pipeline {
     /// Of a sink: up to when each table is complete.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<Told>,
+    /// Where polled tables stand, and when they are read next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub polls: Vec<PollStatus>,
 }
 
 /// An error, as the operator should see it.
@@ -102,6 +105,7 @@ impl Pipeline {
             last_error: status.last_error.map(Trouble::from),
             reading: status.reading,
             tables: Vec::new(),
+            polls: status.polls,
         }
     }
 }

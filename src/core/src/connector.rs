@@ -8,6 +8,7 @@ use crate::batch::Batch;
 use crate::check::Check;
 use crate::compare::{SinkSide, SourceSide};
 use crate::fault::Result;
+use crate::polled::PollStatus;
 use crate::position::Position;
 use crate::reread::{Progress, Signal, Written};
 use crate::schema::{TableId, TableSchema};
@@ -38,6 +39,11 @@ pub trait Source: Send + Sync {
 
     /// What is being read beside the stream, and what was lately.
     fn progress(&self) -> Vec<Progress> {
+        Vec::new()
+    }
+
+    /// Where polled tables stand, and when they are read next.
+    fn polls(&self) -> Vec<PollStatus> {
         Vec::new()
     }
 

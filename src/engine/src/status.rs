@@ -3,7 +3,7 @@
 use crate::freshness::Freshness;
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
-use caudal_core::{Error, Position, Progress, SetAside, Source};
+use caudal_core::{Error, PollStatus, Position, Progress, SetAside, Source};
 use serde::Serialize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,6 +69,8 @@ pub struct PipelineStatus {
     pub last_error: Option<LastError>,
     /// What the source reads beside its stream, and did lately.
     pub reading: Vec<Progress>,
+    /// Where polled tables stand.
+    pub polls: Vec<PollStatus>,
     /// Tables that the source cannot follow for now, while the others are.
     pub set_aside: Vec<SetAside>,
 }
@@ -164,6 +166,7 @@ impl StatusHandle {
             position: moving.position.as_ref().and_then(Position::source).map(|p| p.token.clone()),
             last_error: moving.last_error.clone(),
             reading: self.0.source.as_ref().map(|s| s.progress()).unwrap_or_default(),
+            polls: self.0.source.as_ref().map(|s| s.polls()).unwrap_or_default(),
             set_aside: self.0.source.as_ref().map(|s| s.set_aside()).unwrap_or_default(),
         }
     }
