@@ -11,7 +11,7 @@
 //!
 //! Beside them stand topics in Debezium's form: schema changes, transactions and heartbeats.
 
-use caudal_core::{Action, Signal, TableSchema};
+use caudal_core::{Action, Incomplete, Signal, TableSchema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -153,6 +153,9 @@ pub struct WatermarkRecord {
     pub ts_us: i64,
     /// By topic.
     pub ends: BTreeMap<String, TopicEnds>,
+    /// Tables that are not complete up to there: `{"tables":[…]}` or `"all"`; absent where all are.
+    #[serde(default, skip_serializing_if = "Incomplete::is_none")]
+    pub incomplete: Incomplete,
 }
 
 /// How far one topic belongs to a watermark.

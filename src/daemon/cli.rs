@@ -84,11 +84,20 @@ Examples:
     /// Read tables again while the daemon goes on: rows that differ are delivered, rows that are gone are deleted.
     Snapshot(SnapshotArguments),
 
+    /// Read polled tables now, whatever their schedule says.
+    Poll(PollArguments),
+
+    /// Show when polled tables are read next, and what became of their last runs.
+    Schedule(ScheduleArguments),
+
     /// Print events as they arrive in the log.
     Tap(TapArguments),
 
     /// Look after the events that a sink could not take.
     Dlq(DlqArguments),
+
+    /// Compare a sink's tables with their sources, row by row, while both live.
+    Verify(VerifyArguments),
 
     /// Print the JSON Schema of the configuration.
     Schema(SchemaArguments),
@@ -281,6 +290,98 @@ pub(crate) struct SnapshotArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Both servers make digests of ranges of rows where they can; rows travel only where digests differ, or a column's type has no
+text that both can make. What differs is looked at again until it cannot be a row in flight; a key is shown, never a value. The
+capture and the sink must run. Nothing is changed anywhere.
+
+Exit codes: 0 all equal, 3 rows differ, 1 a table or some rows could not be compared, 2 used wrongly.
+
+Examples:
+  caudal verify dashboards
+  caudal verify dashboards orders shop.lines --rate 20000
+  caudal verify dashboards --output json | jq '.tables[] | {table, different, missing, surplus}'"
+)]
+pub(crate) struct VerifyArguments {
+    /// The sink.
+    #[arg(value_name = "SINK")]
+    pub(crate) sink: String,
+
+    /// Tables, as `table` or `database.table` of the source; all when left out.
+    #[arg(value_name = "TABLE")]
+    pub(crate) tables: Vec<String>,
+
+    /// Rows per second at most, so that the servers have time for others.
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: Option<u64>,
+
+    /// Rows of a range: what one statement looks at.
+    #[arg(long, default_value_t = 5_000, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..=20_000))]
+    pub(crate) chunk_rows: u64,
+
+    /// How long the sink may take to come up to the source, in seconds.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    pub(crate) wait: u64,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The daemon must run; the command goes to it through the log. Exits with 1 if a run failed.
+
+Examples:
+  caudal poll granja --all
+  caudal poll granja --store tienda_01 --store tienda_02
+  caudal poll granja inventario --store tienda_01
+  caudal poll granja --failed --output json
+  caudal poll granja --pause"
+)]
+pub(crate) struct PollArguments {
+    /// The source, as the configuration names it.
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+
+    /// Tables; all when left out.
+    #[arg(value_name = "TABLE")]
+    pub(crate) tables: Vec<String>,
+
+    /// A store by its id; may be given again.
+    #[arg(long, alias = "tienda", value_name = "ID")]
+    pub(crate) store: Vec<String>,
+
+    /// All stores: the default.
+    #[arg(long, alias = "todas", conflicts_with_all = ["store", "failed"])]
+    pub(crate) all: bool,
+
+    /// Only what failed the last time.
+    #[arg(long, conflicts_with_all = ["store", "tables"])]
+    pub(crate) failed: bool,
+
+    /// Do not wait until it is done.
+    #[arg(long)]
+    pub(crate) detach: bool,
+
+    /// Begin no further run but those that are asked for by this command.
+    #[arg(long, conflicts_with_all = ["tables", "store", "all", "failed", "resume"])]
+    pub(crate) pause: bool,
+
+    /// Go on by the schedule.
+    #[arg(long, conflicts_with_all = ["tables", "store", "all", "failed"])]
+    pub(crate) resume: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Exits with 1 if a table's last run failed.
+
+Examples:
+  caudal schedule
+  caudal schedule granja --output json | jq '.[].polls[] | {table, store, next_us}'")]
+pub(crate) struct ScheduleArguments {
+    /// The source; all polled ones when left out.
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: Option<String>,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Examples:
   caudal schema config > caudal.schema.json
   caudal schema config --markdown > configuration.md")]
@@ -366,6 +467,19 @@ mod tests {
         assert_eq!((snapshot.source.as_str(), snapshot.tables.len()), ("plex", 2));
         assert_eq!(snapshot.condition.as_deref(), Some("x=1"));
         assert!(matches!(parsed("caudal snapshot plex --pause").unwrap().command, Command::Snapshot(_)));
+        let Command::Verify(verify) = parsed("caudal verify dash orders --rate 9").unwrap().command else {
+            panic!("verify")
+        };
+        assert_eq!((verify.tables.len(), verify.rate, verify.chunk_rows), (1, Some(9), 5_000));
+        let Command::Poll(poll) = parsed("caudal poll granja --tienda t1 --store t2").unwrap().command else {
+            panic!("poll")
+        };
+        assert_eq!(
+            (poll.source.as_str(), &poll.store[..]),
+            ("granja", &["t1".to_owned(), "t2".to_owned()][..])
+        );
+        assert!(matches!(parsed("caudal poll granja --todas").unwrap().command, Command::Poll(p) if p.all));
+        assert!(matches!(parsed("caudal schedule").unwrap().command, Command::Schedule(_)));
         assert!(matches!(parsed("caudal status").unwrap().command, Command::Status));
         assert!(matches!(parsed("caudal config show").unwrap().command, Command::Config(_)));
         assert!(matches!(parsed("caudal schema config").unwrap().command, Command::Schema(_)));

@@ -13,6 +13,7 @@ mod instance;
 mod logging;
 mod memory;
 mod output;
+mod poll;
 mod registry;
 mod run;
 mod schema;
@@ -20,6 +21,7 @@ mod signals;
 mod snapshot;
 mod status;
 mod tap;
+mod verify;
 
 use clap::Parser;
 use cli::{Cli, Command};
@@ -54,8 +56,11 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Check(arguments) => check::check(cli, arguments).await,
         Command::Status => status::status(cli).await,
         Command::Snapshot(arguments) => snapshot::snapshot(cli, arguments).await,
+        Command::Poll(arguments) => poll::poll(cli, arguments).await,
+        Command::Schedule(arguments) => poll::schedule(cli, arguments).await,
         Command::Tap(arguments) => tap::tap(cli, arguments).await,
         Command::Dlq(arguments) => dlq::dlq(cli, arguments).await,
+        Command::Verify(arguments) => verify::verify(cli, arguments).await,
         Command::Schema(arguments) => schema::schema(arguments),
         Command::Config(arguments) => config::config(cli, arguments),
     }

@@ -12,6 +12,7 @@ pub(crate) fn registry() -> Registry<Kafka> {
     let registry = registry.source("mysql", &["mysql"], caudal_mysql::source);
     // The same connector under the name that Debezium's is known by: it is told in each event's `source.connector`.
     let registry = registry.source("mariadb", &["mariadb"], caudal_mysql::source);
+    let registry = registry.source("rest", &[], caudal_rest::source);
     let registry = registry.database("mysql");
     registry.sink("postgres", &["postgres", "postgresql"], caudal_postgres::sink)
 }

@@ -80,7 +80,7 @@ fn announce(resolved: &Resolved<Kafka>, log: &str, http: std::net::SocketAddr) {
     if resolved.log.is_some() {
         info!("the log is kept in {}", resolved.data_dir.join("log").display());
     }
-    info!("health, metrics and status: http://{http}/health, /metrics, /status");
+    info!("health, metrics and status: http://{http}/health, /metrics, /status, /api/v1/freshness");
     for source in &resolved.sources {
         info!("capture/{}: {} -> log", source.name, source.kind);
     }

@@ -47,7 +47,7 @@ pub(crate) async fn snapshot(cli: &Cli, arguments: &SnapshotArguments) -> Result
     finish(cli, &record.id, &waited)
 }
 
-fn known(resolved: &Resolved<Kafka>, source: &str) -> Result<(), Failure> {
+pub(super) fn known(resolved: &Resolved<Kafka>, source: &str) -> Result<(), Failure> {
     let names: Vec<&str> = resolved.sources.iter().map(|s| s.name.as_str()).collect();
     if names.contains(&source) {
         return Ok(());
@@ -56,7 +56,7 @@ fn known(resolved: &Resolved<Kafka>, source: &str) -> Result<(), Failure> {
     Err(Problem::new("SOURCE", message).fix(format!("there are: {}", names.join(", "))).into())
 }
 
-fn not_running(error: Error, resolved: &Resolved<Kafka>) -> Failure {
+pub(super) fn not_running(error: Error, resolved: &Resolved<Kafka>) -> Failure {
     match error.fault() {
         Fault::Transient => Problem::from(error)
             .fix(format!(
@@ -125,7 +125,7 @@ async fn wait(
     }
 }
 
-fn has_ended(progress: &Progress) -> bool {
+pub(super) fn has_ended(progress: &Progress) -> bool {
     matches!(progress.phase, Phase::Done | Phase::Stopped | Phase::Refused)
 }
 

@@ -100,6 +100,8 @@ mod tests {
             freshness_seconds: Some(0.5),
             position: None,
             reading: Vec::new(),
+            tables: Vec::new(),
+            polls: Vec::new(),
             last_error: Some(Trouble {
                 fault: "config".into(),
                 message: "sinks.d.url: no such role".into(),

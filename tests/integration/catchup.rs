@@ -112,3 +112,17 @@ async fn a_sink_that_missed_deletes_which_kafka_has_forgotten_sweeps_them_away()
     let kafka = Kafka::start(&["log.cleaner.backoff.ms=200", "log.cleaner.threads=1"]).unwrap();
     misses_no_delete(&kafka.bootstrap(), "catchup_k").await;
 }
+
+#[tokio::test]
+async fn a_sink_that_missed_deletes_which_the_embedded_log_has_forgotten_sweeps_them_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = caudal_log::Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        data_dir: dir.path().join("log"),
+        maintenance_interval: Duration::from_millis(200),
+        ..caudal_log::Config::default()
+    };
+    let log = caudal_log::Log::start(config).await.unwrap();
+    misses_no_delete(&log.address().to_string(), "catchup_e").await;
+    log.shutdown().await;
+}

@@ -4,11 +4,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod catchup;
+mod clients;
 mod consistency;
 mod cost;
 mod crash;
 mod damage;
 mod formats;
+mod freshness;
 mod input;
 mod kit;
 mod large;
@@ -17,5 +19,7 @@ mod log;
 mod ownership;
 mod partial;
 mod reread;
+mod rest;
 mod shape;
 mod types;
+mod verify;

@@ -95,8 +95,12 @@ fn batch(schema: &Arc<TableSchema>, first: i64, events: i64) -> Batch {
         });
     }
     let position = SourcePosition { token: first.to_string(), notes: Default::default() };
-    let boundary =
-        Boundary { events: events as u32, position: position.clone(), ts_us: 1_700_000_000_000_000 };
+    let boundary = Boundary {
+        events: events as u32,
+        position: position.clone(),
+        ts_us: 1_700_000_000_000_000,
+        scope: None,
+    };
     b.build(Position::Source(position), Some(boundary))
 }
 

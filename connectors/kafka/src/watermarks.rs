@@ -3,7 +3,7 @@
 //! A watermark lists the ends of the partitions touched since the one before it; only a *full* one lists all. So a chain of
 //! records means something only without a gap, and a reader that knows nothing starts with a full one.
 
-use caudal_core::{Error, Result};
+use caudal_core::{Error, Incomplete, Result};
 use caudal_proto::side::{VERSION, WatermarkRecord};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -30,6 +30,8 @@ pub(crate) struct Watermark {
     pub(crate) next: i64,
     /// When its record was written, by the log's clock: milliseconds since the epoch.
     pub(crate) logged_ms: i64,
+    /// Tables of which this says nothing.
+    pub(crate) incomplete: Incomplete,
 }
 
 /// The order of one source's watermarks.
@@ -94,7 +96,8 @@ fn watermark(record: WatermarkRecord, offset: i64, logged_ms: i64) -> Watermark 
             ends.insert((topic.clone(), partition), End { offset: end, topic_id: topic_ends.id });
         }
     }
-    Watermark { ends, position: record.position, ts_us: record.ts_us, next: offset + 1, logged_ms }
+    let WatermarkRecord { position, ts_us, incomplete, .. } = record;
+    Watermark { ends, position, ts_us, next: offset + 1, logged_ms, incomplete }
 }
 
 impl Watermark {
@@ -105,6 +108,7 @@ impl Watermark {
         self.ts_us = self.ts_us.max(later.ts_us);
         self.next = later.next;
         self.logged_ms = self.logged_ms.max(later.logged_ms);
+        self.incomplete = later.incomplete;
     }
 }
 
@@ -130,6 +134,7 @@ pub(crate) mod tests {
             position: format!("p{number}"),
             ts_us: number as i64,
             ends: ends.collect(),
+            incomplete: Incomplete::None,
         };
         serde_json::to_vec(&record).unwrap()
     }

@@ -14,6 +14,7 @@ mod canonical;
 pub mod charset;
 mod check;
 mod client;
+mod compare;
 pub mod config;
 pub mod connection;
 mod ddl;

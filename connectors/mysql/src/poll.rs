@@ -16,7 +16,7 @@ use crate::config::Resolved;
 use crate::discover;
 use async_trait::async_trait;
 use caudal_core::{Check, Error, Position, Reader, Result, TableId, Written};
-use caudal_poll::{Job, PollReader, Polled, Session, Start};
+use caudal_poll::{Desk, Job, PollReader, Polled, Session, Start};
 use session::MySqlSession;
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use std::sync::Arc;
 /// `Config`, naming the field, if a table cannot be polled as configured; as for SQL.
 pub(crate) async fn open(
     config: &Arc<Resolved>,
-    written: Option<Arc<dyn Written>>,
+    (written, desk): (Option<Arc<dyn Written>>, &Arc<Desk>),
     from: Option<Position>,
 ) -> Result<Box<dyn Reader>> {
     let mut client = Client::connect(config).await?;
@@ -42,7 +42,10 @@ pub(crate) async fn open(
     tracing::info!(source = config.name, server = client.version.text, tables = jobs.len(), "polling");
     let start = Start {
         name: config.name.clone(),
-        system: Arc::new(System(Arc::clone(config))),
+        systems: vec![Arc::new(System(Arc::clone(config)))],
+        concurrent: 1,
+        desk: Arc::clone(desk),
+        clock: Arc::new(jiff::Timestamp::now),
         jobs,
         dir: config.poll.dir.join(&config.name),
         written,
@@ -72,7 +75,7 @@ pub(crate) fn findings(
             "has no key: what changed in it cannot be told by polling",
             format!("name its key in `keys`, or exclude it: `!{}`", id.table),
         ),
-        Ok(job) => Check::ok(id.to_string(), format!("polled every {:?}, {}", job.every, job.mode.name())),
+        Ok(job) => Check::ok(id.to_string(), format!("polled {}, {}", job.schedule.text(), job.mode.name())),
     };
     tables.iter().map(one).collect()
 }

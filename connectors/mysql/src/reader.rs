@@ -35,7 +35,8 @@ use crate::snapshot::shapes::Asked;
 use crate::snapshot::{Emission, Snapshot};
 use async_trait::async_trait;
 use caudal_core::{
-    Batch, BatchBuilder, Boundary, Position, Reader, Result, SourcePosition, TableId, Transaction,
+    Batch, BatchBuilder, Boundary, Incomplete, Position, Reader, Result, Scope, SourcePosition, TableId,
+    Transaction,
 };
 use clock::Clock;
 pub(crate) use kin::Kin;
@@ -287,6 +288,7 @@ impl MySqlReader {
             events: builder.events.len() as u32,
             position: self.token(Within::default()).position(self.family, BTreeMap::new()),
             ts_us: self.ts_us,
+            scope: self.scope(),
         });
         let within = self.tx.as_mut().map_or_else(Within::default, Tx::delivered);
         let mut batch = builder.build(Position::Source(SourcePosition::default()), boundary);
@@ -342,10 +344,22 @@ impl MySqlReader {
             events: events as u32,
             position: self.token(Within::default()).position(self.family, BTreeMap::new()),
             ts_us: self.ts_us,
+            scope: self.scope(),
         });
         let position = self.position(within);
         let builder = std::mem::take(&mut self.builder);
         self.out.push_back(builder.build(position, boundary));
+    }
+
+    /// What a boundary does not speak for.
+    fn scope(&self) -> Option<Arc<Scope>> {
+        let mut tables = self.snapshot.incomplete();
+        tables.extend(self.quarantine.held().cloned());
+        let incomplete = Incomplete::of(tables.into_iter().collect());
+        if incomplete.is_none() {
+            return None;
+        }
+        Some(Arc::new(Scope { source: self.config.name.clone(), tables: Vec::new(), incomplete }))
     }
 
     fn token(&self, within: Within) -> Token {

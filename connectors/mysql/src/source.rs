@@ -6,6 +6,7 @@ mod history;
 use crate::binlog::{Start, StreamOptions};
 use crate::check;
 use crate::client::{self, Client, row_text};
+use crate::compare::Side;
 use crate::config::{Config, Mode, Resolved, SnapshotMode};
 use crate::connection::{Endpoint, Family};
 use crate::discover::{self, Table};
@@ -23,9 +24,12 @@ use crate::snapshot::commands::Inbox;
 use crate::snapshot::progress::table_note;
 use crate::tls;
 use async_trait::async_trait;
+use caudal_core::compare::SourceSide;
 use caudal_core::{
-    Check, Error, Position, Progress, Reader, Result, SetAside, Signal, Source, TableId, TableSchema, Written,
+    Check, Error, PollStatus, Position, Progress, Reader, Result, SetAside, Signal, Source, TableId,
+    TableSchema, Written,
 };
+use caudal_poll::Desk;
 use choose::{Chosen, choose};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -39,7 +43,12 @@ pub fn source(name: &str, config: Config) -> Result<Arc<dyn Source>> {
     Ok(Arc::new(MySqlSource {
         config: Arc::new(config.resolve(name)?),
         set_aside: Shown::default(),
-        beside: Beside { board: Arc::default(), inbox: Arc::default(), written: Arc::default() },
+        beside: Beside {
+            board: Arc::default(),
+            inbox: Arc::default(),
+            written: Arc::default(),
+            desk: Arc::default(),
+        },
     }))
 }
 
@@ -55,6 +64,8 @@ struct Beside {
     board: Arc<Board>,
     inbox: Arc<Inbox>,
     written: Arc<OnceLock<Arc<dyn Written>>>,
+    /// With `mode: poll`.
+    desk: Arc<Desk>,
 }
 
 #[async_trait]
@@ -86,22 +97,39 @@ impl Source for MySqlSource {
     }
 
     fn signal(&self, signal: Signal) {
-        self.beside.inbox.add(signal);
+        match self.config.mode {
+            Mode::Poll => self.beside.desk.signal(signal),
+            _ => self.beside.inbox.add(signal),
+        }
     }
 
     fn progress(&self) -> Vec<Progress> {
-        self.beside.board.all()
+        match self.config.mode {
+            Mode::Poll => self.beside.desk.progress(),
+            _ => self.beside.board.all(),
+        }
+    }
+
+    fn polls(&self) -> Vec<PollStatus> {
+        self.beside.desk.polls()
     }
 
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
         if self.config.mode == Mode::Poll {
-            let reader = poll::open(&self.config, self.beside.written.get().cloned(), from).await;
+            let reader =
+                poll::open(&self.config, (self.beside.written.get().cloned(), &self.beside.desk), from).await;
             return reader
                 .map_err(|e| self.config.own_field(e).context(format!("open source {}", self.config.name)));
         }
         let reader = open(&self.config, &self.beside, &self.set_aside, from).await;
         let named = |e| self.config.own_field(e).context(format!("open source {}", self.config.name));
         Ok(Box::new(reader.map_err(named)?))
+    }
+
+    async fn side(&self) -> Result<Option<Box<dyn SourceSide>>> {
+        let client = choose::any(&self.config).await?;
+        let side = Side::open(&self.config, client).await.map_err(|e| self.config.own_field(e))?;
+        Ok(Some(Box::new(side)))
     }
 
     fn set_aside(&self) -> Vec<SetAside> {

@@ -4,15 +4,17 @@
 //! so a crash at any point leaves both or neither. Batches are coalesced by key (`prepare`), written in an order that holds
 //! unique indexes (`apply`), and a row that the server refuses is named, alone (`writer`).
 //!
-//! For users: `select * from caudal.freshness` tells up to which moment of the source's clock each sink is complete;
+//! For users: `select * from caudal.freshness` tells up to which moment of its source's clock each table is complete;
 //! `caudal.offsets` what it has consumed.
 
 mod apply;
 mod catalog;
 mod check;
 mod client;
+mod compare;
 mod config;
 mod encode;
+mod freshness;
 mod parameter;
 mod plan;
 mod prepare;

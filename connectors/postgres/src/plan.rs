@@ -58,7 +58,7 @@ impl Mapped {
 
     /// An expression of the column that differs where the value shows differently. Equality alone is coarser: 0 equals -0 and,
     /// without a declared scale or within JSON, 1.0 equals 1.00; `json` has none at all.
-    fn comparable(&self, expression: &str) -> String {
+    pub(crate) fn comparable(&self, expression: &str) -> String {
         match self.sql.as_str() {
             "json" | "jsonb" | "citext" | "numeric" => format!("({expression})::text"),
             "real" => format!("float4send({expression})"),
@@ -123,6 +123,16 @@ impl Plan {
             truncatable: !relation.referenced,
             partitioned: relation.kind == "p",
         }
+    }
+
+    /// A given value of a column, cast where needed.
+    pub(crate) fn given(&self, column: usize) -> String {
+        self.columns[column].value(&format!("u.c{column}"))
+    }
+
+    /// Columns whose values are written, the key's left out.
+    pub(crate) fn compared(&self) -> impl Iterator<Item = usize> {
+        self.written().map(|(i, _)| i).filter(|i| !self.is_key(*i))
     }
 
     fn written(&self) -> impl Iterator<Item = (usize, &Mapped)> {

@@ -1,11 +1,13 @@
 //! The sink: checks, and opens writers.
 
 use crate::client::Connection;
+use crate::compare::Side;
 use crate::config::{Consistency, Deletes, Resolved};
 use crate::prepare::Options;
 use crate::state::State;
 use crate::writer::PgWriter;
 use async_trait::async_trait;
+use caudal_core::compare::SinkSide;
 use caudal_core::{Check, Result, Sink, Writer};
 use std::sync::Arc;
 
@@ -36,6 +38,10 @@ impl Sink for PgSink {
             copy_new_rows: COPY_NEW_ROWS,
         };
         Ok(Box::new(PgWriter::new(connection, Arc::clone(&self.config), options)))
+    }
+
+    async fn side(&self) -> Result<Option<Box<dyn SinkSide>>> {
+        Ok(Some(Box::new(Side::open(&self.config).await?)))
     }
 
     fn whole_transactions(&self) -> bool {

@@ -17,7 +17,7 @@ use crate::catalog::schema_exists;
 use crate::client::{BEGIN, Connection, Doing, Failure};
 use crate::config::Consistency;
 use crate::quote::{ident, qualified};
-use caudal_core::{Boundary, Error, LogOffset, Result};
+use caudal_core::{Boundary, Error, LogOffset, Result, TablePart};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio_postgres::Row;
@@ -32,6 +32,7 @@ pub(crate) struct State {
     schema: String,
     sinks: String,
     offsets: String,
+    watermarks: String,
     freshness: String,
     pub(crate) tables: String,
 }
@@ -41,6 +42,7 @@ impl State {
         Self {
             sinks: qualified(schema, "sinks"),
             offsets: qualified(schema, "offsets"),
+            watermarks: qualified(schema, "watermarks"),
             freshness: qualified(schema, "freshness"),
             tables: qualified(schema, "tables"),
             schema: schema.to_owned(),
@@ -65,6 +67,7 @@ impl State {
         }
         let there =
             schema_exists(connection, &self.schema).await.doing(config, "look for the state schema")?;
+        let old = self.has_old_freshness(connection).await.doing(config, "look for the state tables")?;
         let schema = if there {
             String::new()
         } else {
@@ -88,18 +91,28 @@ impl State {
              CREATE TABLE IF NOT EXISTS {tables} (
                  sink text NOT NULL, source_table text NOT NULL, target text NOT NULL, version integer NOT NULL,
                  generation integer NOT NULL, shape text NOT NULL, PRIMARY KEY (sink, source_table));
-             CREATE TABLE IF NOT EXISTS {freshness} (
-                 sink text PRIMARY KEY, complete_to timestamptz NOT NULL, source_position text NOT NULL,
-                 applied_at timestamptz NOT NULL);
-             COMMENT ON TABLE {freshness} IS
-                 'complete_to: the clock of the source, up to which this sink shows everything that was committed there; \
-                 of several sources, the one that was heard of last';
+             CREATE TABLE IF NOT EXISTS {watermarks} (
+                 sink text NOT NULL, source_table text NOT NULL, part integer NOT NULL, parts integer NOT NULL,
+                 source text NOT NULL, complete_to timestamptz NOT NULL, source_position text NOT NULL,
+                 applied_at timestamptz NOT NULL, PRIMARY KEY (sink, source_table, part)) WITH (fillfactor = 50);
+             {old}
+             CREATE OR REPLACE VIEW {freshness} AS
+                 SELECT w.sink, w.source, w.source_table, t.target, min(w.complete_to) AS complete_to,
+                     (array_agg(w.source_position ORDER BY w.complete_to))[1] AS source_position,
+                     max(w.applied_at) AS applied_at
+                 FROM {watermarks} w LEFT JOIN {tables} t USING (sink, source_table)
+                 GROUP BY w.sink, w.source, w.source_table, t.target HAVING count(*) = max(w.parts);
+             COMMENT ON VIEW {freshness} IS
+                 'for each table complete_to: the clock of its source, up to which the table shows everything that was committed there';
              COMMIT",
             lock = advisory(&self.schema),
             sinks = self.sinks,
             offsets = self.offsets,
             tables = self.tables,
+            watermarks = self.watermarks,
             freshness = self.freshness,
+            // Releases before had one row for each sink there. Nothing is lost: the next watermark tells it anew.
+            old = if old { format!("DROP TABLE {};", self.freshness) } else { String::new() },
         );
         connection
             .batch(&sql)
@@ -110,10 +123,15 @@ impl State {
     async fn exists(&self, connection: &Connection) -> Result<bool, Failure> {
         // The newest part of them.
         let sql = "SELECT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = 'unswept') \
-                   AND to_regclass($2) IS NOT NULL";
+                   AND EXISTS (SELECT 1 FROM pg_class WHERE oid = to_regclass($2) AND relkind = 'v')";
         let names = [(&self.offsets as _, Type::TEXT), (&self.freshness as _, Type::TEXT)];
         let rows = connection.query(sql, &names).await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
+    }
+
+    async fn has_old_freshness(&self, connection: &Connection) -> Result<bool, Failure> {
+        let sql = "SELECT 1 FROM pg_class WHERE oid = to_regclass($1) AND relkind = 'r'";
+        Ok(!connection.query(sql, &[(&self.freshness as _, Type::TEXT)]).await?.is_empty())
     }
 
     /// Fences whoever wrote before, and gives the new epoch (none where instances share the sink) with the stored offsets.
@@ -226,20 +244,54 @@ impl State {
         if count == new.len() as u64 { Ok(()) } else { Err(fenced(&config.name)) }
     }
 
-    /// Tells readers up to when the sink is complete.
-    pub(crate) async fn tell_freshness(&self, connection: &Connection, boundary: &Boundary) -> Result<()> {
+    /// Tells readers up to when these parts of tables are complete. Never back: a watermark that is repeated says nothing new.
+    pub(crate) async fn tell_freshness(
+        &self,
+        connection: &Connection,
+        boundary: &Boundary,
+        source: &str,
+        parts: &[&TablePart],
+    ) -> Result<()> {
         let config = connection.config();
         let sql = format!(
-            "INSERT INTO {} (sink, complete_to, source_position, applied_at) \
-             VALUES ($1, to_timestamp(0) + $2 * interval '1 microsecond', $3, clock_timestamp()) \
-             ON CONFLICT (sink) DO UPDATE SET complete_to = excluded.complete_to, \
-             source_position = excluded.source_position, applied_at = excluded.applied_at",
-            self.freshness
+            "INSERT INTO {} AS w (sink, source, complete_to, source_position, applied_at, source_table, part, parts) \
+             SELECT $1, $2, to_timestamp(0) + $3 * interval '1 microsecond', $4, clock_timestamp(), n.* \
+             FROM unnest($5, $6, $7) AS n(source_table, part, parts) \
+             ON CONFLICT (sink, source_table, part) DO UPDATE SET complete_to = excluded.complete_to, \
+             source_position = excluded.source_position, applied_at = excluded.applied_at, source = excluded.source, \
+             parts = excluded.parts",
+            self.watermarks
         );
         // A token may hold any character but this one.
         let token = boundary.position.token.replace('\0', "");
+        let tables: Vec<String> = parts.iter().map(|p| p.table.to_string()).collect();
+        let part: Vec<i32> = parts.iter().map(|p| p.part as i32).collect();
+        let of: Vec<i32> = parts.iter().map(|p| p.parts as i32).collect();
+        let params: [crate::client::Param<'_>; 7] = [
+            (&config.name, Type::TEXT),
+            (&source, Type::TEXT),
+            (&(boundary.ts_us as f64), Type::FLOAT8),
+            (&token, Type::TEXT),
+            (&tables, Type::TEXT_ARRAY),
+            (&part, Type::INT4_ARRAY),
+            (&of, Type::INT4_ARRAY),
+        ];
+        connection.execute(&sql, &params).await.doing(config, "tell the freshness")?;
+        Ok(())
+    }
+
+    /// Removes what was told of parts that no longer are: a table whose rows are spread otherwise now.
+    pub(crate) async fn forget_parts(&self, connection: &Connection, parts: &[&TablePart]) -> Result<()> {
+        let config = connection.config();
+        let sql = format!(
+            "DELETE FROM {} w USING unnest($2, $3) AS n(source_table, parts) WHERE w.sink = $1 \
+             AND w.source_table = n.source_table AND w.parts <> n.parts",
+            self.watermarks
+        );
+        let tables: Vec<String> = parts.iter().map(|p| p.table.to_string()).collect();
+        let of: Vec<i32> = parts.iter().map(|p| p.parts as i32).collect();
         let params: [crate::client::Param<'_>; 3] =
-            [(&config.name, Type::TEXT), (&(boundary.ts_us as f64), Type::FLOAT8), (&token, Type::TEXT)];
+            [(&config.name, Type::TEXT), (&tables, Type::TEXT_ARRAY), (&of, Type::INT4_ARRAY)];
         connection.execute(&sql, &params).await.doing(config, "tell the freshness")?;
         Ok(())
     }

@@ -6,6 +6,7 @@
 use crate::apply::{Applier, Optimism};
 use crate::client::{Connection, Doing, Failure};
 use crate::config::Resolved;
+use crate::freshness::Freshness;
 use crate::plan::Plan;
 use crate::prepare::{Encoder, Group, Options, Prepared};
 use crate::shape::Shaper;
@@ -13,8 +14,8 @@ use crate::state::{Offsets, State};
 use crate::sweep::Sweeps;
 use async_trait::async_trait;
 use caudal_core::{
-    Batch, Boundary, Error, LogPosition, Outcome, Position, Prepare, Rejected, Result, Sweep, SweepPart,
-    TableId, TableSchema, Writer,
+    Batch, Error, LogPosition, Outcome, Position, Prepare, Rejected, Result, Sweep, SweepPart, TableId,
+    TableSchema, Writer,
 };
 use std::collections::HashMap;
 use std::ops::Range;
@@ -36,6 +37,7 @@ pub(crate) struct PgWriter {
     marked: bool,
     sweeps: Sweeps,
     accepted: Accepted,
+    freshness: Freshness,
 }
 
 /// What taking over gave, and what was committed since.
@@ -50,7 +52,6 @@ struct Owned {
 struct Accepted {
     any: bool,
     moved: Offsets,
-    boundary: Option<Boundary>,
 }
 
 /// A table in one shape.
@@ -82,6 +83,7 @@ impl PgWriter {
             marked: false,
             sweeps: Sweeps::default(),
             accepted: Accepted::default(),
+            freshness: Freshness::default(),
         }
     }
 
@@ -342,9 +344,7 @@ impl PgWriter {
             stored.unswept &= self.sweeps.waits(&offset.topic);
             self.accepted.moved.insert((Arc::clone(&offset.topic), offset.partition), stored);
         }
-        if let Some(boundary) = &batch.boundary {
-            self.accepted.boundary = Some(boundary.clone());
-        }
+        self.freshness.accept(batch);
         self.accepted.any = true;
         Ok(())
     }
@@ -354,14 +354,9 @@ impl PgWriter {
     }
 
     /// The last statements of a transaction.
-    async fn seal(&self) -> Result<()> {
-        let owned = self.owned()?;
-        let tell = async {
-            match &self.accepted.boundary {
-                Some(boundary) => self.state.tell_freshness(&self.connection, boundary).await,
-                None => Ok(()),
-            }
-        };
+    async fn seal(&mut self) -> Result<()> {
+        let owned = self.owned.as_ref().ok_or_else(|| Error::bug("commit before resume"))?;
+        let tell = self.freshness.tell(&self.connection, &self.state);
         // Sent together, run by the server in this order; none counts unless all are right.
         let (held, moved, told) = futures::join!(
             self.state.hold_fence(&self.connection, owned.epoch),
@@ -376,6 +371,7 @@ impl PgWriter {
         (self.open, self.marked) = (false, false);
         self.owned = None;
         self.accepted = Accepted::default();
+        self.freshness.rolled_back();
         self.tables.clear();
         self.sweeps.clear();
         // Best effort: the connection ends with the writer, and the transaction with the connection.
@@ -407,6 +403,7 @@ impl Writer for PgWriter {
             self.roll_back().await;
         }
         self.accepted = Accepted::default();
+        self.freshness.rolled_back();
         self.sweeps.clear();
         let (epoch, stored) = self.state.take_over(&self.connection).await?;
         let position = (!stored.is_empty()).then(|| log_position(&stored));
@@ -447,6 +444,7 @@ impl Writer for PgWriter {
             return Err(failure.into_error(&self.config, "commit"));
         }
         (self.open, self.marked) = (false, false);
+        self.freshness.committed();
         let accepted = std::mem::take(&mut self.accepted);
         let position = log_position(&accepted.moved);
         if let Some(owned) = &mut self.owned {

@@ -1,5 +1,6 @@
 //! Where all pipelines stand: what the routes answer from.
 
+use crate::freshness;
 use crate::process;
 use crate::rates::{PERIOD, Rates};
 use crate::reading;
@@ -7,6 +8,7 @@ use crate::view::{Failing, Health, Pipeline, Status};
 use caudal_engine::metrics::{Series, exposition};
 use caudal_engine::status::now_us;
 use caudal_engine::{PipelineStatus, Shutdown, State, StatusHandle};
+use std::fmt::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -49,6 +51,11 @@ impl Board {
         }
     }
 
+    /// The sinks.
+    pub(crate) fn sinks(&self) -> impl Iterator<Item = &StatusHandle> {
+        self.pipelines.iter().filter(|handle| handle.name().starts_with("sink/"))
+    }
+
     /// For `/status`.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -56,7 +63,9 @@ impl Board {
         let view = |(index, handle): (usize, &StatusHandle)| {
             let status = handle.snapshot();
             let rate = rates.rate(index, now, status.events);
-            Pipeline::of(status, rate, now_us)
+            let tables =
+                handle.freshness().tables().into_iter().map(|t| freshness::told(handle, t)).collect();
+            Pipeline { tables, ..Pipeline::of(status, rate, now_us) }
         };
         Status {
             version: self.info.version.clone(),
@@ -96,6 +105,7 @@ impl Board {
         let mut text = exposition(&series, now_us());
         let reading: Vec<_> = self.pipelines.iter().map(|p| (p.name(), p.snapshot().reading)).collect();
         reading::expose(&mut text, &reading);
+        tables(&mut text, self.sinks());
         process::expose(&mut text, &self.info.version, self.started_us);
         text
     }
@@ -103,6 +113,32 @@ impl Board {
     // A panic while the lock is held leaves whole samples: they are as good as ever.
     fn rates(&self) -> MutexGuard<'_, Rates> {
         self.rates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// So many tables of a sink have series; of more, read `caudal.freshness`.
+const MOST_TABLES: usize = 2_000;
+
+/// Up to when each table is complete. As a moment, so that `time() - caudal_table_complete_to_seconds` goes on while nothing comes.
+fn tables<'a>(out: &mut String, sinks: impl Iterator<Item = &'a StatusHandle>) {
+    const NAME: &str = "caudal_table_complete_to_seconds";
+    let label = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let mut lines = String::new();
+    for sink in sinks {
+        for table in sink.freshness().tables().iter().take(MOST_TABLES) {
+            let Some(us) = table.complete_to_us else { continue };
+            let (source, name) = (label(&table.source), label(&table.table.to_string()));
+            let _ = writeln!(
+                lines,
+                "{NAME}{{pipeline=\"{}\",source=\"{source}\",table=\"{name}\"}} {}",
+                label(sink.name()),
+                us as f64 / 1e6
+            );
+        }
+    }
+    if !lines.is_empty() {
+        let help = "Source time up to which a table shows everything that was committed";
+        let _ = write!(out, "# HELP {NAME} {help}\n# TYPE {NAME} gauge\n{lines}");
     }
 }
 

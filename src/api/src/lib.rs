@@ -1,8 +1,10 @@
-//! The HTTP API: `GET /health`, `/metrics`, `/status`. It reads; nothing here changes anything.
+//! The HTTP API: `GET /health`, `/metrics`, `/status`, `/api/v1/freshness`. It reads; nothing here changes anything.
 //!
-//! Bounds: 256 connections, 64 KiB of request head, no request bodies, 10 s for a head and for an answer.
+//! Bounds: 256 connections, 64 KiB of request head, no request bodies, 10 s for a head and for an answer; who waits for
+//! freshness has up to 300 s, and 127 others beside.
 
 pub mod client;
+pub mod freshness;
 mod guard;
 mod process;
 mod rates;

@@ -1,6 +1,7 @@
 //! The routes.
 
 use crate::board::Board;
+use crate::freshness;
 use crate::guard::{Access, access};
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
@@ -21,10 +22,13 @@ pub(crate) fn router(board: Arc<Board>, key: Option<Secret>) -> Router {
         .route("/health", get(health))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
+        .route("/api/v1/freshness", get(freshness::all))
+        .layer(from_fn(timed))
+        // Bounds its time itself.
+        .route("/api/v1/freshness/{table}", get(freshness::one))
         .with_state(board)
         .fallback(unknown)
         .layer(from_fn_with_state(Arc::new(key), guarded))
-        .layer(from_fn(timed))
 }
 
 async fn health(State(board): State<Arc<Board>>, Extension(access): Extension<Access>) -> Response {
@@ -45,10 +49,10 @@ async fn status(State(board): State<Arc<Board>>) -> Response {
 }
 
 async fn unknown() -> Response {
-    refusal(StatusCode::NOT_FOUND, "no such path; there are /health, /metrics and /status")
+    refusal(StatusCode::NOT_FOUND, "no such path; there are /health, /metrics, /status and /api/v1/freshness")
 }
 
-fn refusal(code: StatusCode, message: &str) -> Response {
+pub(crate) fn refusal(code: StatusCode, message: &str) -> Response {
     (code, Json(json!({ "error": message }))).into_response()
 }
 

@@ -1,6 +1,7 @@
 //! What `GET /status` says, as JSON: written by the daemon, read by `caudal status`. Keys are only ever added.
 
-use caudal_core::Progress;
+use crate::freshness::Told;
+use caudal_core::{PollStatus, Progress};
 use caudal_engine::status::{LastError, PipelineStatus};
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +58,12 @@ pub struct Pipeline {
     /// What a capture reads beside its stream (the initial snapshot, re-reads), and did lately.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reading: Vec<Progress>,
+    /// Of a sink: up to when each table is complete.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<Told>,
+    /// Where polled tables stand, and when they are read next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub polls: Vec<PollStatus>,
 }
 
 /// An error, as the operator should see it.
@@ -97,6 +104,8 @@ impl Pipeline {
             position: status.position,
             last_error: status.last_error.map(Trouble::from),
             reading: status.reading,
+            tables: Vec::new(),
+            polls: status.polls,
         }
     }
 }

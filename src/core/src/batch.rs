@@ -7,6 +7,7 @@ use crate::cell::{Cell, Slice};
 use crate::position::{Position, SourcePosition};
 use crate::schema::{TableId, TableSchema};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
@@ -138,6 +139,82 @@ pub struct Boundary {
     pub position: SourcePosition,
     /// "Complete up to": the source's clock, microseconds since the epoch, UTC. Never goes back.
     pub ts_us: i64,
+    /// What it is a state of; none where nobody tells.
+    pub scope: Option<Arc<Scope>>,
+}
+
+/// What "complete up to" is said of. Shared by the boundaries for which it is the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// The source, as the configuration names it.
+    pub source: String,
+    /// The tables that the boundary speaks for. A captured source names none: it speaks for all but the `incomplete`.
+    pub tables: Vec<TablePart>,
+    /// Tables that the boundary does not speak for, though their rows pass: their first reading is not over, or the source
+    /// cannot follow them for now.
+    pub incomplete: Incomplete,
+}
+
+/// A part of a table's rows: those of one partition of its topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TablePart {
+    /// The table.
+    pub table: TableId,
+    /// Which part, from 0. A reader that speaks for the whole table names it once, as part 0 of 1.
+    pub part: u32,
+    /// Of how many.
+    pub parts: u32,
+}
+
+/// Tables that a boundary does not speak for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Incomplete {
+    /// None.
+    #[default]
+    None,
+    /// These.
+    Tables(Vec<TableId>),
+    /// So many that nothing is said of any.
+    All,
+}
+
+impl Incomplete {
+    /// More are not named one by one: bounds what each watermark holds.
+    pub const MOST: usize = 256;
+
+    /// Of a list.
+    #[must_use]
+    pub fn of(tables: Vec<TableId>) -> Self {
+        match tables.len() {
+            0 => Self::None,
+            n if n > Self::MOST => Self::All,
+            _ => Self::Tables(tables),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+
+    /// Whether it holds a table.
+    #[must_use]
+    pub fn contains(&self, table: &TableId) -> bool {
+        match self {
+            Self::None => false,
+            Self::Tables(tables) => tables.contains(table),
+            Self::All => true,
+        }
+    }
+}
+
+impl Scope {
+    /// The parts of tables that are complete up to the boundary.
+    pub fn complete(&self) -> impl Iterator<Item = &TablePart> {
+        self.tables.iter().filter(|part| !self.incomplete.contains(&part.table))
+    }
 }
 
 /// A schema change as the source's log tells it.

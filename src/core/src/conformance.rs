@@ -350,6 +350,7 @@ pub fn items(ids: &[i64], position: Position, number: u64) -> Batch {
         events: ids.len() as u32,
         position: SourcePosition { token, ..SourcePosition::default() },
         ts_us: number as i64 * 1_000_000,
+        scope: None,
     };
     b.build(position, Some(boundary))
 }

@@ -6,7 +6,9 @@
 
 use crate::batch::Batch;
 use crate::check::Check;
+use crate::compare::{SinkSide, SourceSide};
 use crate::fault::Result;
+use crate::polled::PollStatus;
 use crate::position::Position;
 use crate::reread::{Progress, Signal, Written};
 use crate::schema::{TableId, TableSchema};
@@ -40,6 +42,11 @@ pub trait Source: Send + Sync {
         Vec::new()
     }
 
+    /// Where polled tables stand, and when they are read next.
+    fn polls(&self) -> Vec<PollStatus> {
+        Vec::new()
+    }
+
     /// Waits until this instance may read (where instances share work). Dropping the future gives up.
     async fn claim(&self) -> Result<()> {
         Ok(())
@@ -47,6 +54,11 @@ pub trait Source: Send + Sync {
 
     /// Starts reading after `from`; with none, from the beginning (a snapshot first, where the system has one).
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>>;
+
+    /// Its side of a comparison with a sink; none where it has no way to be asked.
+    async fn side(&self) -> Result<Option<Box<dyn SourceSide>>> {
+        Ok(None)
+    }
 
     /// Tables that cannot be followed for now, while the others are.
     fn set_aside(&self) -> Vec<SetAside> {
@@ -78,6 +90,11 @@ pub trait Sink: Send + Sync {
 
     /// Connects, fences whoever wrote before.
     async fn open(&self) -> Result<Box<dyn Writer>>;
+
+    /// Its side of a comparison with a source; none where it has no way to be asked.
+    async fn side(&self) -> Result<Option<Box<dyn SinkSide>>> {
+        Ok(None)
+    }
 
     /// Whether commits may fall only on boundaries: the engine then keeps writing until the last batch ends at one.
     fn whole_transactions(&self) -> bool {

@@ -7,10 +7,12 @@
 pub mod batch;
 pub mod cell;
 pub mod check;
+pub mod compare;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod connector;
 pub mod fault;
+pub mod polled;
 pub mod position;
 pub mod quantity;
 pub mod reread;
@@ -18,13 +20,14 @@ pub mod schema;
 pub mod temporal;
 
 pub use batch::{
-    Batch, BatchBuilder, Boundary, Ddl, EventHead, Op, Raw, SnapshotMark, Sweep, SweepPart, Transaction,
-    Undecodable,
+    Batch, BatchBuilder, Boundary, Ddl, EventHead, Incomplete, Op, Raw, Scope, SnapshotMark, Sweep,
+    SweepPart, TablePart, Transaction, Undecodable,
 };
 pub use cell::{Cell, Slice};
 pub use check::{Check, Severity};
 pub use connector::{DeadLetters, Outcome, Prepare, Reader, Rejected, SetAside, Sink, Source, Writer};
 pub use fault::{Error, Fault, Result};
+pub use polled::{PollRun, PollStatus};
 pub use position::{LogOffset, LogPosition, Position, SourcePosition};
 pub use quantity::{DurationText, SizeText};
 pub use reread::{Action, Phase, Progress, Signal, Written, WrittenRows};

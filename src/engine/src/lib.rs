@@ -3,6 +3,7 @@
 //! A [`Pipeline`] is a source, a sink and what lies between; [`supervise`] runs it for the life of the daemon. Kafka is both a
 //! source and a sink, so "MySQL → Kafka" and "Kafka → Postgres" are the same loop.
 
+pub mod freshness;
 pub mod metrics;
 pub mod pipeline;
 pub mod policy;
@@ -10,6 +11,7 @@ mod session;
 pub mod shutdown;
 pub mod status;
 mod supervisor;
+pub mod verify;
 
 pub use pipeline::{Limits, OnReject, Pipeline, Transform};
 pub use shutdown::{Shutdown, ShutdownTrigger};

@@ -10,7 +10,7 @@
 use crate::pipeline::{OnReject, Pipeline, Transform};
 use crate::shutdown::Shutdown;
 use crate::status::{State, StatusHandle};
-use caudal_core::{Batch, Error, Outcome, Position, Prepare, Reader, Result, Writer};
+use caudal_core::{Batch, Boundary, Error, Outcome, Position, Prepare, Reader, Result, Writer};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::{mpsc, watch};
@@ -112,6 +112,18 @@ struct Pending {
     /// Whether the last batch ends where a commit may fall.
     whole: bool,
     watermark_us: Option<i64>,
+    /// The last one of each source.
+    boundaries: Vec<Boundary>,
+}
+
+impl Pending {
+    fn accept(&mut self, boundary: &Boundary) {
+        self.watermark_us = Some(boundary.ts_us);
+        let Some(scope) = boundary.scope.as_ref().filter(|scope| !scope.tables.is_empty()) else { return };
+        let same = |b: &Boundary| b.scope.as_ref().is_some_and(|other| other.source == scope.source);
+        self.boundaries.retain(|b| !same(b));
+        self.boundaries.push(boundary.clone());
+    }
 }
 
 struct WriteEnd<'a> {
@@ -167,7 +179,7 @@ impl WriteEnd<'_> {
         pending.since.get_or_insert_with(Instant::now);
         pending.whole = batch.boundary.as_ref().is_some_and(|b| b.events as usize == events);
         if let Some(boundary) = &batch.boundary {
-            pending.watermark_us = Some(boundary.ts_us);
+            pending.accept(boundary);
         }
         let metrics = self.status.metrics();
         metrics.events.fetch_add(events as u64, Relaxed);
@@ -196,7 +208,13 @@ impl WriteEnd<'_> {
         if let Some(open) = self.pipeline.dead_letters.as_ref().and_then(|letters| letters.open()) {
             metrics.dead_letters.store(open, Relaxed);
         }
-        if let Some(watermark) = std::mem::take(&mut self.pending).watermark_us {
+        let pending = std::mem::take(&mut self.pending);
+        let freshness = self.status.freshness();
+        pending.boundaries.iter().for_each(|boundary| freshness.committed(boundary));
+        // Of several sources the one that is farthest behind.
+        if let Some(watermark) = freshness.complete_to_us() {
+            metrics.watermark_us.store(watermark, Relaxed);
+        } else if let Some(watermark) = pending.watermark_us {
             metrics.watermark_us.fetch_max(watermark, Relaxed);
         }
         metrics.set_aside.store(self.pipeline.source.set_aside().len() as u64, Relaxed);

@@ -1,8 +1,9 @@
 //! Where a pipeline stands, for `/health`, `/status` and `caudal status`.
 
+use crate::freshness::Freshness;
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
-use caudal_core::{Error, Position, Progress, SetAside, Source};
+use caudal_core::{Error, PollStatus, Position, Progress, SetAside, Source};
 use serde::Serialize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,6 +69,8 @@ pub struct PipelineStatus {
     pub last_error: Option<LastError>,
     /// What the source reads beside its stream, and did lately.
     pub reading: Vec<Progress>,
+    /// Where polled tables stand.
+    pub polls: Vec<PollStatus>,
     /// Tables that the source cannot follow for now, while the others are.
     pub set_aside: Vec<SetAside>,
 }
@@ -83,6 +86,7 @@ struct Moving {
 struct Inner {
     name: String,
     metrics: Metrics,
+    freshness: Freshness,
     moving: Mutex<Moving>,
     source: Option<Arc<dyn Source>>,
 }
@@ -111,7 +115,13 @@ impl StatusHandle {
 
     fn with(name: String, source: Option<Arc<dyn Source>>) -> Self {
         let moving = Moving { state: State::Starting, since_us: now_us(), position: None, last_error: None };
-        Self(Arc::new(Inner { name, source, metrics: Metrics::default(), moving: Mutex::new(moving) }))
+        Self(Arc::new(Inner {
+            name,
+            source,
+            metrics: Metrics::default(),
+            freshness: Freshness::default(),
+            moving: Mutex::new(moving),
+        }))
     }
 
     /// The pipeline's name.
@@ -124,6 +134,12 @@ impl StatusHandle {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    /// Up to when its tables are complete. Only sinks tell.
+    #[must_use]
+    pub fn freshness(&self) -> &Freshness {
+        &self.0.freshness
     }
 
     /// What it is doing.
@@ -150,6 +166,7 @@ impl StatusHandle {
             position: moving.position.as_ref().and_then(Position::source).map(|p| p.token.clone()),
             last_error: moving.last_error.clone(),
             reading: self.0.source.as_ref().map(|s| s.progress()).unwrap_or_default(),
+            polls: self.0.source.as_ref().map(|s| s.polls()).unwrap_or_default(),
             set_aside: self.0.source.as_ref().map(|s| s.set_aside()).unwrap_or_default(),
         }
     }

@@ -141,8 +141,12 @@ impl Reader for NumbersReader {
             pos: 0,
             ts_us,
         });
-        let boundary =
-            self.at.is_multiple_of(self.per).then(|| Boundary { events: 1, position: token(self.at), ts_us });
+        let boundary = self.at.is_multiple_of(self.per).then(|| Boundary {
+            events: 1,
+            position: token(self.at),
+            ts_us,
+            scope: None,
+        });
         Ok(b.build(Position::Source(token(self.at)), boundary))
     }
     async fn commit(&mut self, _: &Position) -> Result<()> {

@@ -5,6 +5,7 @@ mod configs;
 mod fetch;
 mod groups;
 mod inspect;
+mod markers;
 mod membership;
 mod metadata;
 mod offsets;
@@ -107,6 +108,7 @@ pub(crate) async fn handle(
         Q::AddOffsetsToTxn(r) => R::AddOffsetsToTxn(transactions::add_offsets(node, r).await),
         Q::TxnOffsetCommit(r) => R::TxnOffsetCommit(transactions::commit_offsets(node, r).await),
         Q::EndTxn(r) => R::EndTxn(transactions::end(node, r).await),
+        Q::WriteTxnMarkers(r) => R::WriteTxnMarkers(markers::write(node, r).await),
         Q::DescribeLogDirs(r) => R::DescribeLogDirs(inspect::log_dirs(node, &r, version)),
         Q::DescribeProducers(r) => R::DescribeProducers(inspect::producers(node, &r)),
         Q::ListTransactions(r) => R::ListTransactions(inspect::list_transactions(node, &r)),

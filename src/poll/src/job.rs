@@ -1,27 +1,54 @@
 //! What is polled, and how.
 
+use crate::schedule::Schedule;
 use caudal_core::TableId;
 use std::time::Duration;
 
-/// One table's poll.
+/// One table's poll; of a table that several systems share (stores), one system's part of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
     /// The table.
     pub table: TableId,
+    /// Which of the source's systems has it: an index into [`crate::Start::systems`].
+    pub system: usize,
+    /// Which rows of the table are this system's, where it is shared.
+    pub scope: Option<Scope>,
     /// Which rows a run reads.
     pub mode: Mode,
-    /// From the start of one run to the start of the next; a run that takes longer delays the next one, they never overlap.
-    pub every: Duration,
+    /// When it runs. A run that takes longer delays the next one, they never overlap.
+    pub schedule: Schedule,
     /// Most rows of a page.
     pub page_rows: u32,
     /// Bytes at which a page is cut short.
     pub page_bytes: usize,
     /// How long one page may take.
     pub timeout: Duration,
-    /// How often a run is tried before it counts as failed; only what may pass by itself is tried again.
+    /// How often a page is tried before its run counts as failed; only what may pass by itself is tried again.
     pub attempts: u32,
     /// The greatest share of the known keys that one refresh may delete, 0 to 1.
     pub most_deleted: f64,
+}
+
+/// One system's part of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scope {
+    /// The system's name: a store's id.
+    pub name: String,
+    /// The column of text, one of the key, that tells whose a row is.
+    pub column: String,
+    /// What it holds in this system's rows.
+    pub value: String,
+}
+
+impl Job {
+    /// Its name in positions and files: `d.t`, `d.t@store`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.scope {
+            Some(scope) => format!("{}@{}", self.table, scope.name),
+            None => self.table.to_string(),
+        }
+    }
 }
 
 /// Which rows a run reads.

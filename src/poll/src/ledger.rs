@@ -2,10 +2,11 @@
 //!
 //! All calls wait for the disk, each for one page's lookups or one run's changes.
 
+use crate::Job;
 use crate::absent::Absent;
 use crate::content::Hasher;
 use caudal_core::fault::Classify;
-use caudal_core::{Fault, Op, Result, TableId, Written};
+use caudal_core::{Batch, Cell, Fault, Op, Result, TableSchema, Written};
 use caudal_index::{Builder, Found, Index, KeyHash, key_hash};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -21,13 +22,13 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Opens what lies in `dir` of a table, if it has the number that the position says; else there is nothing.
+    /// Opens what lies in `dir` of a job, if it has the number that the position says; else there is nothing.
     ///
     /// # Errors
     /// `Config` if the folder cannot be used.
-    pub(crate) fn open(dir: &Path, table: &TableId, indexed: u64, complete: u64) -> Result<Self> {
+    pub(crate) fn open(dir: &Path, job: &Job, indexed: u64, complete: u64) -> Result<Self> {
         std::fs::create_dir_all(dir).fault(Fault::Config, format!("create {}", dir.display()))?;
-        let name = key_hash(table.to_string().as_bytes());
+        let name = key_hash(job.name().as_bytes());
         let mut file = String::new();
         let _ = write!(file, "{name:032x}.index");
         let path = dir.join(file);
@@ -85,14 +86,9 @@ impl Ledger {
     ///
     /// # Errors
     /// As the log says.
-    pub(crate) async fn rebuild(
-        &mut self,
-        table: &TableId,
-        written: &dyn Written,
-        indexed: u64,
-    ) -> Result<()> {
+    pub(crate) async fn rebuild(&mut self, job: &Job, written: &dyn Written, indexed: u64) -> Result<()> {
         let mut hasher = Hasher::default();
-        let mut topic = written.open(table).await?;
+        let mut topic = written.open(&job.table).await?;
         let mut builder = Builder::new(&self.path, None)?;
         while let Some(batch) = topic.next().await? {
             for event in &batch.events {
@@ -101,7 +97,9 @@ impl Ledger {
                 }
                 let schema = batch.table(event);
                 for (cells, there) in [(batch.before(event), false), (batch.after(event), true)] {
-                    let Some(cells) = cells else { continue };
+                    let Some(cells) = cells.filter(|cells| is_within(job, &batch, schema, cells)) else {
+                        continue;
+                    };
                     let Some(key) = hasher.key(schema, cells, |s| batch.bytes(s)) else { continue };
                     match there {
                         true => builder.put(key, hasher.row(schema, cells, |s| batch.bytes(s)))?,
@@ -125,6 +123,14 @@ impl Ledger {
         }
         self.absent.settle()
     }
+}
+
+/// Whether a row is one of the job's system, where systems share the table.
+fn is_within(job: &Job, batch: &Batch, schema: &TableSchema, cells: &[Cell]) -> bool {
+    let Some(scope) = &job.scope else { return true };
+    let at = schema.columns.iter().position(|c| c.name == scope.column);
+    let text = at.and_then(|at| cells.get(at)).and_then(|cell| cell.slice());
+    text.is_some_and(|text| batch.bytes(text) == scope.value.as_bytes())
 }
 
 fn stamp(indexed: u64) -> String {

@@ -20,24 +20,36 @@
 //!
 //! Only a refresh that read its last page tells what is not there. A key must be absent from two such runs in a row (one can miss a row that
 //! moved while pages were read). An answer without a row where there were some, and one that lacks more than a share of
-//! the known keys, is an error that deletes nothing.
+//! the known keys, is an error that deletes nothing. A refresh with rows that could not be taken is not complete: their keys are not known.
+//!
+//! # Why nothing is passed over
+//!
+//! A page that fails is asked for again, not its run. A run with rows that could not be taken leaves the watermark where it was: they are read
+//! again until somebody has mended them. A page that came before within the run ends it with an error: the system repeats itself.
 //!
 //! # Bounds
 //!
-//! One page of rows, 1 bit per known key during a refresh, 16 bytes per key that is going to be deleted, and the index's own (see
-//! `caudal_index`). Runs of one source are one after the other.
+//! For each run that goes on: one page of rows, 2 bits per known key, 8 bytes per page, 16 bytes per key that is going to be deleted, and the index's own
+//! (see `caudal_index`). Runs of one system are one after the other; of several systems (stores) so many go on at once as [`Start`] says.
 
 mod absent;
 mod content;
+mod desk;
 mod job;
 mod ledger;
 mod note;
 mod reader;
 mod run;
+pub mod schedule;
+mod shapes;
+pub mod stores;
 
-pub use job::{Job, Mode};
+pub use desk::Desk;
+pub use job::{Job, Mode, Scope};
 pub use note::Record;
-pub use reader::{PollReader, Start};
+pub use reader::{Clock, PollReader, Start};
+pub use schedule::{Schedule, ScheduleConfig};
+pub use shapes::same as same_shape;
 
 use async_trait::async_trait;
 use caudal_core::{BatchBuilder, Result, TableId, TableSchema};
@@ -56,12 +68,25 @@ pub trait Session: Send {
     /// The system's clock, microseconds since the epoch.
     async fn now_us(&mut self) -> Result<i64>;
 
-    /// The shape of a table now. It has a key.
-    async fn schema(&mut self, table: &TableId) -> Result<Arc<TableSchema>>;
+    /// The shape of a table now. It has a key. Version and numbers of columns are the engine's matter.
+    async fn schema(&mut self, look: &Look<'_>) -> Result<Arc<TableSchema>>;
 
     /// One page of a window, in an order that makes `Page::next` a place in it. Its rows must be read in one statement or
     /// request, whose transaction ends with it.
     async fn page(&mut self, request: &Request<'_>) -> Result<Page>;
+}
+
+/// What a shape is asked for with.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'a> {
+    /// The table.
+    pub table: &'a TableId,
+    /// The shape that the log was told last.
+    pub known: Option<&'a Arc<TableSchema>>,
+    /// What the run is going to read.
+    pub window: Window<'a>,
+    /// The time that the run is for.
+    pub planned: jiff::Timestamp,
 }
 
 /// What to read.
@@ -77,6 +102,8 @@ pub struct Request<'a> {
     pub rows: u32,
     /// Bytes at which the page is cut short; a larger row stands alone.
     pub bytes: usize,
+    /// The time that the run is for: with runs that are made up for, long ago.
+    pub planned: jiff::Timestamp,
 }
 
 /// Which rows a run reads.
@@ -103,6 +130,7 @@ pub enum Window<'a> {
 }
 
 /// Rows of a window.
+#[derive(Default)]
 pub struct Page {
     /// One event per row, with its image after; everything else of the events is set by the engine.
     pub rows: BatchBuilder,
@@ -110,4 +138,12 @@ pub struct Page {
     pub next: Option<String>,
     /// The highest value of the window's column so far, as text of the connector's own; none if nothing was read.
     pub watermark: Option<String>,
+    /// Rows that could not be taken.
+    pub rejected: u64,
+    /// The system says itself that rows are missing: nothing is told of absence, and the watermark stays.
+    pub incomplete: bool,
+    /// What to know about the rows, without their values.
+    pub findings: Vec<String>,
+    /// The rows do not have the shape that was asked for: the run begins anew, and asks for the shape again.
+    pub reshaped: bool,
 }

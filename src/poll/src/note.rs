@@ -1,6 +1,7 @@
 //! What a position stores: a small token, and for each table the record of its last run with its watermark.
 
-use caudal_core::{Error, Result, TableId};
+use crate::Job;
+use caudal_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -38,17 +39,38 @@ pub struct Record {
     pub rejected: u64,
     /// Bytes of rows that were read.
     pub bytes: u64,
+    /// The time that it was scheduled for, microseconds since the epoch; 0 with what an earlier release wrote.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub planned_us: i64,
+    /// What to know about its rows, without their values; the first few.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
     /// Why it failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// The name of a table's note.
-pub(crate) fn name(table: &TableId) -> String {
-    format!("{NAME}{table}")
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(n: &i64) -> bool {
+    *n == 0
 }
 
+/// The name of a job's note.
+pub(crate) fn name(job: &Job) -> String {
+    format!("{NAME}{}", job.name())
+}
+
+/// Findings that a record holds at most.
+const FINDINGS: usize = 10;
+
 impl Record {
+    /// Notes what was found, once.
+    pub(crate) fn find(&mut self, finding: String) {
+        if self.findings.len() < FINDINGS && !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
+    }
+
     pub(crate) fn text(&self) -> String {
         serde_json::to_string(&Self { v: VERSION, ..self.clone() }).unwrap_or_default()
     }

@@ -1,29 +1,48 @@
 //! The reader: whose turn it is, and batches of what their runs give.
 
-use crate::ledger::Ledger;
-use crate::note::{self, Record, Token};
-use crate::run::{Run, Step};
-use crate::{Job, Polled, Session};
+mod commands;
+mod table;
+mod work;
+
+use crate::note::{self, Token};
+use crate::run::{RESHAPES, Run, Step};
+use crate::shapes::{self, Shapes};
+use crate::{Desk, Job, Polled, Session};
 use async_trait::async_trait;
 use caudal_core::{
-    Batch, BatchBuilder, Boundary, Error, Fault, Position, Reader, Result, SourcePosition, Written,
+    Action, Batch, BatchBuilder, Boundary, Error, Fault, Phase, Position, Reader, Result, Signal,
+    SourcePosition, Written,
 };
+use commands::Commands;
+use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use table::Table;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use work::Work;
 
-/// Before a run is tried again; doubled each time.
+/// Before a page is tried again; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// A run's time is looked at again at least so often: the clock may be set meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// How long a batch is waited for while a run waits for another one to be durable.
+const HELD_UP: Duration = Duration::from_millis(100);
+
+/// Tells the time. Schedules follow it.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// What a reader starts with.
 pub struct Start {
     /// The source's name, for the log.
     pub name: String,
-    /// The system.
-    pub system: Arc<dyn Polled>,
+    /// The systems; jobs name them by their place. Each has one run at a time.
+    pub systems: Vec<Arc<dyn Polled>>,
+    /// How many systems are read at a time; at least 1.
+    pub concurrent: usize,
     /// What is polled; at least one.
     pub jobs: Vec<Job>,
     /// Where indexes are kept: a folder of this source's own. All of it can be thrown away.
@@ -32,6 +51,10 @@ pub struct Start {
     pub written: Option<Arc<dyn Written>>,
     /// A batch comes at least this often.
     pub heartbeat: Duration,
+    /// Commands, and where tables stand: the source's own, over all readers.
+    pub desk: Arc<Desk>,
+    /// The clock.
+    pub clock: Clock,
     /// Where to go on.
     pub from: Option<Position>,
 }
@@ -39,43 +62,29 @@ pub struct Start {
 /// Polls. See the crate.
 pub struct PollReader {
     name: String,
-    system: Arc<dyn Polled>,
-    session: Option<Box<dyn Session>>,
+    lanes: Vec<Lane>,
+    concurrent: usize,
     written: Option<Arc<dyn Written>>,
     tables: Vec<Table>,
-    /// Which table's run goes on.
-    current: Option<usize>,
-    /// The step in flight.
-    task: JoinSet<(Work, Result<Step>)>,
+    shapes: Arc<Shapes>,
+    /// The steps in flight.
+    tasks: JoinSet<(Work, Result<Step>)>,
+    clock: Clock,
+    desk: Arc<Desk>,
+    commands: Commands,
     token: Token,
     heartbeat: Duration,
 }
 
-struct Table {
-    job: Arc<Job>,
-    record: Record,
-    /// Not here while a step has it.
-    ledger: Option<Ledger>,
-    run: Option<Run>,
-    began: Instant,
-    due: Instant,
-    failures: u32,
-    settles: Option<Settles>,
+/// A system, and its connection while nobody uses it.
+struct Lane {
+    system: Arc<dyn Polled>,
+    session: Option<Box<dyn Session>>,
+    busy: bool,
 }
-
-/// What waits until a batch is durable.
-struct Settles {
-    batch: u64,
-    /// The run's number, for the index.
-    indexed: u64,
-    since: Instant,
-}
-
-/// How long a run waits for the one before to be called durable. Then it begins without knowing anything: all rows go out.
-const GRACE: Duration = Duration::from_secs(60);
 
 impl PollReader {
-    /// Connects, and opens the indexes.
+    /// Opens the indexes. A source of one system is connected to, so that what is wrong with it is told at once.
     ///
     /// # Errors
     /// `Bug` without a job; `Config` if the position is not of a poll or the folder cannot be used; as the system says.
@@ -92,58 +101,76 @@ impl PollReader {
         };
         let token = if start.from.is_some() { Token::decode(&stored.token)? } else { Token::new() };
         let records = note::records(&stored.notes)?;
-        let now = Instant::now();
-        let table = |job: Job| -> Result<Table> {
-            let record = records.get(&note::name(&job.table)).cloned().unwrap_or_default();
-            let ledger = Ledger::open(&start.dir, &job.table, record.indexed, record.complete)?;
-            let (job, run, settles) = (Arc::new(job), None, None);
-            Ok(Table { job, record, ledger: Some(ledger), run, began: now, due: now, failures: 0, settles })
+        let now = (start.clock)();
+        let table = |job: Job| {
+            let record = records.get(&note::name(&job)).cloned().unwrap_or_default();
+            Table::open(&start.dir, job, record, now)
         };
         let tables = start.jobs.into_iter().map(table).collect::<Result<_>>()?;
-        let session = Some(start.system.connect().await?);
-        Ok(Self {
+        let lane = |system| Lane { system, session: None, busy: false };
+        let mut lanes: Vec<Lane> = start.systems.into_iter().map(lane).collect();
+        if let [only] = &mut lanes[..] {
+            only.session = Some(only.system.connect().await?);
+        }
+        let reader = Self {
             name: start.name,
-            system: start.system,
-            session,
+            lanes,
+            concurrent: start.concurrent.max(1),
             written: start.written,
             tables,
-            current: None,
-            task: JoinSet::new(),
+            shapes: Arc::new(Shapes::stored(&stored.notes)?),
+            tasks: JoinSet::new(),
+            clock: start.clock,
+            desk: start.desk,
+            commands: Commands::stored(&stored.notes),
             token,
             heartbeat: start.heartbeat,
-        })
+        };
+        reader.desk.begin();
+        (0..reader.tables.len()).for_each(|at| reader.show(at));
+        Ok(reader)
+    }
+
+    fn show(&self, at: usize) {
+        self.desk.put(at, self.tables[at].status());
     }
 
     /// Begins a step of a table's run, on a task of its own: heartbeats go on meanwhile.
     fn begin(&mut self, at: usize) {
         let table = &mut self.tables[at];
-        let Some(ledger) = table.ledger.take() else { return };
-        if table.run.is_none() {
-            table.began = Instant::now();
-        }
-        let work = Work {
-            at,
-            job: Arc::clone(&table.job),
-            record: table.record.clone(),
-            // What is not known to be durable is not known at all.
-            unsettled: table.settles.take().is_some(),
-            ledger,
-            run: table.run.take(),
-            session: self.session.take(),
-            system: Arc::clone(&self.system),
-            written: self.written.clone(),
-        };
-        self.current = Some(at);
-        self.task.spawn(work.step());
+        let lane = &mut self.lanes[table.job.system];
+        let Some(mut work) = table.work(at) else { return };
+        work.session = lane.session.take();
+        work.system = Some(Arc::clone(&lane.system));
+        work.written.clone_from(&self.written);
+        work.shapes = Arc::clone(&self.shapes);
+        lane.busy = true;
+        self.tasks.spawn(work.step());
+        self.show(at);
     }
 
     /// A step has ended. None: nothing to hand on.
     fn ended(&mut self, work: Work, stepped: Result<Step>) -> Result<Option<Batch>> {
         let Work { at, ledger, run, session, .. } = work;
-        self.tables[at].ledger = Some(ledger);
+        let table = &mut self.tables[at];
+        table.ledger = Some(ledger);
+        table.run = run;
+        let lane = &mut self.lanes[table.job.system];
+        lane.busy = false;
         match stepped {
+            Ok(step) if step.reshaped => {
+                lane.session = session;
+                table.reshaped += 1;
+                match table.reshaped > RESHAPES {
+                    true => self.failed(at, Error::data("rows have another shape each time they are read")),
+                    false => {
+                        table.run = None;
+                        Ok(None)
+                    }
+                }
+            }
             Ok(step) => {
-                (self.tables[at].run, self.session) = (run, session);
+                lane.session = session;
                 Ok(self.hand_on(at, step))
             }
             // The connection may be what is broken: the next step makes a new one.
@@ -152,13 +179,18 @@ impl PollReader {
     }
 
     fn hand_on(&mut self, at: usize, step: Step) -> Option<Batch> {
-        let Step { rows, record } = step;
+        let Step { rows, record, shape, .. } = step;
         let mut notes = BTreeMap::new();
         let table = &mut self.tables[at];
+        table.failures = 0;
+        table.running = true;
+        if shape.is_new {
+            notes.insert(shapes::name(&table.job.table), Some(shapes::text(&shape.schema)));
+        }
         if let Some(record) = record {
             tracing::info!(
                 source = self.name,
-                table = %table.job.table,
+                table = table.job.name(),
                 mode = table.job.mode.name(),
                 rows = record.rows,
                 changed = record.changed,
@@ -167,35 +199,39 @@ impl PollReader {
                 took_ms = record.took_us / 1000,
                 "poll: run done"
             );
-            table.ends(record, self.token.number + 1);
-            notes.insert(note::name(&table.job.table), Some(table.record.text()));
-            self.current = None;
+            for finding in &record.findings {
+                tracing::warn!(source = self.name, table = table.job.name(), finding, "poll: found");
+            }
+            table.ends(record, self.token.number + 1, (self.clock)());
+            notes.insert(note::name(&table.job), Some(table.record.text()));
+            table.answer(&self.desk);
+            self.show(at);
         } else if rows.events.is_empty() {
             return None;
         }
         Some(self.batch(rows, notes))
     }
 
-    /// A run that failed is tried again if that can help, then recorded; the other tables go on. If no table can be read, the
-    /// fault is the source's.
+    /// A page that failed is tried again if that can help; then its run is recorded as failed, and the other tables go on. If no table can
+    /// be read, the fault is the source's.
     fn failed(&mut self, at: usize, error: Error) -> Result<Option<Batch>> {
-        self.current = None;
         let name = self.name.clone();
+        let now = (self.clock)();
         let table = &mut self.tables[at];
-        table.run = None;
         table.failures += 1;
         let again = matches!(error.fault(), Fault::Transient);
         if again && table.failures < table.job.attempts {
             let pause = FIRST_PAUSE * 2_u32.saturating_pow(table.failures - 1).min(64);
-            tracing::info!(source = name, table = %table.job.table, error = %error, "poll: the run is tried again");
-            table.due = Instant::now() + pause;
+            tracing::info!(source = name, table = table.job.name(), error = %error, "poll: the page is tried again");
+            table.paused = Some(Instant::now() + pause);
             return Ok(None);
         }
-        let record = Run::failed(&table.record, &table.job, &error, table.began.elapsed());
-        table.failures = 0;
-        table.record = record;
-        table.due = table.began + table.job.every;
-        let notes = BTreeMap::from([(note::name(&table.job.table), Some(table.record.text()))]);
+        let took = table.began.elapsed();
+        let record = Run::failed(&table.record, &table.job, &error, (table.planned, took));
+        table.fails(record, now);
+        table.answer(&self.desk);
+        let notes = BTreeMap::from([(note::name(&table.job), Some(table.record.text()))]);
+        self.show(at);
         if self.tables.iter().all(|t| t.record.error.is_some()) {
             return Err(error.context(format!("poll {name}")));
         }
@@ -212,85 +248,56 @@ impl PollReader {
             events: rows.events.len() as u32,
             position: SourcePosition { token: token.clone(), notes: BTreeMap::new() },
             ts_us: self.token.ts_us,
+            scope: None,
         };
         rows.build(Position::Source(SourcePosition { token, notes }), Some(boundary))
     }
 
-    /// The table that is due first, and when. A run that is not known to be durable holds its next one up for a while.
-    fn next_due(&self) -> (usize, Instant) {
-        let waits =
-            |table: &Table| table.settles.as_ref().map_or(table.due, |s| table.due.max(s.since + GRACE));
-        let due = self.tables.iter().enumerate().map(|(at, table)| (at, waits(table)));
-        due.min_by_key(|(_, due)| *due).unwrap_or_else(|| (0, Instant::now() + self.heartbeat))
-    }
-}
-
-/// One step, with all that it needs: on a task of its own.
-struct Work {
-    at: usize,
-    job: Arc<Job>,
-    record: Record,
-    unsettled: bool,
-    ledger: Ledger,
-    run: Option<Run>,
-    session: Option<Box<dyn Session>>,
-    system: Arc<dyn Polled>,
-    written: Option<Arc<dyn Written>>,
-}
-
-impl Work {
-    async fn step(mut self) -> (Self, Result<Step>) {
-        let step = self.try_step().await;
-        (self, step)
-    }
-
-    async fn try_step(&mut self) -> Result<Step> {
-        let mut session = match self.session.take() {
-            Some(session) => session,
-            None => self.system.connect().await?,
-        };
-        let mut run = match self.run.take() {
-            Some(run) => run,
-            None => {
-                self.know().await?;
-                Run::begin(&self.job, &self.record, session.as_mut(), &mut self.ledger).await?
-            }
-        };
-        let step = run.step(session.as_mut(), &mut self.ledger, self.written.as_ref()).await?;
-        self.run = step.record.is_none().then_some(run);
-        self.session = Some(session);
-        Ok(step)
-    }
-
-    /// What is known must be what the position says, or nothing.
-    async fn know(&mut self) -> Result<()> {
-        if self.unsettled {
-            self.ledger.forget();
+    /// The table whose turn is next and when, among those whose system is free. A run that goes on comes before one that begins.
+    fn next_due(&self) -> Option<(usize, Instant)> {
+        if self.tasks.len() >= self.concurrent {
+            return None;
         }
-        if self.record.indexed == 0 || self.ledger.index.is_some() {
-            return Ok(());
-        }
-        let table = &self.job.table;
-        match &self.written {
-            Some(written) => {
-                tracing::info!(%table, "poll: what is known of the rows is read from the log");
-                self.ledger.rebuild(table, written.as_ref(), self.record.indexed).await
+        let (now, wall) = (Instant::now(), (self.clock)());
+        let rests = |table: &Table| self.commands.paused && table.run.is_none() && table.demanded.is_none();
+        let free =
+            |table: &Table| table.ledger.is_some() && !self.lanes[table.job.system].busy && !rests(table);
+        let due = self.tables.iter().enumerate().filter(|(_, table)| free(table));
+        due.map(|(at, table)| (at, table.due(now, wall), table.run.is_none()))
+            .min_by_key(|(_, due, begins)| (*due > now, *begins, *due))
+            .map(|(at, due, _)| (at, due))
+    }
+
+    /// Takes a command; it is stored that it was taken.
+    fn obey(&mut self, signal: &Signal) -> Option<Batch> {
+        let notes = self.commands.take(signal)?;
+        match &signal.action {
+            Action::Reread { tables, .. } => {
+                for pattern in tables {
+                    let mut known = false;
+                    for table in self.tables.iter_mut().filter(|t| commands::means(pattern, &t.job)) {
+                        known = true;
+                        table.demand(&signal.id, (self.clock)());
+                        self.desk.ask(&signal.id, &table.job.name(), Phase::Waiting);
+                    }
+                    if !known {
+                        self.desk.ask(&signal.id, pattern, Phase::Refused);
+                    }
+                }
             }
-            None => {
-                tracing::warn!(%table, "poll: what was known of the rows is lost: all of them go out again");
-                Ok(())
+            Action::Pause | Action::Resume => {}
+            Action::Stop { .. } => {
+                tracing::info!(source = self.name, "poll: a run that has begun is not stopped")
             }
         }
+        (0..self.tables.len()).for_each(|at| self.show(at));
+        Some(self.batch(BatchBuilder::default(), notes))
     }
-}
 
-impl Table {
-    /// The run's record goes with the batch of this number.
-    fn ends(&mut self, record: Record, batch: u64) {
-        self.settles = Some(Settles { batch, indexed: record.indexed, since: Instant::now() });
-        self.record = record;
-        self.failures = 0;
-        self.due = self.began + self.job.every;
+    /// Whether a run is due that waits for the one before to be called durable.
+    fn is_held_up(&self) -> bool {
+        let (now, wall) = (Instant::now(), (self.clock)());
+        self.tables.iter().any(|table| table.is_held_up(now, wall))
     }
 }
 
@@ -298,21 +305,31 @@ impl Table {
 impl Reader for PollReader {
     async fn next(&mut self) -> Result<Batch> {
         let beat = Instant::now() + self.heartbeat;
+        // It is called durable between two batches.
+        let beat = if self.is_held_up() { beat.min(Instant::now() + HELD_UP) } else { beat };
+        let desk = Arc::clone(&self.desk);
         loop {
-            if let (Some(at), true) = (self.current, self.task.is_empty()) {
-                self.begin(at);
+            if let Some(batch) = desk.take().and_then(|signal| self.obey(&signal)) {
+                return Ok(batch);
             }
-            let (first, due) = self.next_due();
+            let due = self.next_due();
+            if let Some((at, _)) = due.filter(|(_, due)| *due <= Instant::now()) {
+                self.begin(at);
+                continue;
+            }
+            let wake = due.map_or(beat, |(_, due)| due.min(Instant::now() + LOOK_AGAIN)).min(beat);
             tokio::select! {
-                Some(joined) = self.task.join_next() => {
+                Some(joined) = self.tasks.join_next() => {
                     let (work, stepped) = joined.map_err(|e| Error::bug("poll a table").because(e))?;
                     if let Some(batch) = self.ended(work, stepped)? {
                         return Ok(batch);
                     }
                 }
-                () = tokio::time::sleep_until(due), if self.current.is_none() => self.current = Some(first),
-                () = tokio::time::sleep_until(beat) => {
-                    return Ok(self.batch(BatchBuilder::default(), BTreeMap::new()));
+                () = desk.arrived() => {}
+                () = tokio::time::sleep_until(wake) => {
+                    if Instant::now() >= beat || self.is_held_up() {
+                        return Ok(self.batch(BatchBuilder::default(), BTreeMap::new()));
+                    }
                 }
             }
         }
@@ -321,12 +338,6 @@ impl Reader for PollReader {
     async fn commit(&mut self, position: &Position) -> Result<()> {
         let Some(stored) = position.source() else { return Ok(()) };
         let durable = Token::decode(&stored.token)?.number;
-        for table in &mut self.tables {
-            let settled = table.settles.take_if(|s| s.batch <= durable);
-            if let (Some(settles), Some(ledger)) = (settled, &mut table.ledger) {
-                ledger.settle(settles.indexed)?;
-            }
-        }
-        Ok(())
+        self.tables.iter_mut().try_for_each(|table| table.settle(durable))
     }
 }

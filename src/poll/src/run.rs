@@ -3,12 +3,14 @@
 use crate::content::Hasher;
 use crate::ledger::Ledger;
 use crate::note::Record;
-use crate::{Job, Mode, Page, Request, Session, Window};
+use crate::shapes::{Held, Shapes};
+use crate::{Job, Look, Mode, Page, Request, Session, Window};
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
     BatchBuilder, Cell, Error, EventHead, Op, Result, Slice, SnapshotMark, TableSchema, Transaction, Written,
 };
-use caudal_index::{KeyHash, Marks};
+use caudal_index::{KeyHash, Marks, content_hash};
+use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +18,9 @@ use std::time::Instant;
 /// A run that goes on.
 pub(crate) struct Run {
     job: Arc<Job>,
-    schema: Arc<TableSchema>,
+    /// Held until its last batch was handed on.
+    shape: Arc<Held>,
+    planned: Timestamp,
     /// What the last run left.
     before: Record,
     record: Record,
@@ -25,9 +29,18 @@ pub(crate) struct Run {
     after: Option<String>,
     /// Which known keys a refresh met.
     met: Option<Marks>,
+    /// Known keys whose content this run has changed: what the index says of them is over.
+    touched: Marks,
+    /// The system said that rows are missing.
+    incomplete: bool,
+    /// Pages so far, by content.
+    pages: HashSet<u64>,
     /// Nothing was known when it began: rows are read, not created.
     first: bool,
 }
+
+/// How often a run may begin anew because rows have another shape than at first.
+pub(crate) const RESHAPES: u32 = 16;
 
 /// What a step gives.
 pub(crate) struct Step {
@@ -35,6 +48,10 @@ pub(crate) struct Step {
     pub(crate) rows: BatchBuilder,
     /// The run's record, if this was its last page.
     pub(crate) record: Option<Record>,
+    /// The rows' shape.
+    pub(crate) shape: Arc<Held>,
+    /// The run must begin anew.
+    pub(crate) reshaped: bool,
 }
 
 impl Run {
@@ -45,13 +62,16 @@ impl Run {
     pub(crate) async fn begin(
         job: &Arc<Job>,
         before: &Record,
+        planned: Timestamp,
         session: &mut dyn Session,
-        ledger: &mut Ledger,
+        (ledger, shapes): (&mut Ledger, &Shapes),
     ) -> Result<Self> {
         ledger.begin();
         let started_us = session.now_us().await?;
-        let schema = session.schema(&job.table).await?;
-        if schema.key.is_empty() {
+        let look = Look { table: &job.table, known: None, window: window(&job.mode, before), planned };
+        let timeout = tokio::time::timeout(job.timeout, shapes.hold(session, &look)).await;
+        let shape = timeout.map_err(|_| late(job))??;
+        if shape.schema.key.is_empty() {
             return Err(Error::config(format!(
                 "{} has no key: what changed in it cannot be told",
                 job.table
@@ -64,6 +84,7 @@ impl Run {
             indexed: before.indexed,
             watermark: before.watermark.clone(),
             complete_us: before.complete_us,
+            planned_us: planned.as_microsecond(),
             started_us,
             ..Record::default()
         };
@@ -71,16 +92,20 @@ impl Run {
             // What was empty at an earlier run gets creates; what was lost is read again.
             first: ledger.index.is_none() && (before.complete_us == 0 || before.indexed > 0),
             job: Arc::clone(job),
-            schema,
+            shape: Arc::new(shape),
+            planned,
             before: before.clone(),
             record,
             began: Instant::now(),
             after: None,
             met,
+            touched: Marks::new(ledger.len()),
+            incomplete: false,
+            pages: HashSet::new(),
         })
     }
 
-    /// Reads a page and compares it.
+    /// Reads a page and compares it. One that failed may be tried again.
     ///
     /// # Errors
     /// As the session says; `Data` if what came cannot be the table.
@@ -90,77 +115,105 @@ impl Run {
         ledger: &mut Ledger,
         written: Option<&Arc<dyn Written>>,
     ) -> Result<Step> {
+        let record = self.record.clone();
+        let step = self.try_step(session, ledger, written).await;
+        if step.is_err() {
+            self.record = record;
+        }
+        step
+    }
+
+    async fn try_step(
+        &mut self,
+        session: &mut dyn Session,
+        ledger: &mut Ledger,
+        written: Option<&Arc<dyn Written>>,
+    ) -> Result<Step> {
+        let shape = Arc::clone(&self.shape);
         let page = self.page(session).await?;
-        let Page { rows, next, watermark } = page;
+        if page.reshaped {
+            return Ok(Step { rows: BatchBuilder::default(), record: None, shape, reshaped: true });
+        }
+        let Page { rows, next, watermark, rejected, incomplete, findings, .. } = page;
+        self.incomplete |= incomplete;
         self.record.bytes += rows.size() as u64;
-        let mut rows = self.compare(rows, ledger)?;
+        self.record.rows += rejected;
+        self.record.rejected += rejected;
+        findings.into_iter().for_each(|finding| self.record.find(finding));
+        let (mut rows, content) = self.compare(rows, ledger)?;
         if watermark.is_some() {
             self.record.watermark = watermark;
         }
-        if next.is_some() && next == self.after {
+        let repeats = content.is_some_and(|content| self.pages.contains(&content));
+        if repeats || (next.is_some() && next == self.after) {
             return Err(Error::data(format!("{}: the same page came twice", self.job.table))
-                .hint("the system repeats its answer: its paging is broken"));
+                .hint("the system repeats its answer: look at its paging, and at what it is asked with"));
         }
-        self.after = next;
         let mut record = None;
-        if self.after.is_none() {
+        if next.is_none() {
             self.vanished(&mut rows, ledger, written).await?;
             record = Some(self.end());
         }
+        self.after = next;
+        self.pages.extend(content);
         for event in &mut rows.events {
             event.ts_us = self.record.started_us;
         }
-        Ok(Step { rows, record })
+        Ok(Step { rows, record, shape, reshaped: false })
     }
 
     async fn page(&self, session: &mut dyn Session) -> Result<Page> {
-        let window = match &self.job.mode {
-            Mode::FullRefresh => Window::All,
-            Mode::SlidingWindow { column, lookback } => Window::Lookback { column, period: *lookback },
-            Mode::Incremental { column, overlap } => {
-                Window::Since { column, watermark: self.before.watermark.as_deref(), overlap: *overlap }
-            }
-        };
         let request = Request {
-            schema: &self.schema,
-            window,
+            schema: &self.shape.schema,
+            window: window(&self.job.mode, &self.before),
             after: self.after.as_deref(),
             rows: self.job.page_rows,
             bytes: self.job.page_bytes,
+            planned: self.planned,
         };
         let page = tokio::time::timeout(self.job.timeout, session.page(&request)).await;
-        page.map_err(|_| {
-            Error::transient(format!("{}: no page within {:?}", self.job.table, self.job.timeout))
-                .hint("raise the time-out, or ask for smaller pages")
-        })?
+        page.map_err(|_| late(&self.job))?
     }
 
-    /// Leaves the rows that the index does not know as they are. Of several rows of a key the last one counts.
-    fn compare(&mut self, mut rows: BatchBuilder, ledger: &mut Ledger) -> Result<BatchBuilder> {
+    /// Leaves the rows that the index does not know as they are. Of several rows of a key the last one counts. Gives the page's content, too,
+    /// unless it is empty.
+    fn compare(
+        &mut self,
+        mut rows: BatchBuilder,
+        ledger: &mut Ledger,
+    ) -> Result<(BatchBuilder, Option<u64>)> {
+        let schema = Arc::clone(&self.shape.schema);
         let events = std::mem::take(&mut rows.events);
         self.record.rows += events.len() as u64;
         let mut hasher = Hasher::default();
         let mut last: HashMap<KeyHash, usize> = HashMap::with_capacity(events.len());
         let mut hashed = Vec::with_capacity(events.len());
         for (at, event) in events.iter().enumerate() {
-            let row = row(&rows, event, &self.schema)?;
+            let row = row(&rows, event, &schema)?;
             let bytes = |slice: Slice| rows.bytes(slice);
-            let Some(key) = hasher.key(&self.schema, row, bytes) else {
+            let Some(key) = hasher.key(&schema, row, bytes) else {
                 self.record.rejected += 1;
+                self.record.find("rows without a key (NULL, or not there) are not taken".to_owned());
                 continue;
             };
             last.insert(key, at);
-            hashed.push((at, key, hasher.row(&self.schema, row, bytes)));
+            hashed.push((at, key, hasher.row(&schema, row, bytes)));
         }
+        let content: Vec<u8> = hashed.iter().flat_map(|(_, _, content)| content.to_le_bytes()).collect();
+        let content = (!content.is_empty()).then(|| content_hash(&content));
         hashed.retain(|(at, key, _)| last.get(key) == Some(at));
         let keys: Vec<KeyHash> = hashed.iter().map(|(_, key, _)| *key).collect();
-        let table = rows.table(&self.schema);
+        let table = rows.table(&schema);
         for ((at, key, content), found) in hashed.into_iter().zip(ledger.find(&keys)?) {
             if let (Some(met), Some(found)) = (&mut self.met, &found) {
                 met.set(found.at);
             }
-            if found.as_ref().is_some_and(|f| f.content == content) {
+            // What this run has changed already is not what the index says any more.
+            if found.as_ref().is_some_and(|f| f.content == content && !self.touched.get(f.at)) {
                 continue;
+            }
+            if let Some(found) = &found {
+                self.touched.set(found.at);
             }
             ledger.change(key, Some(content))?;
             let op = match (self.first, found) {
@@ -184,7 +237,7 @@ impl Run {
         if !rows.events.is_empty() {
             rows.transaction(Transaction::default());
         }
-        Ok(rows)
+        Ok((rows, content))
     }
 
     /// At the end of a refresh: what was absent from this one and from the one before is deleted.
@@ -194,7 +247,12 @@ impl Run {
         ledger: &mut Ledger,
         written: Option<&Arc<dyn Written>>,
     ) -> Result<()> {
-        let Some(met) = self.met.take() else { return Ok(()) };
+        let Some(met) = self.met.clone() else { return Ok(()) };
+        if self.record.rejected > 0 || self.incomplete {
+            // Whose keys they are is not known: nothing can be told of absence.
+            ledger.absent.forget();
+            return Ok(());
+        }
         let (known, absent) = (ledger.len(), met.unset());
         if known > 0 && self.record.rows == 0 {
             return Err(Error::data(format!(
@@ -235,19 +293,20 @@ impl Run {
     ) -> Result<()> {
         let mut hasher = Hasher::default();
         let mut topic = written.open(&self.job.table).await?;
-        let table = rows.table(&self.schema);
+        let schema = Arc::clone(&self.shape.schema);
+        let table = rows.table(&schema);
         while let Some(batch) = topic.next().await? {
             for event in &batch.events {
                 let Some(cells) = batch.after(event).or(batch.before(event)) else { continue };
-                let schema = batch.table(event);
-                let Some(key) = hasher.key(schema, cells, |s| batch.bytes(s)) else { continue };
+                let stored = batch.table(event);
+                let Some(key) = hasher.key(stored, cells, |s| batch.bytes(s)) else { continue };
                 if !gone.remove(&key) {
                     continue;
                 }
                 let before = rows.cells.len() as u32;
-                for (i, _) in self.schema.columns.iter().enumerate() {
-                    let place = self.schema.key.iter().position(|&k| k as usize == i);
-                    let cell = place.map_or(Cell::Unchanged, |k| cells[schema.key[k] as usize]);
+                for (i, _) in schema.columns.iter().enumerate() {
+                    let place = schema.key.iter().position(|&k| k as usize == i);
+                    let cell = place.map_or(Cell::Unchanged, |k| cells[stored.key[k] as usize]);
                     let cell = copied(rows, cell, |s| batch.bytes(s));
                     rows.cells.push(cell);
                 }
@@ -266,6 +325,9 @@ impl Run {
         let record = &mut self.record;
         record.took_us = self.began.elapsed().as_micros() as u64;
         record.complete_us = record.started_us;
+        if record.rejected > 0 || self.incomplete {
+            record.watermark.clone_from(&self.before.watermark);
+        }
         if record.changed + record.deleted > 0 {
             record.indexed = record.run;
         }
@@ -273,8 +335,13 @@ impl Run {
     }
 
     /// The record of a run that failed: the watermark stays.
-    pub(crate) fn failed(before: &Record, job: &Job, error: &Error, took: std::time::Duration) -> Record {
-        tracing::warn!(table = %job.table, fault = %error.fault(), error = %error, "poll: the run failed");
+    pub(crate) fn failed(
+        before: &Record,
+        job: &Job,
+        error: &Error,
+        (planned, took): (Timestamp, std::time::Duration),
+    ) -> Record {
+        tracing::warn!(table = job.name(), fault = %error.fault(), error = %error, "poll: the run failed");
         Record {
             run: before.run + 1,
             indexed: before.indexed,
@@ -282,11 +349,27 @@ impl Run {
             watermark: before.watermark.clone(),
             complete_us: before.complete_us,
             started_us: before.started_us,
+            planned_us: planned.as_microsecond(),
             took_us: took.as_micros() as u64,
             error: Some(error.to_string()),
             ..Record::default()
         }
     }
+}
+
+fn window<'a>(mode: &'a Mode, before: &'a Record) -> Window<'a> {
+    match mode {
+        Mode::FullRefresh => Window::All,
+        Mode::SlidingWindow { column, lookback } => Window::Lookback { column, period: *lookback },
+        Mode::Incremental { column, overlap } => {
+            Window::Since { column, watermark: before.watermark.as_deref(), overlap: *overlap }
+        }
+    }
+}
+
+fn late(job: &Job) -> Error {
+    Error::transient(format!("{}: no page within {:?}", job.name(), job.timeout))
+        .hint("raise the time-out, or ask for smaller pages")
 }
 
 /// Bound: 16 bytes for each, and there are no more than `most_deleted` allows.

@@ -95,7 +95,7 @@ fn take(
 fn encode(encoder: &dyn Prepare, builder: &mut BatchBuilder) -> Result<usize> {
     let events = builder.events.len();
     let position = SourcePosition::default();
-    let boundary = Boundary { events: events as u32, position: position.clone(), ts_us: 0 };
+    let boundary = Boundary { events: events as u32, position: position.clone(), ts_us: 0, scope: None };
     let mut batch = std::mem::take(builder).build(Position::Source(position), Some(boundary));
     encoder.prepare(&mut batch)?;
     Ok(events)

@@ -105,7 +105,8 @@ impl Fixture {
 
     fn batch(self, boundary: Option<u32>) -> Batch {
         let position = SourcePosition::default();
-        let boundary = boundary.map(|events| Boundary { events, position: position.clone(), ts_us: TS });
+        let boundary =
+            boundary.map(|events| Boundary { events, position: position.clone(), ts_us: TS, scope: None });
         self.builder.build(Position::Source(position), boundary)
     }
 

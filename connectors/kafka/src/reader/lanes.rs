@@ -196,7 +196,12 @@ impl Feed for Lanes {
         let mut lanes = Vec::with_capacity(wanted.len());
         for (wanted, start) in wanted.iter().zip(starts) {
             lanes.push(self.split(wanted, start)?);
-            list.add_partition_offset(&wanted.topic, wanted.partition, Offset::Offset(start))
+            // The first offset may move on until the first fetch: then it is the client's to find.
+            let at = match wanted.start {
+                Start::First => Offset::Beginning,
+                Start::At(_) | Start::End => Offset::Offset(start),
+            };
+            list.add_partition_offset(&wanted.topic, wanted.partition, at)
                 .map_err(|e| classify(e, "assign partitions"))?;
         }
         self.consumer.incremental_assign(&list).map_err(|e| classify(e, "assign partitions"))?;
@@ -314,13 +319,14 @@ fn start(wanted: &Wanted, first: i64, end: i64) -> Result<i64> {
 }
 
 /// Which of a client's errors end the reading. Lost connections do not: the client reconnects below us, and only when all
-/// brokers are gone is it the engine's turn.
+/// brokers are gone is it the engine's turn. An offset that was removed under the reader is judged when it is opened again: it begins
+/// elsewhere, or says why it cannot.
 fn judge(error: KafkaError, what: &str) -> Result<()> {
     match error.rdkafka_error_code() {
         Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => Ok(()),
-        Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Err(Error::data(what).because(error).hint(
-            "the offset is no longer in the topic; rebuild the sink's tables from it (caudal rebuild)",
-        )),
+        Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+            Err(Error::transient(format!("{what}: that offset is no longer there")).because(error))
+        }
         _ => Err(classify(error, what)),
     }
 }

@@ -19,6 +19,7 @@ mod partitions;
 mod publication;
 mod replays;
 mod runner;
+mod scopes;
 mod shared;
 mod sides;
 mod wake;

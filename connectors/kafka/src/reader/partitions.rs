@@ -461,6 +461,16 @@ impl Partitions {
         }
     }
 
+    /// How many partitions were met so far.
+    pub(super) fn known(&self) -> usize {
+        self.stored.len() + self.names.len()
+    }
+
+    /// Whether a partition was met: it is being read, or the sink has an offset in it.
+    pub(super) fn knows(&self, topic: &str, partition: i32) -> bool {
+        self.lane(topic, partition).is_some() || self.stored(topic, partition).is_some()
+    }
+
     /// The next offset that a sink has stored under a name of our own.
     pub(super) fn stored_at(&self, topic: &str, partition: i32) -> i64 {
         self.stored(topic, partition).map_or(0, |stored| stored.offset)

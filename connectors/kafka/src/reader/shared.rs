@@ -20,6 +20,7 @@ use super::feed::{Feed, Lane, Polled, Start};
 use super::partitions::Partitions;
 use super::replays::Replays;
 use super::runner::{Delivery, Mode, Progress};
+use super::scopes::Scopes;
 use super::sides::{Shapes, SourceSides, open_side};
 use super::whole::Limits;
 use super::whole::{AskIds, drop_foreign};
@@ -42,6 +43,7 @@ struct Followed {
     target: Option<Watermark>,
     /// Those behind it, as one.
     later: Option<Watermark>,
+    scopes: Scopes,
 }
 
 /// A round over the partitions that have something.
@@ -57,7 +59,9 @@ pub(super) struct Shared<F> {
     partitions: Partitions,
     shapes: Shapes,
     lanes: Vec<Lane>,
-    /// What this instance owns, until it is opened.
+    /// What this instance owns.
+    owned: BTreeSet<Partition>,
+    /// The same, until it is opened.
     unopened: Option<BTreeSet<Partition>>,
     /// Topics that the group shares, owned by this instance or not.
     topics: BTreeSet<String>,
@@ -93,7 +97,8 @@ impl<F: Feed> Shared<F> {
             let lane = open_side(&mut feed, watermarks, Start::End)?;
             let chain = Chain::new(source.as_str(), true);
             let (source, asked) = (source.clone(), feed.end(lane)?);
-            followed.push(Followed { chain, source, lane, asked, target: None, later: None });
+            let scopes = Scopes::new(&source);
+            followed.push(Followed { chain, source, lane, asked, target: None, later: None, scopes });
         }
         let topics: BTreeSet<String> = shared.iter().map(|(topic, _)| topic.clone()).collect();
         let now = ids(&topics.iter().cloned().collect::<Vec<_>>());
@@ -104,6 +109,7 @@ impl<F: Feed> Shared<F> {
             partitions,
             shapes,
             lanes: Vec::new(),
+            owned: owned.clone(),
             unopened: Some(owned.clone()),
             topics,
             sources: followed,
@@ -276,10 +282,12 @@ impl<F: Feed> Shared<F> {
     fn build(&mut self) -> Result<Delivery> {
         let complete = self.complete()?;
         let batch = std::mem::take(&mut self.batch);
-        let boundary = complete.as_ref().map(|(_, watermark)| Boundary {
+        let (store, owned) = (&self.shapes.store, &self.owned);
+        let boundary = complete.as_ref().map(|(source, watermark)| Boundary {
             events: batch.events.len() as u32,
             position: SourcePosition { token: watermark.position.clone(), ..SourcePosition::default() },
             ts_us: watermark.ts_us,
+            scope: Some(self.sources[*source].scopes.shared(store, owned, watermark.incomplete.clone())),
         });
         let batch = batch.build(Position::Log(self.partitions.moved()), boundary);
         Ok(Delivery { batch, complete: complete.map(|(source, _)| source), replayed: None })

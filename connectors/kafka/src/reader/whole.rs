@@ -22,6 +22,7 @@ use super::feed::{Feed, Lane, Polled, Start};
 use super::partitions::{Partitions, Promise};
 use super::replays::Replays;
 use super::runner::{Delivery, Mode, Progress};
+use super::scopes::Scopes;
 use super::sides::{Shapes, Side, SourceSides, open_side};
 use crate::topic_ids::TopicIds;
 use crate::watermarks::{Chain, Watermark};
@@ -58,6 +59,7 @@ struct Followed {
     pending: Option<(Watermark, Hold)>,
     /// What a heartbeat repeats.
     last: Option<Boundary>,
+    scopes: Scopes,
 }
 
 /// What watermarks wait for that are no step yet.
@@ -118,6 +120,7 @@ impl<F: Feed> Whole<F> {
                 base_ms: base_ms.unwrap_or(0),
                 pending: None,
                 last: None,
+                scopes: Scopes::new(source),
             });
         }
         let topics: std::collections::BTreeSet<String> =
@@ -311,10 +314,12 @@ impl<F: Feed> Whole<F> {
         self.partitions.stamp_moved(step.watermark.logged_ms);
         followed.base_ms = followed.base_ms.max(step.watermark.logged_ms);
         let batch = std::mem::take(&mut self.batch);
+        let scope = followed.scopes.whole(&self.shapes.store, &self.partitions, step.watermark.incomplete);
         let boundary = Boundary {
             events: batch.events.len() as u32,
             position: SourcePosition { token: step.watermark.position, ..SourcePosition::default() },
             ts_us: step.watermark.ts_us,
+            scope: Some(scope),
         };
         followed.last = Some(Boundary { events: 0, ..boundary.clone() });
         let mut position = self.partitions.moved();

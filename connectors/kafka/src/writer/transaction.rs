@@ -314,6 +314,7 @@ impl<'a> Run<'a> {
             position: boundary.position.token.clone(),
             ts_us,
             ends: by_topic,
+            incomplete: boundary.scope.as_ref().map(|s| s.incomplete.clone()).unwrap_or_default(),
         };
         self.send_side(&session.identity.names.watermarks(), &session.identity.source, Some(&record))?;
         self.watermark = Some((ts_us, full));

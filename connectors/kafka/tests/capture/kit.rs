@@ -145,6 +145,7 @@ impl Changes {
             events,
             position: SourcePosition { token: format!("{token}-boundary"), notes: Default::default() },
             ts_us: 1_700_000_000_000_000,
+            scope: None,
         });
         self.builder.build(Position::Source(position), boundary)
     }

@@ -231,7 +231,7 @@ impl Capture {
         }
         let position = SourcePosition { token: self.number.to_string(), ..SourcePosition::default() };
         let events = changes.len() as u32;
-        let boundary = Some(Boundary { events, position: position.clone(), ts_us: self.number });
+        let boundary = Some(Boundary { events, position: position.clone(), ts_us: self.number, scope: None });
         let mut batch = builder.build(Position::Source(position), boundary);
         if let Some(prepare) = self.writer.prepare() {
             prepare.prepare(&mut batch).unwrap();

@@ -3,7 +3,7 @@
 use crate::selection::TablePattern;
 use caudal_core::quantity::{DurationText, SizeText};
 use caudal_core::{Error, Result, TableId};
-use caudal_poll::{Job, Mode};
+use caudal_poll::{Job, Mode, Schedule};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -149,8 +149,10 @@ impl Polls {
         let config = &self.config;
         Ok(Job {
             table: id.clone(),
+            system: 0,
+            scope: None,
             mode,
-            every: poll.every.unwrap_or(config.every).get(),
+            schedule: Schedule::Every(poll.every.unwrap_or(config.every).get()),
             page_rows: config.page_rows,
             page_bytes: config.page_bytes.bytes() as usize,
             timeout: config.timeout.get().max(Duration::from_secs(1)),

@@ -13,7 +13,7 @@ use caudal_core::batch::NO_ROW;
 use caudal_core::{
     BatchBuilder, Column, ColumnType, Error, EventHead, Op, Result, SnapshotMark, TableId, TableSchema,
 };
-use caudal_poll::{Page, Request, Session, Window};
+use caudal_poll::{Look, Page, Request, Session, Window};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,8 +51,8 @@ impl Session for MySqlSession {
         Ok(text.and_then(|t| t.parse().ok()).unwrap_or(0))
     }
 
-    async fn schema(&mut self, table: &TableId) -> Result<Arc<TableSchema>> {
-        self.look(table).await?;
+    async fn schema(&mut self, look: &Look<'_>) -> Result<Arc<TableSchema>> {
+        self.look(look.table).await?;
         let (_, shape) =
             self.table.as_ref().ok_or_else(|| Error::bug("poll a table that was not looked at"))?;
         Ok(Arc::clone(shape.out()))
@@ -66,11 +66,8 @@ impl Session for MySqlSession {
         let Some((table, shape)) = &self.table else {
             return Err(Error::bug("poll a table that was not looked at"));
         };
-        if **shape.out() != **request.schema {
-            return Err(Error::transient(format!(
-                "{}: the table was changed while it was read",
-                request.schema.id
-            )));
+        if !caudal_poll::same_shape(shape.out(), request.schema) {
+            return Ok(Page { reshaped: true, ..Page::default() });
         }
         let query = Query::new(table, shape, request)?;
         let failed = |e: Failure| e.into_error().context(format!("read a page of {}", request.schema.id));
@@ -268,6 +265,6 @@ impl Filling<'_> {
         let watermark = order.as_deref().filter(|_| has_watermark).and_then(|o| o.first());
         let watermark = watermark.filter(|v| **v != Value::Null).map(|v| text(std::slice::from_ref(v)));
         let next = order.as_deref().filter(|_| self.cut).map(text);
-        Ok(Page { rows: self.builder, next, watermark })
+        Ok(Page { rows: self.builder, next, watermark, ..Page::default() })
     }
 }

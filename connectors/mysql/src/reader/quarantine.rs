@@ -63,6 +63,11 @@ impl Quarantine {
         self.show();
     }
 
+    /// Tables whose rows are passed over.
+    pub(super) fn held(&self) -> impl Iterator<Item = &TableId> {
+        self.tables.iter().filter(|(_, e)| e.held).map(|(id, _)| id)
+    }
+
     /// Whether rows of this table are passed over.
     pub(super) fn holds(&self, id: &TableId) -> bool {
         !self.tables.is_empty() && self.tables.get(id).is_some_and(|e| e.held)

@@ -141,6 +141,12 @@ impl Plan {
         format!("{force}{condition}")
     }
 
+    /// The statement that gives the number of rows within bounds and the sum of a number made of each.
+    pub(crate) fn sum(&self, parts: &[Part], within: Within<'_>, number: &str) -> String {
+        let within = self.within(parts, within, None, true);
+        format!("SELECT COUNT(*), CAST(COALESCE(SUM({number}), 0) AS CHAR) FROM {}{within}", self.name())
+    }
+
     /// The statement that reads all.
     pub(crate) fn whole(&self) -> String {
         let condition = self.shape.condition().map_or(String::new(), |c| format!(" WHERE {c}"));

@@ -14,16 +14,16 @@ use crate::snapshot::chunk::{self, Chunk, Cut, Job, Read};
 use crate::snapshot::hand_on;
 use crate::snapshot::plan::Plan;
 use crate::snapshot::progress::{Notes, TableNote, table_note};
-use crate::snapshot::request::{Request, Rows};
+use crate::snapshot::request::{Reason, Request, Rows};
 use crate::snapshot::shapes::{Shape, Shapes};
 use crate::snapshot::table::{Front, Step, Table};
 use crate::snapshot::throttle::{Load, Throttle};
 use crate::snapshot::whole::{Exact, Piece};
 use crate::snapshot::wholes::Wholes;
 use crate::value::Value;
-use caudal_core::{BatchBuilder, Error, Phase, Result, TableId, Written};
+use caudal_core::{BatchBuilder, Error, Incomplete, Phase, Result, TableId, Written};
 use caudal_index::Index;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -184,6 +184,24 @@ impl Snapshot {
     /// Whether nothing is left to read.
     pub(crate) fn is_done(&self) -> bool {
         self.tables.is_empty() && self.first.is_empty() && self.requests.is_empty() && self.tasks.is_empty()
+    }
+
+    /// Tables whose rows are not all delivered: those read for the first time, and those of which rows changed that the log does
+    /// not show. What an operator has asked for anew is complete all the while. At most one more than a boundary may name.
+    pub(crate) fn incomplete(&self) -> BTreeSet<TableId> {
+        let own = |request: &Request| request.reason != Reason::Asked;
+        let first = self.first.iter().map(|(id, _)| id);
+        let reading =
+            self.tables.iter().filter(|(_, t)| t.request.as_ref().is_none_or(own)).map(|(_, t)| &t.id);
+        let waiting = self.requests.iter().filter(|request| own(request)).map(|request| &request.table);
+        let mut tables = BTreeSet::new();
+        for id in first.chain(reading).chain(waiting) {
+            if tables.len() > Incomplete::MOST {
+                break;
+            }
+            tables.insert(id.clone());
+        }
+        tables
     }
 
     /// Whether no further table is waiting to be read for the first time, or is being.

@@ -3,7 +3,7 @@
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
     Batch, BatchBuilder, Boundary, Cell, Column, ColumnType, EventHead, KeyKind, LogOffset, LogPosition, Op,
-    Position, SnapshotMark, SourcePosition, TableId, TableSchema, Transaction, Writer,
+    Position, Scope, SnapshotMark, SourcePosition, TableId, TablePart, TableSchema, Transaction, Writer,
 };
 use std::sync::Arc;
 use uuid::Uuid;
@@ -160,7 +160,10 @@ impl Rows {
     pub(crate) fn at(self, offset: i64) -> Batch {
         let events = self.builder.events.len() as u32;
         let position = SourcePosition { token: format!("gtid-{offset}"), notes: Default::default() };
-        let boundary = Boundary { events, position, ts_us: 1_700_000_000_000_000 + offset };
+        let part = TablePart { table: TableId::new("shop", "people"), part: 0, parts: 1 };
+        let scope = Scope { source: "plex".to_owned(), tables: vec![part], ..Scope::default() };
+        let ts_us = 1_700_000_000_000_000 + offset;
+        let boundary = Boundary { events, position, ts_us, scope: Some(Arc::new(scope)) };
         self.builder.build(at(offset), Some(boundary))
     }
 }

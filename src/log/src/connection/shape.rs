@@ -41,6 +41,7 @@ fn shape_of(key: ApiKey) -> Option<&'static str> {
         ApiKey::AddPartitionsToTxn => "s l h ( s [i] )",
         ApiKey::AddOffsetsToTxn => "s l h s",
         ApiKey::EndTxn => "s l h b",
+        ApiKey::WriteTxnMarkers => "( l h b ( s [i] ) i )",
         ApiKey::TxnOffsetCommit => "s s l h 3:i 3:s 3:s ( s ( i l 2:i s ) )",
         ApiKey::DescribeConfigs => "( b s [s] ) b 3:b",
         ApiKey::AlterConfigs => "( b s ( s s ) ) b",

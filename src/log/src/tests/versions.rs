@@ -192,6 +192,20 @@ fn sample(key: ApiKey, v: i16, topic_id: Uuid) -> RequestKind {
             AddOffsetsToTxnRequest::default().with_transactional_id(id()).with_group_id(group("g")),
         ),
         ApiKey::EndTxn => Q::EndTxn(EndTxnRequest::default().with_transactional_id(id())),
+        ApiKey::WriteTxnMarkers => {
+            let topic = write_txn_markers_request::WritableTxnMarkerTopic::default()
+                .with_name(t())
+                .with_partition_indexes(vec![0, 9]);
+            let marker = |commit| {
+                write_txn_markers_request::WritableTxnMarker::default()
+                    .with_producer_id(ProducerId(1000))
+                    .with_transaction_result(commit)
+                    .with_topics(vec![topic.clone()])
+            };
+            Q::WriteTxnMarkers(
+                WriteTxnMarkersRequest::default().with_markers(vec![marker(false), marker(true)]),
+            )
+        }
         ApiKey::TxnOffsetCommit => {
             let partition = txn_offset_commit_request::TxnOffsetCommitRequestPartition::default();
             let topic = txn_offset_commit_request::TxnOffsetCommitRequestTopic::default()

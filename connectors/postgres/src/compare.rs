@@ -1,0 +1,240 @@
+//! The sink's side of `caudal verify`: digests that the server makes itself, and rows that it compares with the source's.
+//!
+//! Rows are compared as applying would compare them: encoded by the same code, cast to the columns' types by the server, and different
+//! where an upsert would write. Everything is read in transactions of one statement that may not write. Memory: the batch in
+//! hand, encoded.
+
+use crate::catalog::Relation;
+use crate::client::{Connection, Doing, Param};
+use crate::config::{Deletes, Resolved};
+use crate::parameter::borrow;
+use crate::plan::Plan;
+use crate::prepare::{Options, Prepared, Rows};
+use crate::quote::{ident, literal, qualified};
+use async_trait::async_trait;
+use caudal_core::compare::{Difference, DifferenceKind, Digest, Found, Range, SinkSide};
+use caudal_core::{Batch, ColumnType, Error, Result, TableId, TableSchema};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+/// What each transaction begins with: nothing is written, and values are written in one way.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '300s'; \
+     SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'; SET LOCAL intervalstyle = 'postgres'; \
+     SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1";
+
+/// One comparison's connection and plans.
+pub(crate) struct Side {
+    connection: Connection,
+    config: Arc<Resolved>,
+    plans: HashMap<TableId, Plan>,
+}
+
+impl Side {
+    pub(crate) async fn open(config: &Arc<Resolved>) -> Result<Self> {
+        let connection = Connection::open(config).await?;
+        Ok(Self { connection, config: Arc::clone(config), plans: HashMap::new() })
+    }
+
+    async fn query(&self, sql: &str, params: &[Param<'_>], doing: String) -> Result<Vec<Row>> {
+        self.connection.batch(BEGIN).await.doing(&self.config, &doing)?;
+        let rows = self.connection.query(sql, params).await.doing(&self.config, &doing)?;
+        self.connection.batch("COMMIT").await.doing(&self.config, &doing)?;
+        Ok(rows)
+    }
+
+    fn plan(&self, schema: &TableSchema) -> Result<&Plan> {
+        self.plans.get(&schema.id).ok_or_else(|| Error::bug("compare a table that was not opened"))
+    }
+
+    /// Which rows a range is, in SQL.
+    fn within(plan: &Plan, range: &Range) -> Result<String> {
+        let key: Vec<&str> = plan.key.iter().map(|k| plan.columns[*k].name()).collect();
+        let bound = |numbers: &[i128]| numbers.iter().map(i128::to_string).collect::<Vec<_>>().join(", ");
+        let mut terms = Vec::new();
+        for (end, sign) in [(&range.from, ">"), (&range.to, "<=")] {
+            let Some(end) = end else { continue };
+            let numbers = end.numbers.as_ref().filter(|numbers| numbers.len() == key.len());
+            let numbers = numbers.ok_or_else(|| Error::bug("a range that only the source finds"))?;
+            terms.push(format!("({}) {sign} ({})", key.join(", "), bound(numbers)));
+        }
+        Ok(if terms.is_empty() { "true".to_owned() } else { terms.join(" AND ") })
+    }
+}
+
+#[async_trait]
+impl SinkSide for Side {
+    async fn open(&mut self, schema: &TableSchema) -> Result<Option<String>> {
+        let (place, table) = self.config.target_name(&schema.id)?;
+        let relation = Relation::find(&self.connection, &place, &table).await;
+        let Some(relation) = relation.doing(&self.config, format!("look at {place}.{table}"))? else {
+            return Ok(None);
+        };
+        let names: Vec<String> = schema.columns.iter().map(|column| column.name.clone()).collect();
+        if let Some(name) = names.iter().find(|name| relation.column(name).is_none()) {
+            return Err(Error::transient(format!("{place}.{table} has no column {name}"))
+                .hint("the sink may not have come to the change that added it: see caudal status"));
+        }
+        let stage = (String::new(), String::new());
+        let plan = Plan::new(schema, &names, (&place, &table), stage, &relation, self.config.json);
+        self.plans.insert(schema.id.clone(), plan);
+        Ok(Some(format!("{place}.{table}")))
+    }
+
+    async fn complete_to_us(&mut self, table: &TableId) -> Result<Option<i64>> {
+        let sql = format!(
+            "SELECT (extract(epoch FROM complete_to) * 1000000)::bigint FROM {} WHERE sink = $1 AND source_table = $2",
+            qualified(&self.config.state_schema, "freshness")
+        );
+        let table = table.to_string();
+        let params = [(&self.config.name as _, Type::TEXT), (&table as _, Type::TEXT)];
+        let rows = self.query(&sql, &params, "ask for the freshness".to_owned()).await?;
+        Ok(rows.first().map(|row| row.get(0)))
+    }
+
+    async fn digest(&mut self, schema: &TableSchema, range: &Range) -> Result<Digest> {
+        let plan = self.plan(schema)?;
+        let texts: Option<Vec<String>> =
+            schema.columns.iter().zip(&plan.columns).map(|(c, m)| canonical(&c.ty, m.name())).collect();
+        let texts = texts.ok_or_else(|| Error::bug("the digest of a column without a canonical text"))?;
+        let marked = |text: &String| format!("coalesce(length({text})::text || ':' || {text}, 'N')");
+        let row = texts.iter().map(marked).collect::<Vec<_>>().join(" || ");
+        let sql = format!(
+            "SELECT count(*), coalesce(sum(('x' || left(md5(convert_to({row}, 'UTF8')), 15))::bit(60)::bigint), 0)::text \
+             FROM {} WHERE {}",
+            plan.target,
+            Self::within(plan, range)?
+        );
+        let rows = self.query(&sql, &[], format!("ask for the digest of rows of {}", plan.name)).await?;
+        let row = rows.first().ok_or_else(|| Error::bug("an aggregate without a row"))?;
+        Ok(Digest { rows: row.get::<_, i64>(0) as u64, sum: row.get(1) })
+    }
+
+    async fn compare(&mut self, batch: &mut Batch, schema: &TableSchema, range: &Range) -> Result<Found> {
+        let options = Options {
+            json: self.config.json,
+            ignore_deletes: false,
+            copy_rows: usize::MAX,
+            copy_new_rows: usize::MAX,
+        };
+        let prepared = Prepared::of(batch, 0..batch.events.len() as u32, options);
+        let plan = self.plan(schema)?;
+        let doing = format!("compare rows of {}", plan.name);
+        let surplus =
+            range.is_shared() && self.config.deletes == Deletes::Apply && prepared.rejected.is_empty();
+        let unstorable = prepared.rejected.len() as u64;
+        let rows = match prepared.groups.first().map(|group| &group.upserts) {
+            Some(Rows::Arrays(columns)) if columns.len > 0 => {
+                let within = surplus.then(|| Self::within(plan, range)).transpose()?;
+                let arrays = columns.arrays();
+                self.query(&plan.compare(within.as_deref()), &borrow(&arrays), doing).await?
+            }
+            Some(Rows::Copy(..)) => {
+                return Err(Error::config(format!("{}: a column's values cannot be compared", plan.name)));
+            }
+            _ if surplus => self.query(&plan.all_surplus(&Self::within(plan, range)?), &[], doing).await?,
+            _ => Vec::new(),
+        };
+        Ok(Found { differences: rows.iter().map(difference).collect(), unstorable })
+    }
+}
+
+fn difference(row: &Row) -> Difference {
+    let kind = match row.get::<_, &str>(1) {
+        "missing" => DifferenceKind::Missing,
+        "surplus" => DifferenceKind::Surplus,
+        _ => DifferenceKind::Different,
+    };
+    Difference { key: row.get(0), kind, columns: row.get(2), stamp: row.get(3) }
+}
+
+impl Plan {
+    /// Compares rows given as arrays with the table's: key, kind, columns, stamp of each that differs. `within`: rows of the table there
+    /// that are not given are surplus.
+    fn compare(&self, within: Option<&str>) -> String {
+        let values: Vec<String> =
+            (0..self.columns.len()).map(|i| format!("{} AS v{i}", self.given(i))).collect();
+        let arrays: Vec<String> = (1..=self.columns.len()).map(|i| format!("${i}")).collect();
+        let names: Vec<String> = (0..self.columns.len()).map(|i| format!("c{i}")).collect();
+        let equal: Vec<String> =
+            self.key.iter().map(|k| format!("t.{} = s.v{k}", self.columns[*k].name())).collect();
+        let key: Vec<String> = self
+            .key
+            .iter()
+            .map(|k| format!("coalesce(t.{}, s.v{k})::text", self.columns[*k].name()))
+            .collect();
+        let differs: Vec<String> = self
+            .compared()
+            .map(|i| {
+                let column = &self.columns[i];
+                let (old, new) = (
+                    column.comparable(&format!("t.{}", column.name())),
+                    column.comparable(&format!("s.v{i}")),
+                );
+                let name = literal(&unquoted(column.name()));
+                format!("CASE WHEN {old} IS DISTINCT FROM {new} THEN {name}::text END")
+            })
+            .collect();
+        let stamp: Vec<String> = (0..self.columns.len()).map(|i| format!("s.v{i}::text")).collect();
+        let first = self.key.first().copied().unwrap_or_default();
+        let (join, table) = match within {
+            Some(within) => ("FULL", format!("(SELECT * FROM {} WHERE {within})", self.target)),
+            None => ("LEFT", self.target.clone()),
+        };
+        // A key is never NULL: so its first column tells on which side there is a row.
+        format!(
+            "WITH s AS MATERIALIZED (SELECT {values} FROM unnest({arrays}) AS u({names})), d AS ( \
+             SELECT ARRAY[{key}] AS key, CASE WHEN t.{k0} IS NULL THEN 'missing' WHEN s.v{first} IS NULL THEN 'surplus' \
+             ELSE 'different' END AS kind, array_remove(ARRAY[{differs}]::text[], NULL) AS columns, \
+             CASE WHEN s.v{first} IS NULL THEN '' ELSE md5(ROW({stamp})::text) END AS stamp \
+             FROM s {join} JOIN {table} AS t ON {equal}) \
+             SELECT key, kind, CASE kind WHEN 'different' THEN columns ELSE '{{}}' END, stamp FROM d \
+             WHERE kind <> 'different' OR columns <> '{{}}'",
+            values = values.join(", "),
+            arrays = arrays.join(", "),
+            names = names.join(", "),
+            key = key.join(", "),
+            k0 = self.columns[first].name(),
+            differs = differs.join(", "),
+            stamp = stamp.join(", "),
+            equal = equal.join(" AND "),
+        )
+    }
+
+    /// The same where no row is given.
+    fn all_surplus(&self, within: &str) -> String {
+        let key: Vec<String> =
+            self.key.iter().map(|k| format!("t.{}::text", self.columns[*k].name())).collect();
+        format!(
+            "SELECT ARRAY[{}], 'surplus', '{{}}'::text[], '' FROM {} AS t WHERE {within}",
+            key.join(", "),
+            self.target
+        )
+    }
+}
+
+/// The name that [`ident`] has quoted.
+fn unquoted(name: &str) -> String {
+    let inner = name.strip_prefix('"').and_then(|n| n.strip_suffix('"')).unwrap_or(name);
+    let plain = inner.replace("\"\"", "\"");
+    debug_assert_eq!(ident(&plain), name);
+    plain
+}
+
+/// The text of a column, as `caudal_core::compare` says; none where there is no such.
+fn canonical(ty: &ColumnType, name: &str) -> Option<String> {
+    if !caudal_core::compare::has_canonical_text(ty) {
+        return None;
+    }
+    Some(match ty {
+        ColumnType::Bool => format!("{name}::int::text"),
+        ColumnType::Bytes { .. } => format!("encode({name}, 'hex')"),
+        ColumnType::Date => format!("to_char({name}, 'YYYY-MM-DD')"),
+        ColumnType::DateTime { .. } => format!("to_char({name}, 'YYYY-MM-DD HH24:MI:SS.US')"),
+        ColumnType::Timestamp { .. } => {
+            format!("to_char({name} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')")
+        }
+        _ => format!("{name}::text"),
+    })
+}

@@ -1,0 +1,129 @@
+//! The source: what a configuration resolved to, and how a reader is opened.
+
+use crate::check;
+use crate::config::{Config, Resolved};
+use crate::fields;
+use crate::reader::RestSession;
+use async_trait::async_trait;
+use caudal_core::{
+    Check, PollStatus, Position, Progress, Reader, Result, Signal, Source, TableSchema, Written,
+};
+use caudal_poll::{Desk, Job, PollReader, Polled, Scope, Session, Start};
+use std::sync::{Arc, OnceLock};
+
+/// Most rows of a page.
+const PAGE_ROWS: u32 = 5_000;
+/// Bytes at which a page is cut short.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// A source over HTTP.
+///
+/// # Errors
+/// `Config`, naming the field, for settings that cannot be.
+pub fn source(name: &str, config: Config) -> Result<Arc<dyn Source>> {
+    Ok(Arc::new(RestSource {
+        config: Arc::new(config.resolve(name)?),
+        written: OnceLock::new(),
+        desk: Arc::default(),
+    }))
+}
+
+struct RestSource {
+    config: Arc<Resolved>,
+    written: OnceLock<Arc<dyn Written>>,
+    desk: Arc<Desk>,
+}
+
+/// One store, or the only system.
+struct System {
+    config: Arc<Resolved>,
+    at: usize,
+}
+
+#[async_trait]
+impl Polled for System {
+    async fn connect(&self) -> Result<Box<dyn Session>> {
+        // Connected to with the first request: a store that is down is its tables' error.
+        Ok(Box::new(RestSession::new(&self.config, self.at)))
+    }
+}
+
+#[async_trait]
+impl Source for RestSource {
+    async fn check(&self) -> Vec<Check> {
+        check::check(&self.config).await
+    }
+
+    async fn discover(&self) -> Result<Vec<TableSchema>> {
+        let declared = |table: &Arc<crate::config::Table>| fields::shape(table, None, None).ok();
+        Ok(self.config.tables.iter().filter_map(declared).collect())
+    }
+
+    fn bind(&self, written: Arc<dyn Written>) {
+        // Only the first one counts.
+        let _ = self.written.set(written);
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.desk.signal(signal);
+    }
+
+    fn progress(&self) -> Vec<Progress> {
+        self.desk.progress()
+    }
+
+    fn polls(&self) -> Vec<PollStatus> {
+        self.desk.polls()
+    }
+
+    async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
+        let config = &self.config;
+        let system = |at| Arc::new(System { config: Arc::clone(config), at }) as Arc<dyn Polled>;
+        let start = Start {
+            name: config.name.clone(),
+            systems: (0..config.places.len()).map(system).collect(),
+            concurrent: config.stores.as_ref().map_or(1, |stores| stores.concurrent),
+            jobs: jobs(config),
+            dir: config.dir.clone(),
+            written: self.written.get().cloned(),
+            heartbeat: config.heartbeat,
+            desk: Arc::clone(&self.desk),
+            clock: Arc::new(jiff::Timestamp::now),
+            from,
+        };
+        tracing::info!(
+            source = config.name,
+            tables = config.tables.len(),
+            stores = config.places.len(),
+            "polling"
+        );
+        let reader = PollReader::open(start).await;
+        Ok(Box::new(reader.map_err(|e| e.context(format!("open source {}", config.name)))?))
+    }
+}
+
+/// One for each table of each store.
+pub(crate) fn jobs(config: &Resolved) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for system in 0..config.places.len() {
+        let scope = config.stores.as_ref().and_then(|stores| {
+            let (column, attribute) = stores.columns.first()?.clone();
+            let store = &stores.stores[system];
+            let value = store.attributes.get(&attribute)?.clone();
+            Some(Scope { name: store.id.clone(), column, value })
+        });
+        jobs.extend(config.tables.iter().map(|table| Job {
+            table: table.id.clone(),
+            system,
+            scope: scope.clone(),
+            mode: table.mode.clone(),
+            schedule: table.schedule.clone(),
+            page_rows: PAGE_ROWS,
+            page_bytes: PAGE_BYTES,
+            timeout: config.page_timeout,
+            attempts: config.attempts,
+            most_deleted: config.most_deleted,
+        }));
+    }
+    jobs
+}

@@ -1,0 +1,49 @@
+//! Where polled tables stand, for people.
+
+use serde::{Deserialize, Serialize};
+
+/// A table that is polled; of a table that several stores share, one store's part.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PollStatus {
+    /// `database.table`.
+    pub table: String,
+    /// The store, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// Which rows a run reads: `full_refresh`.
+    pub mode: String,
+    /// When it runs, as people write it: `every 5m`.
+    pub schedule: String,
+    /// Whether a run goes on.
+    pub running: bool,
+    /// The next runs' times, microseconds since the epoch, UTC; the first may be over, if it waits for its turn.
+    pub next_us: Vec<i64>,
+    /// The last run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<PollRun>,
+}
+
+/// A run of a polled table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PollRun {
+    /// Counts runs.
+    pub number: u64,
+    /// The time that it was for, microseconds since the epoch, UTC.
+    pub planned_us: i64,
+    /// How long it took, microseconds.
+    pub took_us: u64,
+    /// Rows that were read.
+    pub rows: u64,
+    /// Rows that were new or different.
+    pub changed: u64,
+    /// Rows that were deleted.
+    pub deleted: u64,
+    /// Rows that could not be taken.
+    pub rejected: u64,
+    /// What to know about the rows, without their values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
+    /// Why it failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}

@@ -1,0 +1,176 @@
+//! `caudal verify`: source and sink compared while both live. It asks the two databases itself; the daemon goes on beside it.
+
+use super::cli::{Cli, VerifyArguments};
+use super::exit::Failure;
+use super::output::{Format, count, line};
+use super::registry::{Kafka, registry};
+use caudal_control::config::{self, Problem, Resolved, SinkEntry};
+use caudal_core::TableSchema;
+use caudal_core::compare::{DifferenceKind, SinkSide, SourceSide};
+use caudal_engine::verify::{Options, Report, table};
+use serde::Serialize;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// The exit code where something differs.
+const DIFFERENT: u8 = 3;
+/// How often progress is printed.
+const SHOW: Duration = Duration::from_secs(2);
+/// Differences of a table that are printed for people.
+const SHOWN: usize = 20;
+
+/// What became of one table.
+#[derive(Serialize)]
+struct Outcome {
+    source: String,
+    table: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    /// Why it could not be compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_compared: Option<String>,
+    #[serde(flatten)]
+    report: Option<Report>,
+}
+
+/// Compares, and says what differs.
+pub(crate) async fn verify(cli: &Cli, arguments: &VerifyArguments) -> Result<ExitCode, Failure> {
+    let resolved = config::load(&cli.config, &registry())?;
+    let entry = sink_of(&resolved, &arguments.sink)?;
+    let unable = || Problem::new("SINK", format!("a sink of type {} cannot be compared", entry.kind));
+    let mut sink = entry.sink.side().await?.ok_or_else(unable)?;
+    let mut outcomes = Vec::new();
+    for name in &entry.from {
+        let Some(source) = resolved.sources.iter().find(|source| source.name == *name) else { continue };
+        let unable = || Problem::new("SINK", format!("source {name} cannot be compared"));
+        let mut side = source.source.side().await?.ok_or_else(unable)?;
+        for (schema, usable) in side.tables().await? {
+            if is_meant(&schema, &arguments.tables) {
+                outcomes
+                    .push(one(cli, arguments, name, (side.as_mut(), sink.as_mut()), &schema, usable).await);
+            }
+        }
+    }
+    if outcomes.is_empty() {
+        let problem = Problem::new("TABLE", "no such table is captured for this sink");
+        return Err(problem.fix("leave TABLE out to compare all; `caudal status` names them").into());
+    }
+    finish(cli, &outcomes)
+}
+
+fn sink_of<'a>(resolved: &'a Resolved<Kafka>, name: &str) -> Result<&'a SinkEntry, Failure> {
+    resolved.sinks.iter().find(|entry| entry.name == name).ok_or_else(|| {
+        let names: Vec<&str> = resolved.sinks.iter().map(|entry| entry.name.as_str()).collect();
+        let problem = Problem::new("SINK", format!("{name} is no sink of the configuration"));
+        problem.fix(format!("one of: {}", names.join(", "))).into()
+    })
+}
+
+fn is_meant(schema: &TableSchema, tables: &[String]) -> bool {
+    tables.is_empty() || tables.iter().any(|name| *name == schema.id.table || *name == schema.id.to_string())
+}
+
+async fn one(
+    cli: &Cli,
+    arguments: &VerifyArguments,
+    source: &str,
+    (there, here): (&mut dyn SourceSide, &mut dyn SinkSide),
+    schema: &TableSchema,
+    usable: bool,
+) -> Outcome {
+    let mut outcome = Outcome {
+        source: source.to_owned(),
+        table: schema.id.to_string(),
+        target: None,
+        not_compared: None,
+        report: None,
+    };
+    let compared = async {
+        if !usable {
+            return Err(caudal_core::Error::config("it has no key by which it can be read in ranges"));
+        }
+        outcome.target = here.open(schema).await?;
+        if outcome.target.is_none() {
+            return Err(caudal_core::Error::transient("the sink has no such table yet"));
+        }
+        let options = Options {
+            chunk_rows: arguments.chunk_rows,
+            rate: arguments.rate,
+            wait: Duration::from_secs(arguments.wait),
+        };
+        let mut shown = Instant::now();
+        let name = schema.id.to_string();
+        let mut progress = |rows: u64| {
+            if cli.output == Format::Text && shown.elapsed() >= SHOW {
+                shown = Instant::now();
+                eprintln!("{name}: {} rows compared", count(rows));
+            }
+        };
+        table(there, here, schema, options, &mut progress).await
+    };
+    match compared.await {
+        Ok(report) => outcome.report = Some(report),
+        Err(error) => {
+            let hint = error.hint_text().map_or(String::new(), |hint| format!("; {hint}"));
+            outcome.not_compared = Some(format!("{error}{hint}"));
+        }
+    }
+    outcome
+}
+
+fn finish(cli: &Cli, outcomes: &[Outcome]) -> Result<ExitCode, Failure> {
+    let different = outcomes.iter().filter_map(|o| o.report.as_ref()).any(|report| report.count() > 0);
+    let open = |o: &Outcome| o.report.as_ref().is_none_or(|report| report.undecided > 0);
+    let unsure = outcomes.iter().any(open);
+    match cli.output {
+        Format::Json => {
+            let equal = !different && !unsure;
+            line(&serde_json::json!({ "equal": equal, "tables": outcomes }).to_string())?;
+        }
+        Format::Text => outcomes.iter().try_for_each(|outcome| line(&text(outcome)))?,
+    }
+    Ok(match (different, unsure) {
+        (true, _) => ExitCode::from(DIFFERENT),
+        (false, true) => ExitCode::FAILURE,
+        (false, false) => ExitCode::SUCCESS,
+    })
+}
+
+fn text(outcome: &Outcome) -> String {
+    let Some(report) = &outcome.report else {
+        return format!(
+            "{}: not compared: {}",
+            outcome.table,
+            outcome.not_compared.as_deref().unwrap_or_default()
+        );
+    };
+    let mut words = Vec::new();
+    for (n, what) in [
+        (report.different, "different"),
+        (report.missing, "missing"),
+        (report.surplus, "surplus"),
+        (report.unstorable, "with values that the sink cannot hold"),
+        (report.undecided, "that changed too often to tell"),
+    ] {
+        if n > 0 {
+            words.push(format!("{} {what}", count(n)));
+        }
+    }
+    let found = if words.is_empty() { "equal".to_owned() } else { words.join(", ") };
+    let mut text = format!("{}: {} rows compared, {found}", outcome.table, count(report.rows));
+    if !report.surplus_looked_for {
+        text.push_str(" (rows that only the sink has were not looked for: the key is not made of integers)");
+    }
+    for told in report.differences.iter().take(SHOWN) {
+        let kind = match told.kind {
+            DifferenceKind::Missing => "missing".to_owned(),
+            DifferenceKind::Surplus => "surplus".to_owned(),
+            DifferenceKind::Different => format!("different: {}", told.columns.join(", ")),
+        };
+        text.push_str(&format!("\n  {}  {kind}", told.key.join(", ")));
+    }
+    if report.differences.len() > SHOWN {
+        text.push_str("\n  … (--output json names up to 1,000)");
+    }
+    text
+}

@@ -1,0 +1,180 @@
+//! One job: where it stands, and when it is due.
+
+use super::work::Work;
+use crate::Job;
+use crate::desk::{self, Desk};
+use crate::ledger::Ledger;
+use crate::note::Record;
+use crate::run::Run;
+use caudal_core::{PollStatus, Result};
+use jiff::Timestamp;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a run waits for the one before to be called durable. Then it begins without knowing anything: all rows go out.
+const GRACE: Duration = Duration::from_secs(60);
+
+pub(super) struct Table {
+    pub(super) job: Arc<Job>,
+    pub(super) record: Record,
+    /// Not here while a step has it.
+    pub(super) ledger: Option<Ledger>,
+    pub(super) run: Option<Run>,
+    pub(super) began: Instant,
+    /// The time that the run which goes on, or else the next one, is for.
+    pub(super) planned: Timestamp,
+    /// Until when the page that failed is not tried again.
+    pub(super) paused: Option<Instant>,
+    pub(super) failures: u32,
+    /// A step of a run was done, or goes on.
+    pub(super) running: bool,
+    /// The command that asked for the run that comes, or goes on.
+    pub(super) demanded: Option<String>,
+    /// How often the run began anew because of its rows' shape.
+    pub(super) reshaped: u32,
+    settles: Option<Settles>,
+}
+
+/// What waits until a batch is durable.
+struct Settles {
+    batch: u64,
+    /// The run's number, for the index.
+    indexed: u64,
+    since: Instant,
+}
+
+impl Table {
+    pub(super) fn open(dir: &Path, job: Job, record: Record, now: Timestamp) -> Result<Self> {
+        let ledger = Ledger::open(dir, &job, record.indexed, record.complete)?;
+        // What an earlier release wrote tells no time: then as if nothing was ever read.
+        let last =
+            (record.planned_us > 0).then(|| Timestamp::from_microsecond(record.planned_us).ok()).flatten();
+        let planned = job.schedule.next(last, now);
+        Ok(Self {
+            job: Arc::new(job),
+            record,
+            ledger: Some(ledger),
+            run: None,
+            began: Instant::now(),
+            planned,
+            paused: None,
+            failures: 0,
+            running: false,
+            demanded: None,
+            reshaped: 0,
+            settles: None,
+        })
+    }
+
+    /// What its next step needs of it; none while a step goes on.
+    pub(super) fn work(&mut self, at: usize) -> Option<Work> {
+        let ledger = self.ledger.take()?;
+        self.paused = None;
+        self.running = true;
+        if self.run.is_none() && self.failures == 0 && self.reshaped == 0 {
+            self.began = Instant::now();
+        }
+        Some(Work {
+            at,
+            job: Arc::clone(&self.job),
+            record: self.record.clone(),
+            planned: self.planned,
+            // What is not known to be durable is not known at all.
+            unsettled: self.settles.take().is_some(),
+            ledger,
+            run: self.run.take(),
+            session: None,
+            system: None,
+            written: None,
+            shapes: Arc::default(),
+        })
+    }
+
+    /// When its next step is. A run that is not known to be durable holds its next one up for a while.
+    pub(super) fn due(&self, now: Instant, wall: Timestamp) -> Instant {
+        if let Some(until) = self.paused {
+            return until;
+        }
+        if self.run.is_some() || self.reshaped > 0 {
+            return now;
+        }
+        let left = Duration::try_from(self.planned.duration_since(wall)).unwrap_or(Duration::ZERO);
+        let left = if self.demanded.is_some() { Duration::ZERO } else { left };
+        // The heart beats long before: a bound for the arithmetic.
+        let due = now + left.min(Duration::from_secs(86_400)) + self.jitter();
+        self.settles.as_ref().map_or(due, |s| due.max(s.since + GRACE))
+    }
+
+    fn jitter(&self) -> Duration {
+        match self.demanded {
+            Some(_) => Duration::ZERO,
+            None => self.job.schedule.jitter(&self.job.name(), self.planned),
+        }
+    }
+
+    /// Whether its time has come, but the run before is not known to be durable.
+    pub(super) fn is_held_up(&self, now: Instant, wall: Timestamp) -> bool {
+        self.settles.is_some()
+            && !self.running
+            && (self.demanded.is_some() || self.planned <= wall)
+            && self.due(now, wall) > now
+    }
+
+    /// A run is to begin at once; one that goes on does not count.
+    pub(super) fn demand(&mut self, id: &str, now: Timestamp) {
+        if !self.running {
+            self.planned = now;
+        }
+        self.demanded = Some(id.to_owned());
+    }
+
+    /// Tells who asked for the run that has ended.
+    pub(super) fn answer(&mut self, desk: &Desk) {
+        if let Some(id) = self.demanded.take() {
+            desk.answer(&id, &self.job.name(), &self.record);
+        }
+    }
+
+    pub(super) fn status(&self) -> PollStatus {
+        let next = self.job.schedule.upcoming(self.planned, 3);
+        PollStatus {
+            table: self.job.table.to_string(),
+            store: self.job.scope.as_ref().map(|scope| scope.name.clone()),
+            mode: self.job.mode.name().to_owned(),
+            schedule: self.job.schedule.text(),
+            running: self.running,
+            next_us: next.iter().map(|at| at.as_microsecond()).collect(),
+            last: desk::run(&self.record),
+        }
+    }
+
+    /// The run's record goes with the batch of this number.
+    pub(super) fn ends(&mut self, record: Record, batch: u64, now: Timestamp) {
+        self.settles = Some(Settles { batch, indexed: record.indexed, since: Instant::now() });
+        self.over(record, now);
+    }
+
+    /// The run has failed for good.
+    pub(super) fn fails(&mut self, record: Record, now: Timestamp) {
+        self.over(record, now);
+    }
+
+    fn over(&mut self, record: Record, now: Timestamp) {
+        self.record = record;
+        self.run = None;
+        self.running = false;
+        (self.failures, self.reshaped, self.paused) = (0, 0, None);
+        self.planned = self.job.schedule.next(Some(self.planned), now);
+    }
+
+    /// All batches up to this number are durable.
+    pub(super) fn settle(&mut self, durable: u64) -> Result<()> {
+        let settled = self.settles.take_if(|s| s.batch <= durable);
+        if let (Some(settles), Some(ledger)) = (settled, &mut self.ledger) {
+            ledger.settle(settles.indexed)?;
+        }
+        Ok(())
+    }
+}
