@@ -138,6 +138,15 @@ async fn follow(kind: &'static str, other_id: &str, tagged: bool) {
         seen.apply(&batch);
         stored.apply(&batch);
     }
+    if tagged {
+        // One of each kind that surely gets to the other server; how many the writers add depends on the machine.
+        for (n, tag) in (501..).zip(TAGS) {
+            let mut conn = a.connect().await;
+            let next = tag.map_or_else(|| "AUTOMATIC".to_owned(), |tag| format!("AUTOMATIC:{tag}"));
+            conn.query_drop(format!("SET gtid_next = '{next}'")).await.unwrap();
+            conn.query_drop(format!("INSERT INTO shop.t VALUES ({n}, 'tagged')")).await.unwrap();
+        }
+    }
     b.catch_up(&a).await;
     let (number, stop) = (Arc::new(AtomicU32::new(1_000)), Arc::new(AtomicBool::new(false)));
     let mut writers = Vec::new();
