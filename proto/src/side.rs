@@ -260,7 +260,7 @@ impl SignalRecord {
             "resume-snapshot" => Action::Resume,
             _ => return None,
         };
-        Some(Signal { number, id, action })
+        Some(Signal { number, origin: String::new(), id, action })
     }
 }
 
@@ -272,7 +272,8 @@ mod tests {
     fn signals_are_read_as_debezium_writes_them() {
         let text = r#"{"id":"d139b9b7","type":"execute-snapshot","data":{"data-collections":["db.products","db.orders"],"type":"INCREMENTAL","additional-conditions":[{"data-collection":"db.orders","filter":"color='blue'"}]}}"#;
         let record: SignalRecord = serde_json::from_str(text).unwrap();
-        let Some(Signal { number: 7, id, action: Action::Reread { tables, conditions } }) = record.signal(7)
+        let Some(Signal { number: 7, id, action: Action::Reread { tables, conditions }, .. }) =
+            record.signal(7)
         else {
             panic!("a re-read")
         };

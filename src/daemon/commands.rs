@@ -23,7 +23,7 @@ pub(crate) fn sources(entries: &[SourceEntry]) -> Sources {
 /// Hands commands on until the daemon stops.
 pub(crate) async fn forward(log: Log, sources: Sources, shutdown: Shutdown) {
     // Each attempt begins with the oldest command: what was handed on before is not handed on again.
-    let mut last = 0;
+    let mut last = (0, String::new());
     loop {
         let ended = tokio::select! {
             ended = read(&log, &sources, &mut last) => ended,
@@ -39,14 +39,15 @@ pub(crate) async fn forward(log: Log, sources: Sources, shutdown: Shutdown) {
     }
 }
 
-async fn read(log: &Log, sources: &Sources, last: &mut i64) -> Result<()> {
+async fn read(log: &Log, sources: &Sources, last: &mut (i64, String)) -> Result<()> {
     let mut signals = log.signals().await?;
     loop {
         let (source, signal) = signals.next().await?;
-        if signal.number <= *last {
+        // In a topic that was made again numbers begin again.
+        if signal.number <= last.0 && signal.origin == last.1 {
             continue;
         }
-        *last = signal.number;
+        *last = (signal.number, signal.origin.clone());
         if let Some(source_of) = sources.get(&source) {
             info!(source, id = signal.id, "a command");
             source_of.signal(signal);

@@ -4,7 +4,8 @@ use std::process::Output;
 use std::time::Duration;
 
 use caudal_tests::compare::wait_equal;
-use caudal_tests::{Daemon, DaemonConfig, Family, MysqlServer, Postgres, TablePair};
+use caudal_tests::{Daemon, DaemonConfig, Family, MysqlServer, PgDatabase, Postgres, TablePair, patience};
+use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -99,4 +100,145 @@ async fn a_table_that_is_added_is_read_while_the_others_stream_on() {
     server.sql(&db, "INSERT INTO a VALUES (2000); UPDATE b SET id = 4000 WHERE id = 4").await.unwrap();
     wait_equal(&a, &server.url(&db), &sink.url, PATIENCE).await.unwrap();
     wait_equal(&b, &server.url(&db), &sink.url, PATIENCE).await.unwrap();
+}
+
+/// What is being read of the source `shop`, as `/status` shows it: the phase of each table, by the command's id.
+async fn phases(daemon: &Daemon) -> Vec<(String, String)> {
+    let Ok((_, body)) = daemon.get("/status").await else { return Vec::new() };
+    let all: Value = serde_json::from_str(&body).unwrap_or_default();
+    let pipelines = all["pipelines"].as_array().cloned().unwrap_or_default();
+    let reading = pipelines.iter().find(|p| p["name"] == "capture/shop").map(|p| p["reading"].clone());
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let one = |r: &Value| (text(&r["id"]), text(&r["phase"]));
+    reading.and_then(|r| r.as_array().map(|r| r.iter().map(one).collect())).unwrap_or_default()
+}
+
+async fn wait_phase(daemon: &Daemon, id: &str, phase: &str) {
+    let seen = async || Ok(phases(daemon).await.contains(&(id.to_owned(), phase.to_owned())));
+    patience::until(&format!("{id} to be {phase}"), PATIENCE, Duration::from_millis(50), seen)
+        .await
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", daemon.log_tail()));
+}
+
+/// Sends a command and does not wait for what it does; gives its id.
+async fn send(daemon: &Daemon, arguments: &[&str]) -> String {
+    let arguments: Vec<&str> = ["snapshot", "shop"].iter().chain(arguments).copied().collect();
+    let sent = caudal(daemon, &[&arguments[..], &["--output", "json"]].concat()).await;
+    let said = String::from_utf8_lossy(&sent.stdout).into_owned();
+    assert_eq!(sent.status.code(), Some(0), "{said} {}", String::from_utf8_lossy(&sent.stderr));
+    let said: Value = serde_json::from_str(&said).unwrap();
+    said["id"].as_str().unwrap().to_owned()
+}
+
+/// Waits until the stream has brought what is written now.
+async fn stream_on(server: &MysqlServer, db: &str, sink: &PgDatabase, number: i64) {
+    server.sql(db, &format!("INSERT INTO marker VALUES ({number})")).await.unwrap();
+    let client = &sink.connect().await.unwrap();
+    let there = move || async move {
+        let sql = "SELECT 1 FROM public.marker WHERE id = $1";
+        Ok(client.query_opt(sql, &[&number]).await.is_ok_and(|row| row.is_some()))
+    };
+    patience::until("the stream to go on", PATIENCE, Duration::from_millis(50), there).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_re_read_is_paused_over_a_restart_goes_on_and_is_given_up_while_the_stream_goes_on() {
+    let server = MysqlServer::shared(Family::MariaDb);
+    let db = server.database("reread_paused").await.unwrap();
+    let rows: Vec<String> = (1..=300).map(|id| format!("({id}, 'name {id}')")).collect();
+    let tables =
+        "CREATE TABLE items (id BIGINT PRIMARY KEY, name TEXT); CREATE TABLE marker (id BIGINT PRIMARY KEY)";
+    server
+        .sql(
+            &db,
+            &format!("{tables}; INSERT INTO marker VALUES (0); INSERT INTO items VALUES {}", rows.join(",")),
+        )
+        .await
+        .unwrap();
+    let sink = Postgres::shared().database("reread_paused").await.unwrap();
+    let config = DaemonConfig::new(&format!("paused{}", std::process::id()))
+        .source("shop", &server.url(&db), &[])
+        .sink("dash", &sink, &["consistency: transaction"]);
+    let mut daemon = Daemon::start_healthy(&config).await.unwrap();
+    let pairs = TablePair::all(&server.admin_url(&db), &db).await.unwrap();
+    let equal = async || wait_equal(&pairs, &server.url(&db), &sink.url, PATIENCE).await.unwrap();
+    equal().await;
+    let name = async |id: i64| {
+        let client = sink.connect().await.unwrap();
+        let row = client.query_one("SELECT name FROM public.items WHERE id = $1", &[&id]).await.unwrap();
+        row.get::<_, String>(0)
+    };
+
+    send(&daemon, &["--pause"]).await;
+    unlogged(server, &db, "UPDATE items SET name = 'changed' WHERE id = 7").await;
+    let first = send(&daemon, &["items", "--detach"]).await;
+    wait_phase(&daemon, &first, "paused").await;
+    stream_on(server, &db, &sink, 1).await;
+    assert_eq!(name(7).await, "name 7", "nothing is read while reading is paused");
+    // Both the pause and what it holds up are stored.
+    assert!(daemon.terminate(PATIENCE).await.unwrap().success());
+    daemon.start_again().unwrap();
+    daemon.wait_healthy(PATIENCE).await.unwrap();
+    wait_phase(&daemon, &first, "paused").await;
+    stream_on(server, &db, &sink, 2).await;
+    assert_eq!(name(7).await, "name 7", "nothing is read while reading is paused");
+    send(&daemon, &["--resume"]).await;
+    wait_phase(&daemon, &first, "done").await;
+    equal().await;
+
+    // Given up before it began, it repairs nothing; the next one does.
+    send(&daemon, &["--pause"]).await;
+    unlogged(server, &db, "UPDATE items SET name = 'changed' WHERE id = 8").await;
+    let second = send(&daemon, &["items", "--detach"]).await;
+    wait_phase(&daemon, &second, "paused").await;
+    send(&daemon, &["items", "--stop"]).await;
+    wait_phase(&daemon, &second, "stopped").await;
+    send(&daemon, &["--resume"]).await;
+    let other = send(&daemon, &["marker", "--detach"]).await;
+    wait_phase(&daemon, &other, "done").await;
+    stream_on(server, &db, &sink, 3).await;
+    assert_eq!(name(8).await, "name 8", "what was given up is not read");
+    let third = send(&daemon, &["items", "--detach"]).await;
+    wait_phase(&daemon, &third, "done").await;
+    equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_source_is_not_read_until_it_is_at_rest() {
+    // A server of its own: its load is what is measured.
+    let server = MysqlServer::start(Family::MariaDb, &[]).unwrap();
+    let db = server.database("busy").await.unwrap();
+    server
+        .sql(&db, "CREATE TABLE items (id BIGINT PRIMARY KEY); INSERT INTO items VALUES (1), (2), (3)")
+        .await
+        .unwrap();
+    let sink = Postgres::shared().database("busy").await.unwrap();
+    let mut busy = Vec::new();
+    for _ in 0..12 {
+        let mut conn = server.admin(&db).await.unwrap();
+        busy.push(tokio::spawn(async move {
+            let _ = mysql_async::prelude::Queryable::query_drop(&mut conn, "SELECT SLEEP(600)").await;
+        }));
+    }
+    let config = DaemonConfig::new("busy")
+        .source("shop", &server.url(&db), &[])
+        .source_lines("shop", &["snapshot: {max_threads_running: 8}"])
+        .sink("dash", &sink, &[]);
+    let daemon = Daemon::start_healthy(&config).await.unwrap();
+    wait_phase(&daemon, "", "throttled").await;
+    // It is asked once a second; so it was found busy more than once.
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert!(phases(&daemon).await.iter().all(|(_, phase)| phase == "throttled"), "{}", daemon.log_tail());
+    }
+    let kill = "SELECT GROUP_CONCAT(CONCAT('KILL ', id) SEPARATOR ';') FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'";
+    let mut conn = server.admin(&db).await.unwrap();
+    let statements: Option<Option<String>> =
+        mysql_async::prelude::Queryable::query_first(&mut conn, kill).await.unwrap();
+    server.sql(&db, &statements.flatten().unwrap()).await.unwrap();
+    for sleeper in busy {
+        sleeper.await.unwrap();
+    }
+    let pairs = TablePair::all(&server.admin_url(&db), &db).await.unwrap();
+    wait_equal(&pairs, &server.url(&db), &sink.url, PATIENCE).await.unwrap();
 }

@@ -248,3 +248,41 @@ async fn an_account_without_replication_rights_is_polled_into_the_same_topics() 
         assert!(before == 1206 && (1..=3).contains(&after), "{before} {after} {}", daemon.log_tail());
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_polled_row_is_deleted_once_two_refreshes_lack_it_and_never_for_an_answer_that_is_not_whole() {
+    let server = MysqlServer::shared(Family::Mysql97);
+    let db = server.database("polldel").await.unwrap();
+    let rows: Vec<String> = (1..=40).map(|n| format!("({n}, 'row {n}')")).collect();
+    let table = "CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(20))";
+    server.sql(&db, &format!("{table}; INSERT INTO t VALUES {}", rows.join(","))).await.unwrap();
+    let sink = Postgres::shared().database("polldel").await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let poll = format!("poll: {{every: 1s, dir: \"{}\"}}", dir.path().display());
+    let config = DaemonConfig::new("polldel")
+        .source("shop", &server.url(&db), &[])
+        .source_lines("shop", &["mode: poll", "heartbeat: 300ms", &poll])
+        .sink("pg", &sink, &[]);
+    let mut daemon = Daemon::start_healthy(&config).await.unwrap();
+    let pairs = TablePair::all(&server.admin_url(&db), &db).await.unwrap();
+    let equal = async || wait_equal(&pairs, &server.url(&db), &sink.url, SOON).await.unwrap();
+    equal().await;
+    // Two rows go, one changes: two deletes and an update, and no more.
+    server.sql(&db, "DELETE FROM t WHERE id IN (3, 4); UPDATE t SET v = 'new' WHERE id = 5").await.unwrap();
+    equal().await;
+    assert_eq!(events(&daemon, "capture/shop").await, 43, "{}", daemon.log_tail());
+    // All but a few gone: that is no answer to be believed.
+    server.sql(&db, "CREATE TABLE kept AS SELECT * FROM t; DELETE FROM t WHERE id > 9").await.unwrap();
+    daemon.wait_log("more than may be deleted at once", SOON).await.unwrap();
+    let client = postgres::connect(&sink.url).await.unwrap();
+    let count =
+        async || client.query_one("SELECT COUNT(*) FROM public.t", &[]).await.unwrap().get::<_, i64>(0);
+    assert_eq!(count().await, 38);
+    let mended = "DELETE FROM t; INSERT INTO t SELECT * FROM kept; DELETE FROM t WHERE id = 6";
+    server.sql(&db, mended).await.unwrap();
+    // A restart does not wait until the parked source is looked at again.
+    assert!(daemon.terminate(SOON).await.unwrap().success());
+    daemon.start_again().unwrap();
+    equal().await;
+    assert_eq!(count().await, 37);
+}

@@ -1,11 +1,12 @@
 //! Commands to running sources, in `caudal.<prefix>.signals`: written by `caudal snapshot` or by any producer, read by the daemon.
 //!
 //! The daemon reads them from the beginning each time it starts. A source takes none twice: it stores the offset of the last one
-//! with its own position, which is why the topic has one partition.
+//! with its own position, which is why the topic has one partition; and the topic's id, since in one that was made again offsets begin again.
 
 use crate::client::{Isolation, Quiet, blocking};
 use crate::faults::classify;
 use crate::log::Log;
+use crate::topic_ids;
 use crate::topics::{TopicSpec, Topics};
 use caudal_core::{Error, Result, Signal};
 use caudal_proto::side::SignalRecord;
@@ -76,19 +77,22 @@ impl Log {
             Ok(consumer)
         })
         .await?;
+        let name = self.names.signals();
+        let ids = topic_ids::fetch(self.clients.resolved(), std::slice::from_ref(&name)).await;
+        let origin = ids.get(&name).filter(|id| !id.is_nil()).map_or_else(String::new, ToString::to_string);
         let (send, receive) = mpsc::channel(WAITING);
         std::thread::Builder::new()
             .name("caudal-signals".into())
-            .spawn(move || read(&consumer, &send))
+            .spawn(move || read(&consumer, &origin, &send))
             .map_err(|e| Error::transient("start the thread that reads commands").because(e))?;
         Ok(Signals(receive))
     }
 }
 
-fn read(consumer: &BaseConsumer<Quiet>, out: &mpsc::Sender<Result<(String, Signal)>>) {
+fn read(consumer: &BaseConsumer<Quiet>, origin: &str, out: &mpsc::Sender<Result<(String, Signal)>>) {
     while !out.is_closed() {
         let item = match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) => signal(&message).map(Ok),
+            Some(Ok(message)) => signal(&message, origin).map(Ok),
             None | Some(Err(KafkaError::PartitionEOF(_))) => None,
             Some(Err(error)) => Some(Err(classify(error, "read commands"))),
         };
@@ -101,12 +105,12 @@ fn read(consumer: &BaseConsumer<Quiet>, out: &mpsc::Sender<Result<(String, Signa
 }
 
 /// What is no command is passed over with a warning: anybody may write here.
-fn signal(message: &impl Message) -> Option<(String, Signal)> {
+fn signal(message: &impl Message, origin: &str) -> Option<(String, Signal)> {
     let source = message.key().and_then(|key| std::str::from_utf8(key).ok())?.to_owned();
     let record: Result<SignalRecord, _> = serde_json::from_slice(message.payload()?);
     let signal = record.ok().and_then(|record| record.signal(message.offset() + 1));
     if signal.is_none() {
         tracing::warn!(offset = message.offset(), source, "a record of the commands' topic is no command");
     }
-    signal.map(|signal| (source, signal))
+    signal.map(|signal| (source, Signal { origin: origin.to_owned(), ..signal }))
 }

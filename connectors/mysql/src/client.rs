@@ -168,6 +168,11 @@ impl Client {
         Ok(rows.into_iter().map(|row| row.into_iter().map(value).collect()).collect())
     }
 
+    /// The number of a column of the last answer, by any of these names.
+    pub(crate) fn column(&self, names: &[&str]) -> Option<usize> {
+        self.conn.names.iter().position(|name| names.iter().any(|n| name.eq_ignore_ascii_case(n)))
+    }
+
     /// The first row, if any.
     ///
     /// # Errors

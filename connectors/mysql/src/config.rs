@@ -170,6 +170,10 @@ pub struct SnapshotConfig {
     /// While more threads than this run on the source (`Threads_running`), no further chunk is begun. 0: whatever its load.
     #[serde(default = "default_max_threads_running")]
     pub max_threads_running: u32,
+    /// While the server that is read is a replica and this far behind (beyond the delay that it is told to keep), no further chunk is begun.
+    /// Whole seconds; 0s: however far. MariaDB tells it to accounts with REPLICA MONITOR.
+    #[serde(default = "default_max_replica_lag")]
+    pub max_replica_lag: DurationText,
     /// Where rows of large tables without a key are kept while the table is read, compressed transactions while they are
     /// decoded, and 24 bytes for each key of a table that is read again. The system's place for temporary files when left out.
     #[serde(default)]
@@ -197,6 +201,7 @@ impl Default for SnapshotConfig {
             chunk_time: default_chunk_time(),
             readers: default_readers(),
             max_threads_running: default_max_threads_running(),
+            max_replica_lag: default_max_replica_lag(),
             spool_dir: None,
         }
     }
@@ -238,6 +243,10 @@ fn default_chunk_bytes() -> SizeText {
 fn default_readers() -> u32 {
     2
 }
+fn default_max_replica_lag() -> DurationText {
+    DurationText::secs(60)
+}
+
 fn default_max_threads_running() -> u32 {
     25
 }

@@ -98,6 +98,8 @@ pub struct Connection {
     version: ServerVersion,
     /// A command was sent whose answer was not read to its end.
     outstanding: bool,
+    /// The columns' names in the last answer that had any.
+    pub(crate) names: Vec<Box<str>>,
 }
 
 impl fmt::Debug for Connection {
@@ -139,7 +141,7 @@ impl Connection {
         wire.send(&answer).await?;
         let Greeting { version, challenge, .. } = greeting;
         authenticate(&mut wire, challenge, &endpoint.password).await?;
-        Ok(Self { wire, version, outstanding: false })
+        Ok(Self { wire, version, outstanding: false, names: Vec::new() })
     }
 
     /// The longest silence that is taken for life from now on.

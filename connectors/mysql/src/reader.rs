@@ -30,7 +30,7 @@ use crate::connection::Family;
 use crate::position::{Place, Token, Within, source_position};
 use crate::schema::Timeline;
 use crate::shape::Shapes;
-use crate::snapshot::commands::Inbox;
+use crate::snapshot::commands::{Inbox, Taken};
 use crate::snapshot::shapes::Asked;
 use crate::snapshot::{Emission, Snapshot};
 use async_trait::async_trait;
@@ -95,7 +95,7 @@ pub(crate) struct MySqlReader {
     out: VecDeque<Batch>,
     inbox: Arc<Inbox>,
     /// The last command taken.
-    signal: i64,
+    signal: Taken,
 }
 
 /// What a reader starts with.
@@ -114,7 +114,7 @@ pub(crate) struct Start {
     /// Commands.
     pub(crate) inbox: Arc<Inbox>,
     /// The last command taken.
-    pub(crate) signal: i64,
+    pub(crate) signal: Taken,
     /// The end of the log now.
     pub(crate) log_end: (String, u64),
     /// The stream's first event.
@@ -203,8 +203,8 @@ impl MySqlReader {
             () = std::future::ready(()), if idle => self.flush(),
             finished = self.snapshot.finished() => finished?,
             period = self.clock.next() => self.clock_step(period?),
-            signal = self.inbox.next(self.signal), if between => {
-                self.signal = signal.number;
+            signal = self.inbox.next(&self.signal), if between => {
+                self.signal = Taken::of(&signal);
                 self.snapshot.command(&signal, &self.timeline);
                 // What was asked for is stored at once.
                 self.flush();

@@ -170,7 +170,10 @@ async fn open(
         pos = token.place.pos,
         "streaming from the binlog"
     );
-    let reshaped = notes.reshape(&config.selection);
+    let mut reshaped = notes.reshape(&config.selection);
+    if config.snapshot.mode == SnapshotMode::Initial {
+        reshaped.extend(notes.returned(|id| config.selection.selects(id)));
+    }
     check::shapes(&config, &tables)?;
     let mut timeline = Timeline::new(config.selection.clone(), tables, notes.schemas.clone());
     timeline.nameless(metadata.is_none_or(|m| !m.eq_ignore_ascii_case("FULL")));
@@ -182,6 +185,8 @@ async fn open(
             Snapshot::none(Arc::clone(&config), server, &notes, written, board)
         }
     };
+    // Also what is paused, and so does nothing, is shown.
+    snapshot.publish();
     if !snapshot.is_done() {
         tracing::info!(
             source = config.name,

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub struct Signal {
     /// Grows from one command to the next: a source remembers the last one that it took, and takes none twice.
     pub number: i64,
+    /// Names what the numbers count in, if that is known: another one's numbers begin again.
+    pub origin: String,
     /// The sender's name for it; shown with its progress.
     pub id: String,
     /// What to do.

@@ -154,8 +154,11 @@ impl Connection {
     /// Definitions of columns (or parameters), and the packet that ends them.
     pub(super) async fn columns(&mut self, count: u64) -> Result<Arc<[Form]>, Failure> {
         let mut forms = Vec::with_capacity(count as usize);
+        self.names.clear();
         for _ in 0..count {
-            forms.push(form(&self.packet().await?).ok_or_else(garbled)?);
+            let (name, form) = form(&self.packet().await?).ok_or_else(garbled)?;
+            self.names.push(name);
+            forms.push(form);
         }
         let end = self.packet().await?;
         if end.first() != Some(&END) {
@@ -180,18 +183,20 @@ impl Connection {
     }
 }
 
-/// The type and flags in a column's definition.
-fn form(definition: &[u8]) -> Option<Form> {
+/// A column's name, and the type and flags in its definition.
+fn form(definition: &[u8]) -> Option<(Box<str>, Form)> {
     let mut fields = Fields(definition);
     // Catalog, database, table and column, the last two also by their first names.
-    for _ in 0..6 {
+    let mut names = [&[][..]; 6];
+    for name in &mut names {
         let length = usize::try_from(fields.length_encoded()?).ok()?;
-        fields.take(length)?;
+        *name = fields.take(length)?;
     }
+    let name = String::from_utf8_lossy(names[4]).into();
     // A length of 12, then character set and width.
     fields.take(1 + 2 + 4)?;
     let kind = fields.take(1)?[0];
-    Some(Form::new(kind, u16::from_le_bytes(fields.array()?)))
+    Some((name, Form::new(kind, u16::from_le_bytes(fields.array()?))))
 }
 
 #[cfg(test)]
@@ -215,7 +220,7 @@ mod tests {
     fn the_form_of_a_column_is_found_behind_its_names() {
         let definition =
             b"\x03def\x01d\x01t\x01t\x01c\x01c\x0c\x3f\x00\x0b\x00\x00\x00\x03\x21\x00\x00\x00\x00";
-        assert_eq!(form(definition), Some(Form::new(3, 0x20)));
+        assert_eq!(form(definition), Some(("c".into(), Form::new(3, 0x20))));
         (0..definition.len() - 3).for_each(|cut| assert!(form(&definition[..cut]).is_none()));
     }
 }

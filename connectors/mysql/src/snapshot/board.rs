@@ -1,7 +1,7 @@
 //! Where everybody sees how far the reading is: the reader writes, `/status` and the metrics look.
 
 use crate::snapshot::run::Snapshot;
-use caudal_core::{Phase, Progress};
+use caudal_core::{Phase, Progress, TableId};
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -72,19 +72,22 @@ impl Snapshot {
     pub(crate) fn publish(&self) {
         let held_up = self.held_up();
         let reading = self.tables.iter().map(|(_, t)| t.progress(held_up));
-        let waiting = self.requests.iter().take(WAITING).map(|request| Progress {
-            id: request.asked_by.clone(),
-            reason: request.reason.as_str().to_owned(),
-            table: request.table.to_string(),
-            phase: if self.paused { Phase::Paused } else { Phase::Waiting },
+        let waits = |id: &str, reason: &str, table: &TableId| Progress {
+            id: id.to_owned(),
+            reason: reason.to_owned(),
+            table: table.to_string(),
+            phase: held_up.unwrap_or(Phase::Waiting),
             rows: 0,
             delivered: 0,
             deleted: 0,
             estimated_rows: 0,
             rows_per_second: 0,
             seconds_left: None,
-        });
-        self.board.show(reading.chain(waiting).collect());
+        };
+        let first = self.first.iter().map(|(table, _)| waits("", "snapshot", table)).take(WAITING);
+        let again = self.requests.iter().take(WAITING);
+        let again = again.map(|r| waits(&r.asked_by, r.reason.as_str(), &r.table));
+        self.board.show(reading.chain(again).chain(first).collect());
     }
 
     /// The same, where it happens often.

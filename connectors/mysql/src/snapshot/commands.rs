@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::Notify;
 
-/// The note with the number of the last command taken.
+/// The note with the last command taken.
 pub(crate) const SIGNAL_NOTE: &str = "signal";
 /// The note that reading is paused.
 pub(crate) const PAUSED_NOTE: &str = "paused";
@@ -21,6 +21,41 @@ pub(crate) const PAUSED_NOTE: &str = "paused";
 const KEPT: usize = 1_000;
 /// Tables of one cluster of foreign keys.
 const CLUSTER: usize = 100;
+
+/// The last command that was taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Taken {
+    number: i64,
+    origin: String,
+}
+
+impl Taken {
+    /// This command.
+    pub(crate) fn of(signal: &Signal) -> Self {
+        Self { number: signal.number, origin: signal.origin.clone() }
+    }
+
+    /// From its note.
+    pub(crate) fn parse(text: &str) -> Self {
+        let (number, origin) = text.split_once(' ').unwrap_or((text, ""));
+        Self { number: number.parse().unwrap_or(0), origin: origin.to_owned() }
+    }
+
+    /// As a note.
+    pub(crate) fn text(&self) -> String {
+        format!("{} {}", self.number, self.origin).trim_end().to_owned()
+    }
+
+    /// Whether a command came after it.
+    fn precedes(&self, signal: &Signal) -> bool {
+        signal.number > self.number || are_apart(&self.origin, &signal.origin)
+    }
+}
+
+/// Whether two origins are known, and others.
+fn are_apart(a: &str, b: &str) -> bool {
+    !a.is_empty() && !b.is_empty() && a != b
+}
 
 /// Commands as they come; outlives the reader, so that one that is opened again takes what its forerunner did not store.
 #[derive(Debug, Default)]
@@ -33,6 +68,10 @@ impl Inbox {
     /// Adds one.
     pub(crate) fn add(&self, signal: Signal) {
         let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
+        // What the old ones were written to is gone.
+        if signals.back().is_some_and(|last| are_apart(&last.origin, &signal.origin)) {
+            signals.clear();
+        }
         if signals.len() >= KEPT {
             signals.pop_front();
         }
@@ -41,14 +80,14 @@ impl Inbox {
         self.came.notify_waiters();
     }
 
-    /// The first after this number. Cancel-safe.
-    pub(crate) async fn next(&self, after: i64) -> Signal {
+    /// The first after this one. Cancel-safe.
+    pub(crate) async fn next(&self, after: &Taken) -> Signal {
         loop {
             let mut came = std::pin::pin!(self.came.notified());
             came.as_mut().enable();
             let found = {
                 let signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
-                signals.iter().find(|s| s.number > after).cloned()
+                signals.iter().find(|s| after.precedes(s)).cloned()
             };
             if let Some(signal) = found {
                 return signal;
@@ -61,7 +100,7 @@ impl Inbox {
 impl Snapshot {
     /// Takes a command.
     pub(crate) fn command(&mut self, signal: &Signal, timeline: &Timeline) {
-        self.notes.push((SIGNAL_NOTE.to_owned(), Some(signal.number.to_string())));
+        self.notes.push((SIGNAL_NOTE.to_owned(), Some(Taken::of(signal).text())));
         match &signal.action {
             Action::Reread { tables, conditions } => self.reread(&signal.id, tables, conditions, timeline),
             Action::Stop { tables } => self.stop(tables),
@@ -198,4 +237,47 @@ fn referring(key: &ForeignKey, condition: &str) -> String {
         quoted(&key.parent.database),
         quoted(&key.parent.table)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::{Context, Poll, Waker};
+
+    fn signal(origin: &str, number: i64) -> Signal {
+        Signal { number, origin: origin.to_owned(), id: format!("{origin}{number}"), action: Action::Pause }
+    }
+
+    /// All that is taken, one after the other.
+    fn taken(inbox: &Inbox, mut last: Taken) -> Vec<String> {
+        let mut ids = Vec::new();
+        let mut nothing = Context::from_waker(Waker::noop());
+        while let Poll::Ready(signal) = std::pin::pin!(inbox.next(&last.clone())).poll(&mut nothing) {
+            last = Taken::parse(&Taken::of(&signal).text());
+            ids.push(signal.id);
+            assert!(ids.len() < 10, "{ids:?}");
+        }
+        ids
+    }
+
+    #[test]
+    fn commands_of_a_topic_that_was_made_again_are_taken_once() {
+        let inbox = Inbox::default();
+        (1..=3).for_each(|n| inbox.add(signal("a", n)));
+        assert_eq!(taken(&inbox, Taken::parse("2 a")), ["a3"]);
+        (1..=2).for_each(|n| inbox.add(signal("b", n)));
+        assert_eq!(taken(&inbox, Taken::parse("3 a")), ["b1", "b2"]);
+        // Read once more, as after a lost connection.
+        (1..=2).for_each(|n| inbox.add(signal("b", n)));
+        assert!(taken(&inbox, Taken::parse("2 b")).is_empty());
+    }
+
+    #[test]
+    fn where_no_topic_has_an_id_numbers_alone_count() {
+        let inbox = Inbox::default();
+        (1..=3).for_each(|n| inbox.add(signal("", n)));
+        assert_eq!(taken(&inbox, Taken::parse("2")), ["3"]);
+        inbox.add(signal("a", 4));
+        assert_eq!(taken(&inbox, Taken::parse("3")), ["a4"]);
+    }
 }

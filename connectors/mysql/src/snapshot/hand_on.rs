@@ -133,7 +133,8 @@ impl Snapshot {
         }
         table.delivered += rows;
         table.read += rows;
-        let notes = table.notes(end, at.as_ref().map(Exact::stored));
+        let mut notes = table.notes(end, at.as_ref().map(Exact::stored));
+        self.keep_waiting(&mut notes);
         self.any_row |= rows > 0;
         match at {
             Some(at) => self.piece_done(serial, at),

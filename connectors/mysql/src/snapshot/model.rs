@@ -15,6 +15,7 @@ use crate::snapshot::plan::Plan;
 use crate::snapshot::progress::{Notes, TableNote};
 use crate::snapshot::run::Snapshot;
 use crate::snapshot::shapes::{Shape, Shapes};
+use crate::snapshot::throttle::Load;
 use crate::snapshot::whole::Piece;
 use crate::value::Value;
 use async_trait::async_trait;
@@ -165,8 +166,8 @@ impl Access for Model {
         Err(Error::bug("the model's table has a key"))
     }
 
-    async fn threads_running(&mut self) -> Result<u64> {
-        Ok(0)
+    async fn load(&mut self, _: bool) -> Result<Load> {
+        Ok(Load::default())
     }
 }
 

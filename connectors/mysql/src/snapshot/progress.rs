@@ -5,18 +5,19 @@
 //! | `table/<db>.<table>` | [`TableNote`] |
 //! | `schema/<db>.<table>` | the newest `TableSchema`, with the names of the columns that were excluded |
 //! | `reread/<id>` | a [`Request`] that is not done |
-//! | `signal` | the number of the last command taken |
+//! | `left/<db>.<table>` | the table was captured, and the configuration leaves it out now |
+//! | `signal` | the last command taken: its number, and what the number counts in |
 //! | `paused` | reading is paused, if this is there |
 
 use crate::position::{Place, Resend};
 use crate::selection::Selection;
 use crate::shape::Shape;
 use crate::snapshot::bounds::Stored;
-use crate::snapshot::commands::{PAUSED_NOTE, SIGNAL_NOTE};
-use crate::snapshot::request::Request;
+use crate::snapshot::commands::{PAUSED_NOTE, SIGNAL_NOTE, Taken};
+use crate::snapshot::request::{Reason, Request};
 use caudal_core::{Error, Result, TableId, TableSchema};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A range of keys that is not read yet.
@@ -72,6 +73,11 @@ pub(crate) fn table_note(id: &TableId) -> String {
     format!("table/{id}")
 }
 
+/// The name of the note that a table was left out.
+fn left_note(id: &TableId) -> String {
+    format!("left/{id}")
+}
+
 /// The name of the note of a table's shape.
 pub(crate) fn schema_note(id: &TableId) -> String {
     format!("schema/{id}")
@@ -106,9 +112,11 @@ pub(crate) struct Notes {
     /// Re-reads that are not done.
     pub(crate) requests: Vec<Request>,
     /// The last command taken.
-    pub(crate) signal: i64,
+    pub(crate) signal: Taken,
     /// Reading is paused.
     pub(crate) paused: bool,
+    /// Tables (`db.table`) that were captured, and then left out.
+    left: BTreeSet<String>,
     /// Columns that were excluded when the shapes were stored.
     excluded: BTreeMap<TableId, Vec<String>>,
 }
@@ -132,8 +140,10 @@ impl Notes {
                 out.schemas.insert(schema.id.clone(), schema);
             } else if name.starts_with("reread/") {
                 out.requests.push(serde_json::from_str(text).map_err(damaged)?);
+            } else if let Some(id) = name.strip_prefix("left/") {
+                out.left.insert(id.to_owned());
             } else if name == SIGNAL_NOTE {
-                out.signal = text.parse().unwrap_or(0);
+                out.signal = Taken::parse(text);
             } else if name == PAUSED_NOTE {
                 out.paused = true;
             }
@@ -150,6 +160,33 @@ impl Notes {
                 note.done = false;
             }
         }
+    }
+
+    /// Notes which tables the configuration leaves out now. One that it has again was not followed meanwhile: it is read again, and
+    /// reconciled with what was delivered of it. Gives the notes that say so.
+    pub(crate) fn returned(
+        &mut self,
+        selects: impl Fn(&TableId) -> bool,
+    ) -> BTreeMap<String, Option<String>> {
+        let mut changed = BTreeMap::new();
+        for id in self.schemas.keys() {
+            let Some(note) = self.tables.get_mut(&id.to_string()) else { continue };
+            match (selects(id), self.left.contains(&id.to_string())) {
+                (false, false) => drop(changed.insert(left_note(id), Some("true".to_owned()))),
+                (true, true) => {
+                    changed.insert(left_note(id), None);
+                    // What was read of it the first time says nothing any more.
+                    *note = TableNote { v: 1, done: true, rows: note.rows, ..TableNote::default() };
+                    changed.insert(table_note(id), Some(note.text()));
+                    let request = Request::table(id.clone(), Reason::Returned);
+                    changed.insert(request.note(), Some(request.text()));
+                    self.requests.retain(|r| r.id != request.id);
+                    self.requests.push(request);
+                }
+                _ => {}
+            }
+        }
+        changed
     }
 
     /// Where the configuration excludes other columns now, the shape that goes out is another one: it gets a version of its own.

@@ -25,6 +25,8 @@ pub(crate) enum Reason {
     Partial,
     /// The table could not be followed for a while.
     Quarantine,
+    /// The configuration left the table out for a while.
+    Returned,
 }
 
 impl Reason {
@@ -36,6 +38,7 @@ impl Reason {
             Self::Cascade => "a foreign key's rule changed rows that the log does not show",
             Self::Partial => "an event told a row in part",
             Self::Quarantine => "the table could not be followed for a while",
+            Self::Returned => "the configuration left the table out for a while",
         }
     }
 }

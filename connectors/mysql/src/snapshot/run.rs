@@ -17,7 +17,7 @@ use crate::snapshot::progress::{Notes, TableNote, table_note};
 use crate::snapshot::request::{Reason, Request, Rows};
 use crate::snapshot::shapes::{Shape, Shapes};
 use crate::snapshot::table::{Front, Step, Table};
-use crate::snapshot::throttle::Throttle;
+use crate::snapshot::throttle::{Load, Throttle};
 use crate::snapshot::whole::{Exact, Piece};
 use crate::snapshot::wholes::Wholes;
 use crate::value::Value;
@@ -72,7 +72,7 @@ enum Brought {
     Piece(u64, Box<Piece>),
     Index(u64, Against),
     Found(u64, Box<Search>, Against, Option<Candidates>),
-    Load(u64),
+    Load(Load),
 }
 
 type Task = Result<(Option<Box<dyn Access>>, Brought)>;
@@ -91,7 +91,7 @@ pub(crate) struct Snapshot {
     connect: Arc<dyn Connect>,
     written: Option<Arc<dyn Written>>,
     pub(crate) board: Arc<Board>,
-    first: VecDeque<(TableId, TableNote)>,
+    pub(crate) first: VecDeque<(TableId, TableNote)>,
     pub(crate) requests: VecDeque<Request>,
     /// Being read, each with its serial number.
     pub(crate) tables: Vec<(u64, Table)>,
@@ -163,7 +163,10 @@ impl Snapshot {
             ready: VecDeque::new(),
             wholes: Wholes::default(),
             piece: None,
-            throttle: Throttle::new(config.snapshot.max_threads_running),
+            throttle: Throttle::new(
+                config.snapshot.max_threads_running,
+                config.snapshot.max_replica_lag.get(),
+            ),
             paused: notes.paused,
             notes: Vec::new(),
             mark: 0,
@@ -282,8 +285,9 @@ impl Snapshot {
             && !self.throttle.holds(Instant::now())
         {
             if self.throttle.asks(Instant::now()) {
-                self.spawn(|mut access| async move {
-                    let load = access.threads_running().await?;
+                let lag = self.throttle.minds_lag();
+                self.spawn(move |mut access| async move {
+                    let load = access.load(lag).await?;
                     Ok((Some(access), Brought::Load(load)))
                 });
                 continue;
@@ -622,7 +626,12 @@ impl Snapshot {
             }
             Brought::Load(load) => {
                 if self.throttle.told(load, Instant::now()) {
-                    tracing::info!(source = self.config.name, load, "snapshot: the source is busy, waiting");
+                    tracing::info!(
+                        source = self.config.name,
+                        threads = load.threads,
+                        lag = load.lag,
+                        "snapshot: the source is busy or lags, waiting"
+                    );
                 }
                 self.publish();
             }
@@ -753,25 +762,34 @@ impl Snapshot {
         vec![Emission { builder: chunk.builder, notes }]
     }
 
+    /// A re-read has ended; the same one may have been asked for again meanwhile, under the same note: that stays.
+    pub(crate) fn keep_waiting(&self, notes: &mut [(String, Option<String>)]) {
+        for (name, text) in notes.iter_mut().filter(|(_, text)| text.is_none()) {
+            *text = self.requests.iter().find(|r| r.note() == *name).map(Request::text);
+        }
+    }
+
     /// A table that does not exist any more is done.
     fn gone(&mut self, i: usize) -> Emission {
         let serial = self.tables[i].0;
         let table = &mut self.tables[i].1;
         tracing::info!(table = %table.id, "snapshot: the table is gone");
-        let notes = match &table.request {
+        let mut notes = match &table.request {
             Some(request) => vec![(request.note(), None)],
             None => {
                 let note = TableNote { v: 1, done: true, rows: table.delivered, ..TableNote::default() };
                 vec![(table_note(&table.id), Some(note.text()))]
             }
         };
+        self.keep_waiting(&mut notes);
         self.finish(serial, Phase::Refused);
         Emission { builder: BatchBuilder::default(), notes }
     }
 
     fn done(&mut self, i: usize) -> Emission {
         let serial = self.tables[i].0;
-        let notes = self.tables[i].1.notes(true, None);
+        let mut notes = self.tables[i].1.notes(true, None);
+        self.keep_waiting(&mut notes);
         self.finish(serial, Phase::Done);
         Emission { builder: BatchBuilder::default(), notes }
     }

@@ -43,6 +43,9 @@ impl Source {
     }
 }
 
+/// The tags under which the writers write, in turn: none is a number of the server's alone.
+const TAGS: [Option<&str>; 3] = [Some("blue"), None, Some("green")];
+
 /// Writes one row per transaction, each with the next number, until it is stopped or the server is gone. Numbers that were answered for, or
 /// may have been, are below `next`.
 async fn write(conn: &mut mysql_async::Conn, next: &AtomicU32, stop: &AtomicBool) {
@@ -96,18 +99,25 @@ fn wanted(variable: &str) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_of_mysql_is_followed_without_gap_or_repetition() {
     if wanted("CAUDAL_TEST_MYSQL_URL") {
-        follow("mysql97", "--server-id=98").await;
+        follow("mysql97", "--server-id=98", false).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_of_mysql_with_tagged_gtids_is_followed_without_gap_or_repetition() {
+    if wanted("CAUDAL_TEST_MYSQL_URL") {
+        follow("mysql97", "--server-id=96", true).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_of_mariadb_is_followed_without_gap_or_repetition() {
     if wanted("CAUDAL_TEST_MARIADB_URL") {
-        follow("mariadb", "--server-id=20").await;
+        follow("mariadb", "--server-id=20", false).await;
     }
 }
 
-async fn follow(kind: &'static str, other_id: &str) {
+async fn follow(kind: &'static str, other_id: &str, tagged: bool) {
     let own = other_id.to_owned();
     let start = move || (Own::start(kind, &[]), Own::start(kind, &[&own]));
     let (a, b) = tokio::task::spawn_blocking(start).await.unwrap();
@@ -128,12 +138,24 @@ async fn follow(kind: &'static str, other_id: &str) {
         seen.apply(&batch);
         stored.apply(&batch);
     }
+    if tagged {
+        // One of each kind that surely gets to the other server; how many the writers add depends on the machine.
+        for (n, tag) in (501..).zip(TAGS) {
+            let mut conn = a.connect().await;
+            let next = tag.map_or_else(|| "AUTOMATIC".to_owned(), |tag| format!("AUTOMATIC:{tag}"));
+            conn.query_drop(format!("SET gtid_next = '{next}'")).await.unwrap();
+            conn.query_drop(format!("INSERT INTO shop.t VALUES ({n}, 'tagged')")).await.unwrap();
+        }
+    }
     b.catch_up(&a).await;
     let (number, stop) = (Arc::new(AtomicU32::new(1_000)), Arc::new(AtomicBool::new(false)));
     let mut writers = Vec::new();
-    for _ in 0..3 {
+    for tag in TAGS {
         let mut conn = a.connect().await;
         conn.query_drop("USE shop").await.unwrap();
+        if let (true, Some(tag)) = (tagged, tag) {
+            conn.query_drop(format!("SET gtid_next = 'AUTOMATIC:{tag}'")).await.unwrap();
+        }
         let (number, stop) = (Arc::clone(&number), Arc::clone(&stop));
         writers.push(tokio::spawn(async move { write(&mut conn, &number, &stop).await }));
     }
@@ -158,6 +180,9 @@ async fn follow(kind: &'static str, other_id: &str) {
     b.promote().await;
     let mut conn = b.connect().await;
     conn.query_drop("USE shop").await.unwrap();
+    if tagged {
+        conn.query_drop("SET gtid_next = 'AUTOMATIC:blue'").await.unwrap();
+    }
     for n in 10_001..=10_050 {
         conn.query_drop(format!("INSERT INTO t VALUES ({n}, 'after')")).await.unwrap();
     }
@@ -168,6 +193,9 @@ async fn follow(kind: &'static str, other_id: &str) {
         stored.apply(&batch);
     }
     seen.assert_is(&b).await;
+    // Both servers' transactions, under both tags and none.
+    let told = gtids(&stored);
+    assert_eq!(tagged, told.matches(":blue:").count() == 2 && told.contains(":green:"), "{told}");
     let before_purge = stored.clone();
     drop(reader);
 
@@ -220,4 +248,53 @@ async fn purged(kind: &str, server: &Own, stored: &Stored) {
     };
     assert!(!missing.is_empty() && error.to_string().contains(&missing), "names {missing}: {error}");
     assert!(error.hint_text().is_some_and(|h| h.contains("binlog_expire_logs_seconds")), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_of_a_replica_waits_while_it_lags() {
+    for (kind, variable) in [("mariadb", "CAUDAL_TEST_MARIADB_URL"), ("mysql97", "CAUDAL_TEST_MYSQL_URL")] {
+        if wanted(variable) {
+            lagging(kind).await;
+        }
+    }
+}
+
+async fn lagging(kind: &'static str) {
+    let start = move || (Own::start(kind, &[]), Own::start(kind, &["--server-id=77"]));
+    let (a, b) = tokio::task::spawn_blocking(start).await.unwrap();
+    let table = "CREATE TABLE shop.t (id INT PRIMARY KEY)";
+    a.run(&["CREATE DATABASE shop", table, "CREATE TABLE shop.other (id INT PRIMARY KEY)"]).await;
+    a.run(&["INSERT INTO shop.t VALUES (1), (2), (3)"]).await;
+    if kind == "mariadb" {
+        a.run(&["GRANT REPLICA MONITOR ON *.* TO cdc"]).await;
+    }
+    b.follow(&a).await;
+    b.catch_up(&a).await;
+    // A lock on the replica holds its applier up: it lags, and says so.
+    let mut lock = b.connect().await;
+    lock.query_drop("LOCK TABLES shop.other READ").await.unwrap();
+    a.run(&["INSERT INTO shop.other VALUES (1)"]).await;
+    let text = format!(
+        r#"{{"url":"mysql://cdc:cdc-secret@{}/shop","tables":["t"],"heartbeat":"200ms","snapshot":{{"max_replica_lag":"2s"}}}}"#,
+        b.place()
+    );
+    let source = caudal_mysql::source("test", serde_json::from_str(&text).unwrap()).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    // Lag is time: the clock alone makes it.
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    let mut reader = source.open(None).await.unwrap();
+    let throttled = || source.progress().iter().any(|p| p.phase == caudal_core::Phase::Throttled);
+    let mut rows = 0;
+    // Seen to wait, and for several of its looks at the lag.
+    let mut waits = 0;
+    while waits < 15 {
+        assert!(std::time::Instant::now() < deadline, "{kind}: the snapshot does not wait");
+        rows += next(&mut reader).await.events.len();
+        assert_eq!(rows, 0, "{kind}: nothing is read while the replica lags");
+        waits += usize::from(throttled());
+    }
+    lock.query_drop("UNLOCK TABLES").await.unwrap();
+    while rows < 3 {
+        rows += next(&mut reader).await.events.len();
+    }
 }

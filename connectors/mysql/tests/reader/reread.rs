@@ -161,7 +161,8 @@ impl Capture {
 
     fn signal(&mut self, id: &str, action: Action) {
         self.numbers += 1;
-        self.source.signal(Signal { number: self.numbers, id: id.to_owned(), action });
+        let (number, origin) = (self.numbers, String::new());
+        self.source.signal(Signal { number, origin, id: id.to_owned(), action });
     }
 
     fn reread(&mut self, id: &str, table: &str, condition: Option<&str>) {
@@ -396,6 +397,79 @@ async fn a_large_table_is_read_by_several_readers_and_goes_on_where_each_of_them
             server.mariadb
         );
         assert_eq!(capture.state.tables["t"].len(), 20_000);
+        drop(capture);
+        database.drop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_re_read_that_is_asked_for_again_while_it_goes_on_stays_stored() {
+    for server in servers() {
+        let database = Database::create(&server).await;
+        filled(&database, 5_000).await;
+        let options = r#""tables":["t"],"snapshot":{"chunk_rows":50,"readers":1}"#;
+        let mut capture = Capture::open(&database, options).await;
+        capture.snapshot(&["t"]).await;
+        capture.reread("one", "t", None);
+        let read = |capture: &Capture| capture.source.progress().iter().any(|p| p.id == "one" && p.rows > 0);
+        while !read(&capture) {
+            capture.step().await;
+        }
+        capture.reread("two", "t", None);
+        let known = |capture: &Capture| capture.source.progress().iter().any(|p| p.id == "two");
+        while !known(&capture) || capture.pending() == 0 {
+            capture.step().await;
+        }
+        // The first one's end must not take the second one's note away.
+        while capture.ended("two").is_empty() {
+            assert!(capture.pending() == 1, "a death now would lose the second one");
+            capture.step().await;
+        }
+        capture.until("two").await;
+        drop(capture);
+        database.drop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_was_left_out_for_a_while_is_read_again_when_it_is_back() {
+    for server in servers() {
+        let database = Database::create(&server).await;
+        filled(&database, 500).await;
+        database.run(&["CREATE TABLE marker (id INT PRIMARY KEY AUTO_INCREMENT)"]).await;
+        let (both, one) = (r#""tables":["t","marker"]"#, r#""tables":["marker"]"#);
+        let mut capture = Capture::open(&database, both).await;
+        capture.snapshot(&["t", "marker"]).await;
+        capture.reopen(&database, one).await;
+        database
+            .run(&[
+                "DELETE FROM t WHERE id < 10",
+                "UPDATE t SET s = 'x' WHERE id BETWEEN 20 AND 29",
+                "INSERT INTO t SELECT id + 10000, n, s FROM t WHERE id BETWEEN 40 AND 46",
+            ])
+            .await;
+        capture.catch_up(&database).await;
+        // A start without the table in between changes nothing.
+        capture.reopen(&database, one).await;
+        capture.catch_up(&database).await;
+        capture.ops.clear();
+        capture.reopen(&database, both).await;
+        capture.catch_up(&database).await;
+        while capture.pending() > 0 {
+            capture.step().await;
+        }
+        assert_eq!((capture.count("t", 'r'), capture.count("t", 'd')), (17, 10));
+        assert!(
+            capture.state.tables["t"] == selected(&database).await.tables["t"],
+            "mariadb: {}",
+            server.mariadb
+        );
+        // And once only.
+        capture.ops.clear();
+        capture.reopen(&database, both).await;
+        capture.catch_up(&database).await;
+        assert_eq!(capture.pending(), 0);
+        assert_eq!((capture.count("t", 'r'), capture.count("t", 'd')), (0, 0));
         drop(capture);
         database.drop().await;
     }
