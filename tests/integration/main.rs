@@ -9,6 +9,7 @@ mod consistency;
 mod cost;
 mod crash;
 mod damage;
+mod examples;
 mod formats;
 mod freshness;
 mod input;

@@ -34,7 +34,7 @@ async fn asked(klk: &Klk, more: usize) {
 }
 
 const INVENTORY: &[&str] = &[
-    "every: 1s",
+    "every: 200ms",
     "zone: America/Caracas",
     "tables:",
     "  inventario:",
@@ -51,6 +51,7 @@ fn config(name: &str, klk: &Klk, sink: &PgDatabase, lines: &[&str]) -> DaemonCon
     DaemonConfig::new(&format!("{name}{}", std::process::id()))
         .source_of("klk", "rest", &klk.url(), &[])
         .source_line("klk", &format!("auth: {{api_key: {KEY}}}"))
+        .source_line("klk", "dir: \"{data_dir}/poll\"")
         .source_lines("klk", lines)
         .sink("pg", sink, &["consistency: transaction"])
 }
@@ -84,17 +85,21 @@ async fn a_json_api_becomes_a_table_and_follows_its_changes_and_deletes() {
     assert!(!daemon.log().contains(KEY), "the key is in the log");
 }
 
-/// Its name, what it says to the n-th request, and what the log must say then.
-type WrongAnswer = (&'static str, Box<dyn FnMut(u32) -> Reply + Send>, &'static str);
+/// What comes for a page's number.
+type Answer = Box<dyn FnMut(u32) -> Reply + Send>;
 
 /// A wrong answer, by name, and what the log says of it. The API gives it from the start of a run on, as long as it is set.
-fn wrong_answers() -> Vec<WrongAnswer> {
+fn wrong_answers() -> Vec<(&'static str, Answer, &'static str)> {
     let items =
         |items: Vec<Value>| Reply::json(&json!({ "data": { "items": items }, "meta": { "total": 300 } }));
     let all = move |page: u32| stock(page.saturating_sub(1) * 100..page.min(3) * 100);
     let mut half = false;
     vec![
-        ("html", Box::new(|_| Reply::text(200, "<html>Mantenimiento</html>")), "web page in place of JSON"),
+        (
+            "html",
+            Box::new(|_| Reply::text(200, "<html>Mantenimiento</html>")),
+            "web page came in place of JSON",
+        ),
         ("cut", Box::new(move |page| Reply { cut: Some(500), ..items(all(page)) }), "broke off"),
         ("cut JSON", Box::new(|_| Reply::text(200, r#"{"data":{"items":[{"codigo":"0"#)), "breaks off"),
         ("no JSON", Box::new(|_| Reply::text(200, "nothing here")), "is no JSON"),
@@ -216,4 +221,98 @@ async fn no_wrong_answer_takes_a_row_away_and_each_is_told() {
     changed[5]["existencia"] = json!(777.0);
     klk.stock("t1", changed);
     until(&daemon, &sink, "SELECT existencia FROM inventario WHERE codigo = '000005'", "777").await;
+}
+
+const STORES: &[&str] = &[
+    "zone: America/Caracas",
+    "attempts: 1",
+    "stores:",
+    "  columns: {ubicacion_id: ubicacion}",
+    "  list:",
+    "    - {id: tienda_01, ubicacion: U1, activo: true}",
+    "    - {id: tienda_02, ubicacion: U2, activo: true}",
+    "    - {id: tienda_03, ubicacion: U3, activo: true}",
+    "    - {id: tienda_04, ubicacion: U4, activo: false}",
+    "tables:",
+    "  inventario:",
+    "    path: \"/{store.id}/inventario\"",
+    "    records: data.items",
+    "    paging: {type: page, size: 100, total: meta.total}",
+    "    key: [codigo]",
+    "    schedule: {cron: \"0 3 29 2 *\"}",
+];
+
+fn caudal(daemon: &Daemon, arguments: &[&str]) -> (i32, String) {
+    let out = std::process::Command::new(caudal_tests::daemon::binary().unwrap())
+        .arg("--config")
+        .arg(daemon.config_file())
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    (out.status.code().unwrap_or(-1), said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_share_a_table_and_one_that_is_down_stops_no_other() {
+    let (klk, sink) = (Klk::start().await.unwrap(), Postgres::shared().database("rest").await.unwrap());
+    for store in ["tienda_01", "tienda_02", "tienda_03", "tienda_04"] {
+        klk.stock(store, stock(0..150));
+    }
+    let is_down = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let down = Arc::clone(&is_down);
+    klk.instead(move |asked| {
+        let dead = down.load(Ordering::Relaxed) && asked.path.contains("tienda_02");
+        dead.then(|| Reply::text(503, "{}"))
+    });
+    let daemon = Daemon::start(&config("rest_c", &klk, &sink, STORES)).unwrap();
+    let count = "SELECT string_agg(ubicacion_id || '=' || n, ' ' ORDER BY ubicacion_id) FROM (SELECT ubicacion_id, count(*) n FROM inventario GROUP BY 1) x";
+    until(&daemon, &sink, count, "U1=150 U3=150").await;
+    daemon.wait_log("answered 503", PATIENCE).await.unwrap();
+    let (code, said) = caudal(&daemon, &["schedule"]);
+    assert!(code == 1 && said.contains("answered 503") && said.contains("tienda_01"), "{code} {said}");
+    // A run of those that failed; the schedule would have it in years.
+    is_down.store(false, Ordering::Relaxed);
+    let (code, said) = caudal(&daemon, &["poll", "klk", "--failed"]);
+    assert!(code == 0 && said.contains("inventario@tienda_02: 150 rows read, 150 changed"), "{code} {said}");
+    until(&daemon, &sink, count, "U1=150 U2=150 U3=150").await;
+    // What is gone from one store is deleted there alone, by the second run.
+    klk.stock("tienda_01", stock(10..150));
+    for deleted in ["0 deleted", "10 deleted"] {
+        let (code, said) = caudal(&daemon, &["poll", "klk", "inventario", "--tienda", "tienda_01"]);
+        assert!(code == 0 && said.contains(deleted), "{code} {said}");
+    }
+    until(&daemon, &sink, count, "U1=140 U2=150 U3=150").await;
+    let (code, said) = caudal(&daemon, &["poll", "klk", "--todas"]);
+    assert!(code == 0 && said.matches("0 changed, 0 deleted").count() == 3, "{code} {said}");
+    let (code, said) = caudal(&daemon, &["poll", "klk", "--tienda", "tienda_04"]);
+    assert!(code != 0 && said.contains("tienda_01, tienda_02, tienda_03"), "{code} {said}");
+    assert_eq!(caudal(&daemon, &["schedule"]).0, 0);
+}
+
+#[tokio::test]
+async fn a_server_that_asks_to_wait_is_waited_for_and_a_page_that_failed_is_asked_for_again() {
+    let (klk, sink) = (Klk::start().await.unwrap(), Postgres::shared().database("rest").await.unwrap());
+    klk.stock("t1", stock(0..500));
+    let refused = Arc::new(AtomicUsize::new(0));
+    let times = Arc::clone(&refused);
+    // Each page is refused at first.
+    let mut seen = std::collections::BTreeSet::new();
+    klk.instead(move |asked| {
+        let page = asked.parameters["page"].clone();
+        seen.insert(page).then(|| {
+            times.fetch_add(1, Ordering::Relaxed);
+            Reply::text(429, "{}").header("Retry-After", "1")
+        })
+    });
+    let daemon = Daemon::start(&config("rest_d", &klk, &sink, INVENTORY)).unwrap();
+    until(&daemon, &sink, "SELECT count(*) FROM inventario", "500").await;
+    assert_eq!(refused.load(Ordering::Relaxed), 5);
+    let pages: Vec<String> = klk.state().asked.iter().take(10).cloned().collect();
+    let page = |target: &String| target.rsplit('=').next().unwrap_or_default().to_owned();
+    assert_eq!(
+        pages.iter().map(page).collect::<Vec<_>>(),
+        ["1", "1", "2", "2", "3", "3", "4", "4", "5", "5"],
+        "{pages:?}"
+    );
 }

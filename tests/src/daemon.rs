@@ -63,7 +63,7 @@ impl DaemonConfig {
         self
     }
 
-    /// Adds a line of YAML to a source (`tls: {mode: disabled}`).
+    /// Adds a line of YAML to a source (`tls: {mode: disabled}`); `{data_dir}` stands for the daemon's folder.
     #[must_use]
     pub fn source_line(mut self, name: &str, line: &str) -> Self {
         self.source_lines.push((name.to_owned(), line.to_owned()));
@@ -117,7 +117,7 @@ impl DaemonConfig {
                 let _ = writeln!(y, "    tables: [{}]", quoted.join(", "));
             }
             for (_, line) in self.source_lines.iter().filter(|(of, _)| of == name) {
-                let _ = writeln!(y, "    {line}");
+                let _ = writeln!(y, "    {}", line.replace("{data_dir}", &data_dir.display().to_string()));
             }
         }
         if !self.sinks.is_empty() {

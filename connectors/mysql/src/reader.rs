@@ -30,13 +30,13 @@ use crate::connection::Family;
 use crate::position::{Place, Token, Within, source_position};
 use crate::schema::Timeline;
 use crate::shape::Shapes;
-use crate::snapshot::commands::{Inbox, Taken};
+use crate::snapshot::commands::Inbox;
 use crate::snapshot::shapes::Asked;
 use crate::snapshot::{Emission, Snapshot};
 use async_trait::async_trait;
 use caudal_core::{
     Batch, BatchBuilder, Boundary, Incomplete, Position, Reader, Result, Scope, SourcePosition, TableId,
-    Transaction,
+    Taken, Transaction,
 };
 use clock::Clock;
 pub(crate) use kin::Kin;

@@ -460,9 +460,9 @@ impl Config {
                 return Err(wrong("every", "there is a `schedule`, too".into()).hint("keep one of them"));
             }
             (Some(schedule), ..) => schedule.resolve(zone).map_err(|e| under(e, "schedule"))?,
-            (None, Some(every), _) => Schedule::Every(every.get().max(Duration::from_secs(1))),
+            (None, Some(every), _) => Schedule::Every(every.get().max(Duration::from_millis(100))),
             (None, None, Some(schedule)) => schedule.resolve(zone).map_err(|e| under(e, "schedule"))?,
-            (None, None, None) => Schedule::Every(self.every.get().max(Duration::from_secs(1))),
+            (None, None, None) => Schedule::Every(self.every.get().max(Duration::from_millis(100))),
         };
         Ok(Table {
             id,

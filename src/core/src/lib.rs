@@ -30,5 +30,5 @@ pub use fault::{Error, Fault, Result};
 pub use polled::{PollRun, PollStatus};
 pub use position::{LogOffset, LogPosition, Position, SourcePosition};
 pub use quantity::{DurationText, SizeText};
-pub use reread::{Action, Phase, Progress, Signal, Written, WrittenRows};
+pub use reread::{Action, Phase, Progress, Signal, Taken, Written, WrittenRows};
 pub use schema::{Column, ColumnType, ForeignKey, KeyKind, TableId, TableSchema, UniqueKey};

@@ -19,6 +19,52 @@ pub struct Signal {
     pub action: Action,
 }
 
+impl Signal {
+    /// Whether another one's number is known to count in something else.
+    #[must_use]
+    pub fn is_apart(&self, other: &Self) -> bool {
+        are_apart(&self.origin, &other.origin)
+    }
+}
+
+fn are_apart(a: &str, b: &str) -> bool {
+    !a.is_empty() && !b.is_empty() && a != b
+}
+
+/// The last command that a source has taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    number: i64,
+    origin: String,
+}
+
+impl Taken {
+    /// This command.
+    #[must_use]
+    pub fn of(signal: &Signal) -> Self {
+        Self { number: signal.number, origin: signal.origin.clone() }
+    }
+
+    /// From its note.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let (number, origin) = text.split_once(' ').unwrap_or((text, ""));
+        Self { number: number.parse().unwrap_or(0), origin: origin.to_owned() }
+    }
+
+    /// As a note.
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("{} {}", self.number, self.origin).trim_end().to_owned()
+    }
+
+    /// Whether a command came after it.
+    #[must_use]
+    pub fn precedes(&self, signal: &Signal) -> bool {
+        signal.number > self.number || are_apart(&self.origin, &signal.origin)
+    }
+}
+
 /// What a command says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {

@@ -259,7 +259,7 @@ impl PollReader {
             return None;
         }
         let (now, wall) = (Instant::now(), (self.clock)());
-        let rests = |table: &Table| self.commands.paused && table.run.is_none() && table.demanded.is_none();
+        let rests = |table: &Table| self.commands.paused && !table.running && table.wanted.is_none();
         let free =
             |table: &Table| table.ledger.is_some() && !self.lanes[table.job.system].busy && !rests(table);
         let due = self.tables.iter().enumerate().filter(|(_, table)| free(table));
@@ -317,7 +317,10 @@ impl Reader for PollReader {
                 self.begin(at);
                 continue;
             }
-            let wake = due.map_or(beat, |(_, due)| due.min(Instant::now() + LOOK_AGAIN)).min(beat);
+            // What waits for its last run to be durable may come due meanwhile.
+            let awaits = self.tables.iter().any(Table::awaits);
+            let again = Instant::now() + if awaits { HELD_UP } else { LOOK_AGAIN };
+            let wake = due.map_or(beat, |(_, due)| due).min(again).min(beat);
             tokio::select! {
                 Some(joined) = self.tasks.join_next() => {
                     let (work, stepped) = joined.map_err(|e| Error::bug("poll a table").because(e))?;

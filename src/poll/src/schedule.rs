@@ -165,9 +165,19 @@ impl Schedule {
         times
     }
 
-    /// By how much the run of a time is put off: the same for one job and time.
+    /// When the run of a time begins: with its jitter, and, where it is made up for, not before the window opens.
     #[must_use]
-    pub fn jitter(&self, job: &str, time: Timestamp) -> Duration {
+    pub fn begins(&self, job: &str, planned: Timestamp, now: Timestamp) -> Timestamp {
+        let begins = later(planned, self.jitter(job, planned));
+        let Self::Calendar(calendar) = self else { return begins };
+        match planned < now {
+            true => calendar.opens(&now.to_zoned(calendar.zone.clone())).map_or(begins, |at| at.timestamp()),
+            false => begins,
+        }
+    }
+
+    /// By how much the run of a time is put off: the same for one job and time.
+    fn jitter(&self, job: &str, time: Timestamp) -> Duration {
         let Self::Calendar(calendar) = self else { return Duration::ZERO };
         let most = calendar.jitter.as_millis() as u64;
         if most == 0 {

@@ -113,6 +113,18 @@ fn jitter_is_the_same_for_one_job_and_time_and_differs_between_jobs() {
 }
 
 #[test]
+fn a_missed_run_is_not_made_up_for_outside_the_window() {
+    let config =
+        ScheduleConfig { window: Some("06:00-22:00".into()), ..calendar("*/30 * * * *", "America/Caracas") };
+    let schedule = resolved(&config);
+    let begins = |planned: &str, now: &str| schedule.begins("a", time(planned), time(now)).to_string();
+    // Five in the morning there.
+    assert_eq!(begins("2026-03-01T20:00:00Z", "2026-03-02T09:00:00Z"), "2026-03-02T10:00:00Z");
+    assert_eq!(begins("2026-03-01T20:00:00Z", "2026-03-02T11:00:00Z"), "2026-03-01T20:00:00Z");
+    assert_eq!(begins("2026-03-02T10:00:00Z", "2026-03-02T09:00:00Z"), "2026-03-02T10:00:00Z");
+}
+
+#[test]
 fn what_is_no_schedule_is_refused_with_the_key_that_is_wrong() {
     let wrong = |config: ScheduleConfig| {
         let error = config.resolve(&TimeZone::UTC).unwrap_err();

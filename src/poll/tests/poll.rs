@@ -5,11 +5,13 @@
 use async_trait::async_trait;
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
-    Batch, BatchBuilder, Cell, Column, ColumnType, Error, EventHead, Fault, KeyKind, Op, Position, Reader,
-    Result, SnapshotMark, SourcePosition, TableId, TableSchema, Written, WrittenRows,
+    Action, Batch, BatchBuilder, Cell, Column, ColumnType, Error, EventHead, Fault, KeyKind, Op, Phase,
+    Position, Reader, Result, Signal, SnapshotMark, SourcePosition, TableId, TableSchema, Written,
+    WrittenRows,
 };
 use caudal_poll::{
-    Clock, Job, Look, Mode, Page, PollReader, Polled, Request, Schedule, Session, Start, Window,
+    Clock, Desk, Job, Look, Mode, Page, PollReader, Polled, Request, Schedule, ScheduleConfig, Scope,
+    Session, Start, Window,
 };
 use jiff::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
@@ -95,7 +97,7 @@ impl Session for Table {
             _ => i64::MIN,
         };
         let mut rows: Vec<Row> = world.rows.iter().filter(|r| r.2 >= least).copied().collect();
-        rows.sort_by_key(|r| (r.2, r.0));
+        rows.sort_by_key(|r| r.2);
         let from = request.after.map_or(0, |a| a.parse::<usize>().unwrap());
         let upto = (from + request.rows as usize).min(rows.len());
         let mut builder = BatchBuilder::default();
@@ -459,4 +461,152 @@ async fn an_idle_poll_gives_a_batch_each_heartbeat_and_a_captures_position_is_re
     };
     let error = PollReader::open(start).await.err().unwrap();
     assert_eq!(error.fault(), Fault::Config, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_with_jitter_begins_and_a_run_on_command_does_not_wait_for_its_time() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    set(&table, &[(1, "a", 1)]);
+    let config = ScheduleConfig {
+        cron: Some("0 3 * * *".into()),
+        jitter: caudal_core::DurationText::secs(600),
+        ..ScheduleConfig::default()
+    };
+    let schedule = config.resolve(&jiff::tz::TimeZone::UTC).unwrap();
+    let desk = Arc::new(Desk::default());
+    let mut reader = PollReader::open(Start {
+        jobs: vec![Job { schedule, ..job(Mode::FullRefresh) }],
+        desk: Arc::clone(&desk),
+        ..start(&table, &log, dir.path())
+    })
+    .await
+    .unwrap();
+    assert_eq!(run(&mut reader, &log, true).await.len(), 1);
+    let first = log.record().planned_us;
+    set(&table, &[(1, "b", 1)]);
+    // The tenth of a second that it takes is not three in the morning.
+    let reread = Action::Reread { tables: vec!["t".to_owned(), "none".to_owned()], conditions: Vec::new() };
+    desk.signal(Signal { number: 7, origin: String::new(), id: "x".to_owned(), action: reread });
+    assert_eq!(run(&mut reader, &log, true).await, [(Op::Update, 1, text("b"))]);
+    assert!(log.record().planned_us < first + 86_400_000_000 / 4);
+    let told: Vec<_> = desk.progress().iter().map(|p| (p.table.clone(), p.phase)).collect();
+    assert_eq!(told, [("d.t".to_owned(), Phase::Done), ("none".to_owned(), Phase::Refused)]);
+    // The next one is by the clock: three in the morning.
+    set(&table, &[(1, "c", 1)]);
+    assert_eq!(run(&mut reader, &log, true).await.len(), 1);
+    assert_eq!(log.record().planned_us % 86_400_000_000, 3 * 3_600_000_000);
+    // No command is taken twice.
+    let reread = Action::Reread { tables: vec!["*".to_owned()], conditions: Vec::new() };
+    desk.signal(Signal { number: 7, origin: String::new(), id: "x".to_owned(), action: reread });
+    let day = log.record().planned_us / 86_400_000_000;
+    run(&mut reader, &log, true).await;
+    assert_eq!(log.record().planned_us / 86_400_000_000, day + 1);
+}
+
+fn start(table: &Table, log: &Log, dir: &Path) -> Start {
+    Start {
+        name: "test".to_owned(),
+        systems: vec![Arc::new(table.clone())],
+        concurrent: 1,
+        jobs: vec![job(Mode::FullRefresh)],
+        dir: dir.to_owned(),
+        written: None,
+        heartbeat: Duration::from_secs(3_600),
+        desk: Arc::default(),
+        clock: clock(),
+        from: log.position.lock().unwrap().clone().map(Position::Source),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_cannot_be_taken_hold_the_watermark_and_delete_nothing() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    set(&table, &[(1, "a", 100)]);
+    let mut reader = open(&table, &log, incremental(), dir.path(), None).await;
+    run(&mut reader, &log, true).await;
+    set(&table, &[(1, "a", 100), (-1, "no key", 150), (2, "b", 200)]);
+    assert_eq!(run(&mut reader, &log, true).await, [(Op::Create, 2, text("b"))]);
+    assert_eq!((log.record().watermark.as_deref(), log.record().rejected), (Some("100"), 1));
+    set(&table, &[(1, "a", 100), (3, "mended", 150), (2, "b", 200)]);
+    assert_eq!(run(&mut reader, &log, true).await, [(Op::Create, 3, text("mended"))]);
+    assert_eq!(log.record().watermark.as_deref(), Some("200"));
+    // A refresh that met such rows says nothing of those that it did not meet.
+    let (log, dir) = (Log::default(), tempfile::tempdir().unwrap());
+    let all: Vec<Row> = (1..10).map(|id| (id, "x", id)).collect();
+    set(&table, &all);
+    let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), Some(all.clone())).await;
+    run(&mut reader, &log, true).await;
+    let mut wrong = all.clone();
+    wrong[4] = (-1, "no key", 5);
+    set(&table, &wrong);
+    for _ in 0..3 {
+        assert_eq!(run(&mut reader, &log, true).await, []);
+    }
+    set(&table, &[&all[..4], &all[5..]].concat());
+    assert_eq!(run(&mut reader, &log, true).await, []);
+    assert_eq!(run(&mut reader, &log, true).await, [(Op::Delete, 5, None)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_comes_again_within_a_run_ends_as_it_came_last() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    set(&table, &[(1, "a", 0), (2, "b", 0)]);
+    let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), None).await;
+    run(&mut reader, &log, true).await;
+    // Two rows a page: the key is on both, and what came last is what was known.
+    set(&table, &[(1, "other", 0), (2, "b", 0), (1, "a", 0), (3, "c", 0)]);
+    let told = run(&mut reader, &log, true).await;
+    assert_eq!(
+        told,
+        [(Op::Update, 1, text("other")), (Op::Update, 1, text("a")), (Op::Create, 3, text("c"))]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_comes_again_ends_the_run() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    set(&table, &[(1, "a", 0), (2, "b", 0), (3, "c", 0), (4, "d", 0), (1, "a", 0), (2, "b", 0)]);
+    let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), None).await;
+    let mut ended = None;
+    for _ in 0..5 {
+        match reader.next().await {
+            Ok(batch) => log.apply(&batch),
+            Err(error) => ended = ended.or(Some(error.to_string())),
+        }
+    }
+    assert!(ended.unwrap_or_default().contains("the same page came twice"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stores_are_read_side_by_side_and_each_deletes_its_own_rows_alone() {
+    let (well, down, log) = (Table::default(), Table::default(), Log::default());
+    let dir = tempfile::tempdir().unwrap();
+    set(&well, &[(1, "a", 1)]);
+    set(&down, &[(2, "b", 2)]);
+    down.0.lock().unwrap().faults = [Some(Fault::Config)].into();
+    let scope = |name: &str| Some(Scope { name: name.into(), column: "value".into(), value: name.into() });
+    let mut reader = PollReader::open(Start {
+        systems: vec![Arc::new(well.clone()), Arc::new(down.clone())],
+        concurrent: 2,
+        jobs: vec![
+            Job { scope: scope("a"), ..job(Mode::FullRefresh) },
+            Job { system: 1, scope: scope("b"), ..job(Mode::FullRefresh) },
+        ],
+        ..start(&well, &log, dir.path())
+    })
+    .await
+    .unwrap();
+    let mut notes = BTreeMap::new();
+    while notes.len() < 2 {
+        let batch = reader.next().await.unwrap();
+        log.apply(&batch);
+        let new = batch.position.source().unwrap().notes.clone();
+        notes.extend(new.into_iter().filter(|(name, _)| name.starts_with("poll/")));
+    }
+    let record = |store: &str| -> caudal_poll::Record {
+        serde_json::from_str(notes[&format!("poll/d.t@{store}")].as_deref().unwrap()).unwrap()
+    };
+    assert_eq!((record("a").rows, record("a").error), (1, None));
+    assert!(record("b").error.is_some());
+    assert_eq!(log.take(), [(Op::Read, 1, text("a"))]);
 }

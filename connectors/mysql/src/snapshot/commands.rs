@@ -8,7 +8,7 @@ use crate::schema::Timeline;
 use crate::selection::Selection;
 use crate::snapshot::request::{Reason, Request, Rows};
 use crate::snapshot::run::Snapshot;
-use caudal_core::{Action, ForeignKey, Phase, Progress, Signal, TableId};
+use caudal_core::{Action, ForeignKey, Phase, Progress, Signal, TableId, Taken};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::Notify;
@@ -22,41 +22,6 @@ const KEPT: usize = 1_000;
 /// Tables of one cluster of foreign keys.
 const CLUSTER: usize = 100;
 
-/// The last command that was taken.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Taken {
-    number: i64,
-    origin: String,
-}
-
-impl Taken {
-    /// This command.
-    pub(crate) fn of(signal: &Signal) -> Self {
-        Self { number: signal.number, origin: signal.origin.clone() }
-    }
-
-    /// From its note.
-    pub(crate) fn parse(text: &str) -> Self {
-        let (number, origin) = text.split_once(' ').unwrap_or((text, ""));
-        Self { number: number.parse().unwrap_or(0), origin: origin.to_owned() }
-    }
-
-    /// As a note.
-    pub(crate) fn text(&self) -> String {
-        format!("{} {}", self.number, self.origin).trim_end().to_owned()
-    }
-
-    /// Whether a command came after it.
-    fn precedes(&self, signal: &Signal) -> bool {
-        signal.number > self.number || are_apart(&self.origin, &signal.origin)
-    }
-}
-
-/// Whether two origins are known, and others.
-fn are_apart(a: &str, b: &str) -> bool {
-    !a.is_empty() && !b.is_empty() && a != b
-}
-
 /// Commands as they come; outlives the reader, so that one that is opened again takes what its forerunner did not store.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
@@ -69,7 +34,7 @@ impl Inbox {
     pub(crate) fn add(&self, signal: Signal) {
         let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
         // What the old ones were written to is gone.
-        if signals.back().is_some_and(|last| are_apart(&last.origin, &signal.origin)) {
+        if signals.back().is_some_and(|last| last.is_apart(&signal)) {
             signals.clear();
         }
         if signals.len() >= KEPT {

@@ -30,8 +30,10 @@ pub(super) struct Table {
     pub(super) failures: u32,
     /// A step of a run was done, or goes on.
     pub(super) running: bool,
-    /// The command that asked for the run that comes, or goes on.
-    pub(super) demanded: Option<String>,
+    /// The command that asked for the next run.
+    pub(super) wanted: Option<String>,
+    /// The command that asked for the run that goes on.
+    demanded: Option<String>,
     /// How often the run began anew because of its rows' shape.
     pub(super) reshaped: u32,
     settles: Option<Settles>,
@@ -62,6 +64,7 @@ impl Table {
             paused: None,
             failures: 0,
             running: false,
+            wanted: None,
             demanded: None,
             reshaped: 0,
             settles: None,
@@ -75,6 +78,7 @@ impl Table {
         self.running = true;
         if self.run.is_none() && self.failures == 0 && self.reshaped == 0 {
             self.began = Instant::now();
+            self.demanded = self.wanted.take().or(self.demanded.take());
         }
         Some(Work {
             at,
@@ -100,34 +104,36 @@ impl Table {
         if self.run.is_some() || self.reshaped > 0 {
             return now;
         }
-        let left = Duration::try_from(self.planned.duration_since(wall)).unwrap_or(Duration::ZERO);
-        let left = if self.demanded.is_some() { Duration::ZERO } else { left };
+        let left = Duration::try_from(self.begins(wall).duration_since(wall)).unwrap_or(Duration::ZERO);
         // The heart beats long before: a bound for the arithmetic.
-        let due = now + left.min(Duration::from_secs(86_400)) + self.jitter();
+        let due = now + left.min(Duration::from_secs(86_400));
         self.settles.as_ref().map_or(due, |s| due.max(s.since + GRACE))
     }
 
-    fn jitter(&self) -> Duration {
-        match self.demanded {
-            Some(_) => Duration::ZERO,
-            None => self.job.schedule.jitter(&self.job.name(), self.planned),
+    /// When the next run begins.
+    fn begins(&self, wall: Timestamp) -> Timestamp {
+        match self.wanted {
+            Some(_) => wall,
+            None => self.job.schedule.begins(&self.job.name(), self.planned, wall),
         }
     }
 
     /// Whether its time has come, but the run before is not known to be durable.
     pub(super) fn is_held_up(&self, now: Instant, wall: Timestamp) -> bool {
-        self.settles.is_some()
-            && !self.running
-            && (self.demanded.is_some() || self.planned <= wall)
-            && self.due(now, wall) > now
+        self.settles.is_some() && !self.running && self.begins(wall) <= wall && self.due(now, wall) > now
     }
 
-    /// A run is to begin at once; one that goes on does not count.
+    /// Whether its last run is not known to be durable.
+    pub(super) fn awaits(&self) -> bool {
+        self.settles.is_some()
+    }
+
+    /// A run is to begin at once, or after the one that goes on: what that one has read may be older than the command.
     pub(super) fn demand(&mut self, id: &str, now: Timestamp) {
         if !self.running {
             self.planned = now;
         }
-        self.demanded = Some(id.to_owned());
+        self.wanted = Some(id.to_owned());
     }
 
     /// Tells who asked for the run that has ended.
@@ -166,7 +172,10 @@ impl Table {
         self.run = None;
         self.running = false;
         (self.failures, self.reshaped, self.paused) = (0, 0, None);
-        self.planned = self.job.schedule.next(Some(self.planned), now);
+        self.planned = match self.wanted {
+            Some(_) => now,
+            None => self.job.schedule.next(Some(self.planned), now),
+        };
     }
 
     /// All batches up to this number are durable.
