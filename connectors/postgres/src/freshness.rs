@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// So many tables of a source are told at each commit.
-const ALWAYS: usize = 100;
+const ALWAYS: usize = 16;
 /// All others at least so often, while there are watermarks.
 const EVERY: Duration = Duration::from_secs(1);
 
