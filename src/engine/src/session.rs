@@ -170,6 +170,11 @@ impl WriteEnd<'_> {
 
     async fn write(&mut self, mut batch: Batch) -> Result<()> {
         let (events, bytes) = (batch.events.len(), batch.size());
+        let whole = batch.boundary.as_ref().is_some_and(|b| b.events as usize == events);
+        // What is whole does not wait for the end of a transaction that may be long.
+        if !whole && self.pipeline.sink.whole_transactions() && self.may_commit() {
+            self.commit().await?;
+        }
         let outcome = self.writer.write(&mut batch).await?;
         reject(self.pipeline, self.status, &batch, outcome).await?;
         let pending = &mut self.pending;
@@ -177,7 +182,7 @@ impl WriteEnd<'_> {
         pending.bytes += bytes;
         pending.events += events;
         pending.since.get_or_insert_with(Instant::now);
-        pending.whole = batch.boundary.as_ref().is_some_and(|b| b.events as usize == events);
+        pending.whole = whole;
         if let Some(boundary) = &batch.boundary {
             pending.accept(boundary);
         }

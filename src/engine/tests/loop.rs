@@ -168,6 +168,8 @@ struct Memory {
     script: Arc<Script>,
     whole: bool,
     refuse: Option<u64>,
+    /// Whether batches come to the writer as they were read, all that is there at once.
+    unprepared: bool,
     /// Told after each commit.
     moved: tokio::sync::watch::Sender<u64>,
 }
@@ -175,7 +177,11 @@ struct Memory {
 impl Memory {
     fn new(script: Arc<Script>, whole: bool, refuse: Option<u64>) -> Arc<Self> {
         let moved = tokio::sync::watch::channel(0).0;
-        Arc::new(Self { store: Arc::default(), script, whole, refuse, moved })
+        Arc::new(Self { store: Arc::default(), script, whole, refuse, unprepared: false, moved })
+    }
+    fn unprepared(script: Arc<Script>, whole: bool) -> Arc<Self> {
+        let moved = tokio::sync::watch::channel(0).0;
+        Arc::new(Self { store: Arc::default(), script, whole, refuse: None, unprepared: true, moved })
     }
     async fn reached(&self, n: u64) {
         self.moved.subscribe().wait_for(|at| *at >= n).await.unwrap();
@@ -224,10 +230,14 @@ impl Writer for MemoryWriter {
         Ok(self.memory.store.lock().unwrap().position.map(|n| Position::Source(token(n))))
     }
     fn prepare(&self) -> Option<Arc<dyn Prepare>> {
-        Some(Arc::new(Number(Arc::clone(&self.memory.script))))
+        let number = || -> Arc<dyn Prepare> { Arc::new(Number(Arc::clone(&self.memory.script))) };
+        (!self.memory.unprepared).then(number)
     }
     async fn write(&mut self, batch: &mut Batch) -> Result<Outcome> {
         self.memory.script.step()?;
+        if self.memory.unprepared {
+            Number(quiet()).prepare(batch)?;
+        }
         let n = *batch.prepared.take().unwrap().downcast::<u64>().unwrap();
         self.last = Some(n);
         if self.memory.refuse == Some(n) {
@@ -332,6 +342,21 @@ async fn half_a_transaction_is_not_committed_when_the_daemon_stops() {
     task.await.unwrap();
     assert_eq!(memory.store.lock().unwrap().rows, [1, 2, 3, 4]);
     assert_eq!(status.state(), State::Stopped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_whole_is_committed_though_a_part_of_the_next_transaction_is_there_too() {
+    let memory = Memory::unprepared(quiet(), true);
+    let (trigger, stop) = shutdown::channel();
+    let status = StatusHandle::new("t");
+    let mut pipeline = pipeline(Numbers::new(6, 4, quiet()), &memory);
+    pipeline.limits.queue = 16;
+    let task = tokio::spawn(supervise(pipeline, status.clone(), stop, 0));
+    let hang = tokio::time::timeout(Duration::from_secs(3600), memory.reached(4));
+    hang.await.expect("the first transaction waits for the second one's end");
+    trigger.stop();
+    task.await.unwrap();
+    assert_eq!(memory.store.lock().unwrap().rows, [1, 2, 3, 4]);
 }
 
 #[tokio::test(start_paused = true)]
