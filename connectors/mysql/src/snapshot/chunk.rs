@@ -106,6 +106,11 @@ pub(crate) fn changed_or(error: Error) -> Result<String> {
     Err(error)
 }
 
+/// Whether a lock was not to be had in time.
+pub(crate) fn is_held(error: &Error) -> bool {
+    error.to_string().contains("says 1205")
+}
+
 /// The SELECT of one chunk.
 ///
 /// # Errors

@@ -21,7 +21,7 @@ use crate::connection::results::Failure;
 use crate::gtid::{Gtid, GtidSet};
 use crate::position::{Place, Resend, file_number};
 use crate::reader::clock::log_end;
-use crate::snapshot::chunk::limits;
+use crate::snapshot::chunk::{is_held, limits};
 use crate::snapshot::plan::Plan;
 use crate::snapshot::spool::{Spool, Writer};
 use crate::snapshot::visible;
@@ -99,8 +99,27 @@ pub(crate) async fn read(
     Ok(Piece { plan, at, spool })
 }
 
-/// Takes a consistent snapshot and tells its place.
+/// Takes a consistent snapshot and tells its place. Where that takes a lock, a transaction that holds the table is waited for, with pauses
+/// in which others can write; meanwhile the stream goes on.
 async fn exact(client: &mut Client, config: &Arc<Resolved>, plan: &Plan, delivered: &Place) -> Result<Exact> {
+    let started = Instant::now();
+    loop {
+        match try_exact(client, config, plan, delivered).await {
+            Err(held) if is_held(&held) && started.elapsed() < LIMIT => {
+                tracing::info!(table = %plan.id(), "a transaction holds the table; its rows are read when that ends");
+                tokio::time::sleep(PATIENCE).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn try_exact(
+    client: &mut Client,
+    config: &Arc<Resolved>,
+    plan: &Plan,
+    delivered: &Place,
+) -> Result<Exact> {
     visible::wait(client, delivered, &plan.name()).await?;
     if client.version.is_mariadb() {
         let (file, pos) = visible::current_place(client).await?;
@@ -139,6 +158,7 @@ async fn executed(client: &mut Client) -> Result<GtidSet> {
 /// Under a read lock of the table, which another connection holds: starting a transaction would end one's own.
 async fn locked(client: &mut Client, config: &Arc<Resolved>, plan: &Plan, gtids: bool) -> Result<Exact> {
     let mut holder = Client::connect(config).await?;
+    limits(&mut holder, LIMIT).await?;
     let lock = format!("LOCK TABLES {} READ", plan.name());
     holder
         .run("lock the table for a moment", &lock)

@@ -316,6 +316,32 @@ async fn a_table_without_a_key_is_read_exactly_while_it_changes() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_without_a_key_is_read_when_the_transaction_that_holds_it_has_ended() {
+    for server in servers() {
+        let database = Database::create(&server).await;
+        database.run(&["CREATE TABLE nokey (n INT)", "INSERT INTO nokey VALUES (1), (2)"]).await;
+        let mut conn = database.connect().await;
+        conn.query_drop("BEGIN").await.unwrap();
+        conn.query_drop("INSERT INTO nokey VALUES (3)").await.unwrap();
+        let holding = tokio::spawn(async move {
+            // Longer than a lock is waited for.
+            tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+            conn.query_drop("COMMIT").await.unwrap();
+        });
+        let (mut state, mut stored) = (State::default(), Stored::default());
+        let mut reader = database.open(None, "").await;
+        while !stored.done(&["nokey"]) || state.counted["nokey"].values().sum::<i64>() < 3 {
+            let batch = next(&mut reader).await;
+            state.apply(&batch);
+            stored.apply(&batch);
+        }
+        holding.await.unwrap();
+        assert_eq!(state.counted["nokey"].len(), 3, "mariadb: {}", server.mariadb);
+        database.drop().await;
+    }
+}
+
 #[tokio::test]
 async fn the_last_chunk_comes_at_once_and_not_with_the_next_heartbeat() {
     for server in servers() {
