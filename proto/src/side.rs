@@ -9,10 +9,12 @@
 //! | `caudal.<prefix>.tasks` | `<source>` | [`TaskRecord`] |
 //! | `caudal.<prefix>.signals` | `<source>` | [`SignalRecord`] |
 //!
-//! Beside them stand topics in Debezium's form: schema changes, transactions and heartbeats.
+//! What the daemon tells of itself is in [`crate::monitoring`]. Beside them stand topics in Debezium's form: schema changes, transactions,
+//! heartbeats and notifications.
 
 use caudal_core::{Action, Incomplete, Signal, TableSchema};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -90,6 +92,36 @@ impl TopicNames {
     #[must_use]
     pub fn dead_letters(&self, sink: &str) -> String {
         self.side(&format!("dlq.{}", legal(sink)))
+    }
+
+    /// `caudal.<prefix>.runs`
+    #[must_use]
+    pub fn runs(&self) -> String {
+        self.side("runs")
+    }
+
+    /// `caudal.<prefix>.alerts`
+    #[must_use]
+    pub fn alerts(&self) -> String {
+        self.side("alerts")
+    }
+
+    /// `caudal.<prefix>.metrics`
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.side("metrics")
+    }
+
+    /// `caudal.<prefix>.freshness`
+    #[must_use]
+    pub fn freshness(&self) -> String {
+        self.side("freshness")
+    }
+
+    /// `<prefix>.notifications`: Debezium's, unless another name is configured.
+    #[must_use]
+    pub fn notifications(&self) -> String {
+        format!("{}.notifications", self.prefix)
     }
 
     fn side(&self, name: &str) -> String {
@@ -206,12 +238,24 @@ pub struct SignalRecord {
     /// The sender's name for it.
     #[serde(default)]
     pub id: String,
-    /// `execute-snapshot`, `stop-snapshot`, `pause-snapshot` or `resume-snapshot`.
+    /// `execute-snapshot`, `stop-snapshot`, `pause-snapshot`, `resume-snapshot` or `log`.
     #[serde(rename = "type")]
     pub kind: String,
     /// What it is about.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "data")]
     pub data: SignalData,
+}
+
+/// Debezium takes what a signal is about as JSON, or as a text that holds JSON; nothing is as good as an empty object.
+fn data<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SignalData, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    let value = match value {
+        serde_json::Value::String(text) if text.trim().is_empty() => return Ok(SignalData::default()),
+        serde_json::Value::String(text) => serde_json::from_str(&text).map_err(D::Error::custom)?,
+        serde_json::Value::Null => return Ok(SignalData::default()),
+        value => value,
+    };
+    serde_json::from_value(value).map_err(D::Error::custom)
 }
 
 /// What a signal is about.
@@ -220,7 +264,7 @@ pub struct SignalData {
     /// Tables, as `database.table`; patterns are allowed.
     #[serde(rename = "data-collections", default, skip_serializing_if = "Vec::is_empty")]
     pub collections: Vec<String>,
-    /// `incremental`.
+    /// `incremental` or `blocking`: both are read while the stream goes on.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Of some tables only rows that meet a condition.
@@ -229,6 +273,9 @@ pub struct SignalData {
     /// The same, as it was written before that: for all tables.
     #[serde(rename = "additional-condition", default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
+    /// Of `log`: what is to be said in the daemon's log; `{}` stands for the signal's offset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// A condition on one table.
@@ -282,6 +329,21 @@ mod tests {
         let read = |text| serde_json::from_str::<SignalRecord>(text).unwrap().signal(0).map(|s| s.action);
         assert_eq!(read(r#"{"type":"pause-snapshot","data":{"type":"incremental"}}"#), Some(Action::Pause));
         assert_eq!(read(r#"{"type":"log","data":{"message":"x"}}"#), None);
+        let table = Action::Reread { tables: vec!["db.t".into()], conditions: Vec::new() };
+        let blocking = r#"{"type":"execute-snapshot","data":{"data-collections":["db.t"],"type":"BLOCKING","surrogate-key":"k"}}"#;
+        let text = r#"{"type":"execute-snapshot","data":"{\"data-collections\":[\"db.t\"],\"type\":\"incremental\"}"}"#;
+        assert_eq!([read(blocking), read(text)], [Some(table.clone()), Some(table)]);
+        let stop = Some(Action::Stop { tables: Vec::new() });
+        for text in [
+            r#"{"type":"stop-snapshot"}"#,
+            r#"{"type":"stop-snapshot","data":null}"#,
+            r#"{"type":"stop-snapshot","data":""}"#,
+        ] {
+            assert_eq!(read(text), stop, "{text}");
+        }
+        let said: SignalRecord =
+            serde_json::from_str(r#"{"id":"1","type":"log","data":{"message":"at {}"}}"#).unwrap();
+        assert_eq!(said.data.message.as_deref(), Some("at {}"));
     }
 
     #[test]

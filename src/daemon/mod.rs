@@ -12,6 +12,7 @@ mod init;
 mod instance;
 mod logging;
 mod memory;
+mod monitor;
 mod output;
 mod poll;
 mod registry;

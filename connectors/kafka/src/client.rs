@@ -4,6 +4,7 @@
 
 use crate::config::Resolved;
 use crate::faults::classify;
+use crate::telemetry::{Reports, Telemetry};
 use caudal_core::{Error, Result};
 use rdkafka::admin::AdminClient;
 use rdkafka::client::ClientContext;
@@ -15,6 +16,9 @@ use std::time::Duration;
 
 /// How long one request for metadata, offsets or topics may take.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How often a client reports of itself, unless the operator says otherwise.
+pub(crate) const STATISTICS_EVERY_MS: &str = "15000";
 
 /// A member of a group that is silent for so long has lost its partitions. The least that brokers allow by default.
 const SESSION_TIMEOUT_MS: &str = "6000";
@@ -33,6 +37,7 @@ pub(crate) enum Isolation {
 pub(crate) struct Clients {
     resolved: Arc<Resolved>,
     instance: Option<Arc<str>>,
+    telemetry: Arc<Telemetry>,
 }
 
 /// What an answer of a broker holds beside its largest record: other partitions' records.
@@ -42,12 +47,22 @@ const LEAST_ANSWER: u64 = 100_000_000;
 
 impl Clients {
     pub(crate) fn new(resolved: Resolved) -> Self {
-        Self { resolved: Arc::new(resolved), instance: None }
+        Self { resolved: Arc::new(resolved), instance: None, telemetry: Arc::default() }
     }
 
     /// The same for an instance that has a name for ever.
     pub(crate) fn of_instance(&self, name: &str) -> Self {
-        Self { resolved: Arc::clone(&self.resolved), instance: Some(Arc::from(name)) }
+        Self { instance: Some(Arc::from(name)), ..self.clone() }
+    }
+
+    /// What the clients report of themselves.
+    pub(crate) fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.telemetry
+    }
+
+    /// The context of a client that reports.
+    pub(crate) fn quiet(&self) -> Quiet {
+        Quiet { reports: Some(Arc::clone(&self.telemetry)) }
     }
 
     /// What all members of groups share. An instance with a name takes its own place again after a crash, at once; without
@@ -55,6 +70,8 @@ impl Clients {
     pub(crate) fn member(&self, role: &str, group: &str) -> ClientConfig {
         let mut config = self.base(role);
         config.set("group.id", group);
+        // A report names all partitions of the group, and what is worth knowing the readers tell.
+        config.set("statistics.interval.ms", "0");
         if let Some(instance) = &self.instance {
             config.set("group.instance.id", format!("{instance}-{group}"));
         }
@@ -74,6 +91,7 @@ impl Clients {
     /// What all clients share. `role` names the pipeline and the job in the client id that brokers show.
     pub(crate) fn base(&self, role: &str) -> ClientConfig {
         let mut config = ClientConfig::new();
+        config.set("statistics.interval.ms", STATISTICS_EVERY_MS);
         for (key, value) in &self.resolved.properties {
             config.set(key, value);
         }
@@ -88,7 +106,7 @@ impl Clients {
 
     /// A client for topics and their settings.
     pub(crate) fn admin(&self, role: &str) -> Result<AdminClient<Quiet>> {
-        self.base(role).create_with_context(Quiet).map_err(|e| classify(e, "make an admin client"))
+        self.base(role).create_with_context(self.quiet()).map_err(|e| classify(e, "make an admin client"))
     }
 
     /// A reader of assigned partitions from explicit offsets. It belongs to no group: the id is needed by the library, and
@@ -110,27 +128,44 @@ impl Clients {
                 Isolation::Uncommitted => "read_uncommitted",
             },
         );
-        config.create_with_context(Quiet).map_err(|e| classify(e, "make a reader"))
+        config.create_with_context(self.quiet()).map_err(|e| classify(e, "make a reader"))
     }
 }
 
-/// Sends what librdkafka says to `tracing`, at levels that suit: its "errors" are mostly connections that it retries.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Quiet;
+/// Sends what librdkafka says to `tracing`, at levels that suit: its "errors" are mostly connections that it retries. Keeps what it
+/// reports of itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Quiet {
+    reports: Reports,
+}
+
+impl Quiet {
+    /// Takes a report; gives it in our form.
+    pub(crate) fn report(&self, report: &[u8]) -> Option<crate::telemetry::ClientReport> {
+        self.reports.as_ref()?.take(report)
+    }
+}
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
 
-    fn stats_raw(&self, _: &[u8]) {}
+    fn stats_raw(&self, report: &[u8]) {
+        self.report(report);
+    }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "librdkafka", %error, reason);
+        complain(&error, reason);
     }
 }
 
 impl ConsumerContext for Quiet {}
+
+/// An "error" of librdkafka's.
+pub(crate) fn complain(error: &KafkaError, reason: &str) {
+    tracing::debug!(target: "librdkafka", %error, reason);
+}
 
 /// One line of librdkafka's log.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {

@@ -3,6 +3,7 @@
 //! After [`Config::resolve`] nothing can be "invalid config": what is left to fail depends on the brokers.
 
 use crate::format::{Format, Profile, Registry};
+use crate::monitoring::{Monitoring, Notifications, mistaken_topic};
 use caudal_core::quantity::{DurationText, SizeText};
 use caudal_core::{Error, Result};
 use schemars::JsonSchema;
@@ -29,12 +30,16 @@ pub struct Config {
     pub profile: Profile,
     /// The form of keys and values in data topics.
     pub format: Format,
-    /// The schema registry: for the format `avro`.
+    /// The schema registry: for the formats `avro` and `protobuf`.
     pub registry: Option<Registry>,
     /// Announces the source's transactions in `<prefix>.transaction`, and says in each event which is its transaction.
     pub transactions: bool,
     /// How often a record goes to `__debezium-heartbeat.<prefix>`. `0s`: never.
     pub heartbeats: DurationText,
+    /// What the daemon tells of itself in topics.
+    pub monitoring: Monitoring,
+    /// Debezium's notifications of snapshots.
+    pub notifications: Notifications,
     /// Compression of what is produced.
     pub compression: Compression,
     /// What a crash may do to the events in flight.
@@ -207,6 +212,8 @@ impl Default for Config {
             registry: None,
             transactions: false,
             heartbeats: DurationText::secs(0),
+            monitoring: Monitoring::default(),
+            notifications: Notifications::default(),
             compression: Compression::default(),
             delivery: Delivery::default(),
             transaction_timeout: DurationText::secs(20),
@@ -255,6 +262,12 @@ impl Config {
         }
         if self.queue.bytes() < 1 << 20 {
             return wrong("queue", "is under 1MiB", "16MiB suits most");
+        }
+        if let Some((field, cause)) = self.monitoring.mistake() {
+            return wrong(&format!("monitoring.{field}"), cause, "leave it out: the default suits most");
+        }
+        if let Err(cause) = mistaken_topic(&self.notifications) {
+            return wrong("notifications.topic", cause, "leave it out, or name a topic of your own");
         }
         self.resolve_topics(name)?;
         self.resolve_format(name)?;
@@ -306,7 +319,7 @@ impl Config {
                 return wrong(
                     "registry",
                     &format!("is not used by the format `{}`", self.format.as_str()),
-                    "leave it out, or take the format `avro`",
+                    "leave it out, or take the format `avro` or `protobuf`",
                 );
             }
             Some(registry) => {

@@ -8,7 +8,7 @@
 //!
 //! Sharing is not safety: what keeps two instances from writing is the sink's fence, with the offsets that it stores.
 
-use crate::client::{Clients, Quiet, log};
+use crate::client::{Clients, complain, log};
 use crate::faults::classify;
 use caudal_core::{Error, Fault, Result};
 use caudal_proto::side::TopicNames;
@@ -243,7 +243,7 @@ impl ClientContext for Seat {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        Quiet.error(error, reason);
+        complain(&error, reason);
     }
 }
 

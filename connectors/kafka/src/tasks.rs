@@ -8,7 +8,7 @@
 //! Instances join the group `caudal.<prefix>.tasks` on that topic; the owner of partition n captures source n. That is
 //! sharing, not safety: what fences a displaced instance is its source's `transactional.id`.
 
-use crate::client::{Clients, Quiet, REQUEST_TIMEOUT, blocking, log};
+use crate::client::{Clients, REQUEST_TIMEOUT, blocking, complain, log};
 use crate::faults::classify;
 use crate::replay::Replayer;
 use crate::topics::{TopicSpec, Topics};
@@ -240,7 +240,7 @@ impl ClientContext for Failures {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        Quiet.error(error, reason);
+        complain(&error, reason);
     }
 }
 
@@ -344,7 +344,7 @@ impl ClientContext for Owned {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        Quiet.error(error, reason);
+        complain(&error, reason);
     }
 }
 

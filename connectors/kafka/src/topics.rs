@@ -148,6 +148,29 @@ impl TopicSpec {
         spec
     }
 
+    /// What the daemon tells of itself. Runs are kept for a time; of all else the last record of each key for ever, alerts that are over for
+    /// that time at least.
+    pub(crate) fn monitoring(names: &TopicNames, resolved: &Resolved) -> Vec<Self> {
+        let kept = resolved.config.monitoring.retention.get().as_millis().to_string();
+        let policy = |policy: &str| vec![Need::Exactly("cleanup.policy", policy.into())];
+        let mut runs = Self::new(names.runs(), 1, resolved, policy("delete"));
+        runs.settings.insert("retention.ms".into(), kept.clone());
+        let mut alerts = Self::new(names.alerts(), 1, resolved, policy("compact"));
+        alerts.settings.insert("min.compaction.lag.ms".into(), kept);
+        let latest = [names.metrics(), names.freshness()].map(|name| {
+            let mut spec = Self::new(name, 1, resolved, policy("compact"));
+            for (key, value) in [
+                ("segment.bytes", "16777216"),
+                ("min.cleanable.dirty.ratio", "0.1"),
+                ("max.compaction.lag.ms", "3600000"),
+            ] {
+                spec.settings.insert(key.into(), value.into());
+            }
+            spec
+        });
+        [runs, alerts].into_iter().chain(latest).collect()
+    }
+
     /// Debezium's topic of schema changes: kept for ever.
     pub(crate) fn schema_changes(names: &TopicNames, resolved: &Resolved) -> Self {
         let needs = vec![
@@ -348,8 +371,8 @@ impl Topics {
         let existing = self.list().await?;
         let resolved = self.clients.resolved();
         let data = format!("{}.", names.prefix());
-        let transactions = names.transactions();
-        let is_data = |name: &&str| name.starts_with(&data) && *name != transactions;
+        let others = [names.transactions(), names.notifications()];
+        let is_data = |name: &&str| name.starts_with(&data) && !others.iter().any(|other| other == name);
         let of_prefix: Vec<&str> = existing.keys().map(String::as_str).filter(is_data).collect();
         let settings = self.settings(&of_prefix).await?;
         let mut findings = Vec::new();

@@ -121,6 +121,8 @@ pub(crate) struct Start {
     pub(crate) first: Event,
     /// How long the server keeps its log.
     pub(crate) retention: Option<Duration>,
+    /// Where it is shown that its end is near.
+    pub(crate) purge: retention::Shown,
 }
 
 impl MySqlReader {
@@ -141,6 +143,7 @@ impl MySqlReader {
             log_end,
             first,
             retention,
+            purge,
         } = start;
         let replayed = token.resend.is_some().then(|| token.place.clone());
         Self {
@@ -170,7 +173,7 @@ impl MySqlReader {
             boundary: None,
             held: Some(first),
             server: token.server,
-            guard: Guard::new(retention),
+            guard: Guard::new(retention, purge),
             out: VecDeque::new(),
             inbox,
             signal,

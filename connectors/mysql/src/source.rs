@@ -27,7 +27,7 @@ use async_trait::async_trait;
 use caudal_core::compare::SourceSide;
 use caudal_core::{
     Check, Error, PollStatus, Position, Progress, Reader, Result, SetAside, Signal, Source, TableId,
-    TableSchema, Written,
+    TableSchema, Warning, Written,
 };
 use caudal_poll::Desk;
 use choose::{Chosen, choose};
@@ -48,6 +48,7 @@ pub fn source(name: &str, config: Config) -> Result<Arc<dyn Source>> {
             inbox: Arc::default(),
             written: Arc::default(),
             desk: Arc::default(),
+            purge: Arc::default(),
         },
     }))
 }
@@ -66,6 +67,8 @@ struct Beside {
     written: Arc<OnceLock<Arc<dyn Written>>>,
     /// With `mode: poll`.
     desk: Arc<Desk>,
+    /// That the server will soon purge what is to be read.
+    purge: retention::Shown,
 }
 
 #[async_trait]
@@ -112,6 +115,10 @@ impl Source for MySqlSource {
 
     fn polls(&self) -> Vec<PollStatus> {
         self.beside.desk.polls()
+    }
+
+    fn warnings(&self) -> Vec<Warning> {
+        self.beside.purge.lock().map(|shown| shown.iter().cloned().collect()).unwrap_or_default()
     }
 
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
@@ -199,6 +206,7 @@ async fn open(
         stream,
         first,
         retention,
+        purge: Arc::clone(&beside.purge),
         sql,
         timeline,
         snapshot,

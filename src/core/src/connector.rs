@@ -64,6 +64,11 @@ pub trait Source: Send + Sync {
     fn set_aside(&self) -> Vec<SetAside> {
         Vec::new()
     }
+
+    /// What somebody should see to before it is too late, while all still runs.
+    fn warnings(&self) -> Vec<Warning> {
+        Vec::new()
+    }
 }
 
 /// Reads batches.
@@ -154,6 +159,17 @@ pub trait DeadLetters: Send + Sync {
     fn open(&self) -> Option<u64> {
         None
     }
+}
+
+/// Something to see to before it is too late.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// What it is: `binlog_purge`.
+    pub kind: String,
+    /// What is the matter.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
 }
 
 /// A table that a source cannot follow for now.

@@ -24,6 +24,7 @@ mod maxwell;
 pub(crate) mod orders;
 mod own;
 pub(crate) mod plan;
+pub(crate) mod protobuf;
 pub(crate) mod split;
 pub(crate) mod text;
 pub(crate) mod value;

@@ -27,6 +27,8 @@ use std::time::Duration;
 
 /// Least share of a partition, bytes.
 const LEAST_QUEUE: usize = 16 << 10;
+/// A reader of more partitions gives no report of itself: it would be megabytes, every few seconds.
+const REPORTED: usize = 2_000;
 /// How long a broker may hold a fetch that finds nothing. Short, because one fetch is under way at a time: while a partition's
 /// queue is full it is left out, and a fetch of the others, which have nothing, keeps it waiting once the queue is empty.
 const FETCH_WAIT_MS: &str = "10";
@@ -112,8 +114,12 @@ impl Lanes {
         config.set("queued.max.messages.kbytes", (share >> 10).max(1).to_string());
         config.set("fetch.message.max.bytes", share.clamp(LEAST_QUEUE, 1 << 20).to_string());
         config.set("fetch.max.bytes", fetch.to_string());
+        if expected > REPORTED {
+            config.set("statistics.interval.ms", "0");
+        }
         config.set("fetch.wait.max.ms", FETCH_WAIT_MS).set("fetch.queue.backoff.ms", "5");
-        let consumer = config.create_with_context(Quiet).map_err(|e| classify(e, "make a reader"))?;
+        let consumer =
+            config.create_with_context(clients.quiet()).map_err(|e| classify(e, "make a reader"))?;
         Ok(Self {
             consumer: Arc::new(consumer),
             observer: clients.reader(&format!("{role}-ends"), Isolation::Uncommitted)?,

@@ -237,7 +237,7 @@ fn producer(identity: &Identity, statistics: Arc<Statistics>) -> Result<Threaded
     set_default(&mut client, resolved, "batch.num.messages", "10000");
     set_default(&mut client, resolved, "statistics.interval.ms", "10000");
     client
-        .create_with_context(Deliveries::new(statistics))
+        .create_with_context(Deliveries::new(statistics, identity.clients.quiet()))
         .map_err(|e| classify(e, format!("make the producer of source {}", identity.source)))
 }
 
