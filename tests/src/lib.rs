@@ -17,6 +17,7 @@ pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+pub mod registry;
 pub mod service;
 pub mod workload;
 
@@ -26,4 +27,5 @@ pub use daemon::{Daemon, DaemonConfig};
 pub use kafka::Kafka;
 pub use mysql::{Family, MysqlServer};
 pub use postgres::{PgDatabase, Postgres};
+pub use registry::SchemaRegistry;
 pub use workload::{Tally, Workload};

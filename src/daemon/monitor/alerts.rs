@@ -19,7 +19,7 @@ const MOST_TABLES: usize = 200;
 /// An alert that grows is told again at most so often.
 const TOLD_AGAIN_US: i64 = 10_000_000;
 /// How long a sink must have run before the letters that it knows are all of them.
-const LETTERS_KNOWN_US: i64 = 30_000_000;
+const LETTERS_KNOWN_US: i64 = 10_000_000;
 
 /// When something is worth an alert.
 #[derive(Clone, Copy, Debug)]

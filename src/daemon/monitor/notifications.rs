@@ -52,24 +52,15 @@ impl Notifier {
         for progress in &open {
             self.meet(&group(&progress.id, &progress.reason), &progress.table, &mut told);
         }
+        self.pauses(&open, &mut told);
         for step in steps.iter().filter(|step| step.run.kind != "poll" && step.run.state != "refused") {
-            let reason = step.run.reason.as_deref().unwrap_or("snapshot");
-            let name = group(step.run.command.as_deref().unwrap_or_default(), reason);
+            let name = of(step);
             self.meet(&name, &step.run.table, &mut told);
             self.step(&name, step, &mut told);
         }
-        self.pauses(&open, &mut told);
         let ends = stopping || matches!(status.state, State::Parked | State::Failed);
-        let stopped: BTreeSet<String> = steps
-            .iter()
-            .filter(|s| s.run.state == "stopped")
-            .map(|s| {
-                group(
-                    s.run.command.as_deref().unwrap_or_default(),
-                    s.run.reason.as_deref().unwrap_or("snapshot"),
-                )
-            })
-            .collect();
+        let stopped: BTreeSet<String> =
+            steps.iter().filter(|step| step.run.state == "stopped").map(of).collect();
         let left: BTreeSet<String> = open.iter().map(|p| group(&p.id, &p.reason)).collect();
         let over: Vec<String> =
             self.open.keys().filter(|name| ends || !left.contains(*name)).cloned().collect();
@@ -104,9 +95,14 @@ impl Notifier {
         self.open.insert(name.to_owned(), Snapshot { id, tables, paused: false });
     }
 
-    fn step(&self, name: &str, step: &Step, told: &mut Vec<What>) {
-        let Some(snapshot) = self.open.get(name) else { return };
+    fn step(&mut self, name: &str, step: &Step, told: &mut Vec<What>) {
+        let Some(snapshot) = self.open.get_mut(name) else { return };
         let tables = snapshot.tables.iter().cloned().collect::<Vec<_>>().join(", ");
+        // What was paused and is read went on between two looks.
+        if std::mem::take(&mut snapshot.paused) && step.run.state != "stopped" {
+            let about = vec![("data_collections", tables.clone())];
+            told.push((name.to_owned(), snapshot.id.clone(), "RESUMED", about));
+        }
         let table = step.run.table.clone();
         let mut say = |kind, about| told.push((name.to_owned(), snapshot.id.clone(), kind, about));
         let in_progress =
@@ -173,6 +169,12 @@ type What = (String, Option<String>, &'static str, Vec<(&'static str, String)>);
 
 const INITIAL: &str = "";
 const OWN: &str = "*";
+
+/// Of which snapshot a run is.
+fn of(step: &Step) -> String {
+    let reason = step.run.reason.as_deref().unwrap_or("snapshot");
+    group(step.run.command.as_deref().unwrap_or_default(), reason)
+}
 
 fn group(command: &str, reason: &str) -> String {
     match (reason, command) {
