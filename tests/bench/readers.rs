@@ -103,19 +103,15 @@ impl Plan {
 
 /// Dumps the table into `wc -c`: how long, how many bytes.
 async fn dump(source: &MysqlServer, database: &str) -> Result<(Duration, u64)> {
-    let tool = match source.family() {
-        Family::MariaDb => "mariadb-dump",
-        _ => "mysqldump",
-    };
     let script = format!(
-        "{tool} -h127.0.0.1 -P{} -uadmin -padmin-secret --single-transaction --quick {database} sbtest | wc -c",
+        "mariadb-dump -h127.0.0.1 -P{} -uadmin -padmin-secret --single-transaction --quick {database} sbtest | wc -c",
         source.port()
     );
     let started = Instant::now();
     let out = tokio::process::Command::new("bash").args(["-o", "pipefail", "-c", &script]).output().await?;
     let time = started.elapsed();
     if !out.status.success() {
-        bail!("{tool}: {}", String::from_utf8_lossy(&out.stderr));
+        bail!("mariadb-dump: {}", String::from_utf8_lossy(&out.stderr));
     }
     let bytes = String::from_utf8_lossy(&out.stdout).trim().parse().context("what wc says")?;
     Ok((time, bytes))
