@@ -87,16 +87,27 @@ impl Plan {
                     let topic = format!("bench-{round}-{transactional}");
                     produce::create(&log.brokers, &topic).await?;
                     tokio::task::block_in_place(|| {
-                        log.measure(&mut figures, self.records, work, || self.produce(log, &topic, transactional))?;
+                        log.measure(&mut figures, self.records, work, || {
+                            self.produce(log, &topic, transactional)
+                        })?;
                         let work = if transactional { "consume, read_committed" } else { "consume" };
                         log.measure(&mut figures, self.records, work, || self.consume(log, &topic))
                     })?;
                 }
             }
         }
-        println!("| log | work | records/s | CPU-s of the server per million | its peak MB |\n|---|---|---|---|---|");
+        println!(
+            "| log | work | records/s | CPU-s of the server per million | its peak MB |\n|---|---|---|---|---|"
+        );
         for f in &figures {
-            println!("| {} | {} | {} | {} | {} |", f.log, f.work, spread(&f.rates, 0), spread(&f.cpu, 2), f.peak / 1_000_000);
+            println!(
+                "| {} | {} | {} | {} | {} |",
+                f.log,
+                f.work,
+                spread(&f.rates, 0),
+                spread(&f.cpu, 2),
+                f.peak / 1_000_000
+            );
         }
         Ok(())
     }

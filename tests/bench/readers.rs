@@ -20,6 +20,8 @@ struct Plan {
     family: Family,
     rows: u64,
     readers: Vec<u32>,
+    /// Lines of `kafka:`, to compare settings.
+    kafka: Option<String>,
 }
 
 fn main() -> Result<()> {
@@ -30,7 +32,7 @@ fn main() -> Result<()> {
 
 impl Plan {
     fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let mut plan = Self { family: Family::MariaDb, rows: 500_000, readers: vec![1, 2, 4] };
+        let mut plan = Self { family: Family::MariaDb, rows: 500_000, readers: vec![1, 2, 4], kafka: None };
         while let Some(name) = arguments.next() {
             // `cargo bench` adds this one.
             if name == "--bench" {
@@ -44,8 +46,11 @@ impl Plan {
                 ("--readers", list) => {
                     plan.readers = list.split(',').map(str::parse).collect::<Result<_, _>>()?
                 }
+                ("--kafka", line) => plan.kafka = Some(line.to_owned()),
                 _ => {
-                    bail!("unknown: {name} {value}; known: --source mariadb|mysql, --rows N, --readers 1,2,4")
+                    bail!(
+                        "unknown: {name} {value}; known: --source mariadb|mysql, --rows N, --readers 1,2,4, --kafka LINE"
+                    )
                 }
             }
         }
@@ -76,9 +81,12 @@ impl Plan {
 
     /// From the daemon's start until the log holds all rows.
     async fn snapshot(&self, source: &MysqlServer, database: &str, readers: u32) -> Result<Duration> {
-        let config = DaemonConfig::new(&format!("readers{readers}"))
+        let mut config = DaemonConfig::new(&format!("readers{readers}"))
             .source("bench", &source.url(database), &["sbtest"])
             .source_line("bench", &format!("snapshot: {{readers: {readers}, max_threads_running: 0}}"));
+        if let Some(line) = &self.kafka {
+            config = config.extra(&format!("kafka:\n  {line}"));
+        }
         let topic = format!("{}.{database}.sbtest", config.prefix);
         let started = Instant::now();
         let mut daemon = Daemon::start(&config)?;
@@ -95,7 +103,8 @@ impl Plan {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let took = started.elapsed();
+        let (took, usage) = (started.elapsed(), daemon.usage()?);
+        eprintln!("{readers} readers: {:.1} CPU s, peak {} MB", usage.cpu_seconds, usage.peak / 1_000_000);
         daemon.terminate(Duration::from_secs(15)).await?;
         Ok(took)
     }
