@@ -179,11 +179,11 @@ pub struct NotificationKey {
 pub struct Notification {
     /// Its own; that of the signal, if one asked for the snapshot.
     pub id: String,
-    /// `Initial Snapshot` or `Incremental Snapshot`.
-    pub aggregate_type: String,
     /// `STARTED`, `IN_PROGRESS`, `TABLE_SCAN_COMPLETED`, `COMPLETED`, `PAUSED` …
     #[serde(rename = "type")]
     pub kind: String,
+    /// `Initial Snapshot` or `Incremental Snapshot`.
+    pub aggregate_type: String,
     /// What it is about.
     pub additional_data: BTreeMap<String, String>,
     /// Milliseconds since the epoch, UTC.

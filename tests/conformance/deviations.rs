@@ -48,6 +48,7 @@ pub(crate) const ALL: &[(&str, &str)] = &[
         "MariaDB: a transaction begins at its own time; Debezium tells that of the one before",
     ),
     ("transaction-empty", "transactions without a captured row are not announced"),
+    ("notification-order", "notifications: what they are about in the order of its names"),
     ("heartbeat-count", "heartbeats: their number and times"),
 ];
 

@@ -53,14 +53,14 @@ impl Notifier {
             self.meet(&group(&progress.id, &progress.reason), &progress.table, &mut told);
         }
         self.pauses(&open, &mut told);
-        for step in steps.iter().filter(|step| step.run.kind != "poll" && step.run.state != "refused") {
-            let name = of(step);
-            self.meet(&name, &step.run.table, &mut told);
-            self.step(&name, step, &mut told);
-        }
+        // All tables are known before the first is told of.
+        let steps: Vec<&Step> =
+            steps.iter().filter(|s| s.run.kind != "poll" && s.run.state != "refused").collect();
+        steps.iter().for_each(|step| self.meet(&of(step), &step.run.table, &mut told));
+        steps.iter().for_each(|step| self.step(&of(step), step, &mut told));
         let ends = stopping || matches!(status.state, State::Parked | State::Failed);
         let stopped: BTreeSet<String> =
-            steps.iter().filter(|step| step.run.state == "stopped").map(of).collect();
+            steps.iter().filter(|step| step.run.state == "stopped").map(|step| of(step)).collect();
         let left: BTreeSet<String> = open.iter().map(|p| group(&p.id, &p.reason)).collect();
         let over: Vec<String> =
             self.open.keys().filter(|name| ends || !left.contains(*name)).cloned().collect();
@@ -154,8 +154,8 @@ impl Notifier {
         let aggregate = if name == INITIAL { "Initial Snapshot" } else { "Incremental Snapshot" };
         let notification = Notification {
             id: id.clone(),
-            aggregate_type: aggregate.to_owned(),
             kind: kind.to_owned(),
+            aggregate_type: aggregate.to_owned(),
             additional_data,
             timestamp: now_us.div_euclid(1_000),
         };
