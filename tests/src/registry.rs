@@ -14,6 +14,8 @@ use crate::service::Service;
 /// Where Confluent's API lies.
 const API: &str = "/apis/ccompat/v7";
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is asked for one answer.
+const ATTEMPTS: usize = 20;
 
 /// A running registry.
 pub struct SchemaRegistry {
@@ -51,11 +53,23 @@ impl SchemaRegistry {
         format!("http://127.0.0.1:{}{API}", self.service.port())
     }
 
-    /// Asks it: `GET`, or `PUT` with a body. Status code and answer.
+    /// Asks it: `GET`, or `PUT` with a body. Status code and answer. Under load it closes a connection now and then without a word: then it
+    /// is asked again, both may be repeated.
     ///
     /// # Errors
     /// When it doesn't answer.
     pub fn ask(&self, method: &str, path: &str, body: &str) -> Result<(u16, Value)> {
+        let mut left = ATTEMPTS;
+        loop {
+            left -= 1;
+            match self.ask_once(method, path, body) {
+                Err(_) if left > 0 => thread::sleep(Duration::from_millis(100)),
+                answer => return answer,
+            }
+        }
+    }
+
+    fn ask_once(&self, method: &str, path: &str, body: &str) -> Result<(u16, Value)> {
         let mut stream = connect(self.service.port())?;
         let request = format!(
             "{method} {API}{path} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Type: application/vnd.schemaregistry.v1+json\r\nContent-Length: {}\r\n\r\n{body}",
