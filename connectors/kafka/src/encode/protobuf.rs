@@ -48,7 +48,7 @@ const END: u32 = 1 << 25;
 pub(crate) fn numbers(schema: &TableSchema) -> Vec<u32> {
     let mut taken = HashSet::with_capacity(schema.columns.len());
     let mut number = |name: &str| {
-        let mut n = FIRST_NUMBER + murmur2(name.as_bytes()) as u32 % (END - FIRST_NUMBER);
+        let mut n = FIRST_NUMBER + murmur2(name.as_bytes()) % (END - FIRST_NUMBER);
         while !taken.insert(n) {
             n = if n + 1 == END { FIRST_NUMBER } else { n + 1 };
         }
