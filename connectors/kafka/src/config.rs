@@ -134,7 +134,8 @@ pub enum Delivery {
     /// Events and position are one transaction: a `read_committed` reader sees each event once.
     #[default]
     ExactlyOnce,
-    /// Events may come again after a crash.
+    /// Events are visible as soon as the brokers have them, sooner than a transaction ends; after a crash the last ones come again.
+    /// Sinks need `consistency: key`, and drop what a displaced daemon still wrote; other readers see that too.
     AtLeastOnce,
 }
 
@@ -239,11 +240,11 @@ impl Config {
                 "write it as [kafka-1:9092, kafka-2:9092]",
             );
         }
-        if self.delivery == Delivery::AtLeastOnce {
+        if self.delivery == Delivery::AtLeastOnce && self.profile != Profile::Safe {
             return wrong(
                 "delivery",
-                "at_least_once is not offered",
-                "leave it out: events are written exactly once",
+                "at_least_once needs a header on each record, which this profile does not have",
+                "take `profile: safe`, or leave `delivery` out: events are written exactly once",
             );
         }
         let timeout = self.transaction_timeout.get();
@@ -465,7 +466,7 @@ mod tests {
     #[test]
     fn what_would_break_a_promise_is_refused_with_its_field() {
         assert!(refusal(Config::default()).starts_with("kafka.brokers: "));
-        let delivery = Config { delivery: Delivery::AtLeastOnce, ..config() };
+        let delivery = Config { delivery: Delivery::AtLeastOnce, profile: Profile::Debezium35, ..config() };
         assert!(refusal(delivery).starts_with("kafka.delivery: "));
         let mut short = config();
         short.topics.delete_retention = DurationText::secs(60);

@@ -162,6 +162,21 @@ impl TopicSpec {
         Self::new(name, 1, resolved, vec![Need::Exactly("cleanup.policy", "delete".into())])
     }
 
+    /// A topic of somebody else's: with what matters of another one's settings.
+    pub(crate) fn like(name: String, settings: Option<&Settings>) -> Self {
+        const KEPT: [&str; 6] = [
+            "cleanup.policy",
+            "delete.retention.ms",
+            "max.message.bytes",
+            "min.compaction.lag.ms",
+            "retention.bytes",
+            "retention.ms",
+        ];
+        let kept = settings.into_iter().flatten().filter(|(name, _)| KEPT.contains(&name.as_str()));
+        let settings = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Self { name, partitions: 1, settings, needs: Vec::new() }
+    }
+
     fn new_topic(&self, replication: i32) -> NewTopic<'_> {
         let topic = NewTopic::new(&self.name, self.partitions as i32, TopicReplication::Fixed(replication));
         self.settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
@@ -321,7 +336,7 @@ impl Topics {
     }
 
     /// The settings of existing topics, by topic; those that this user may not see are missing.
-    async fn settings(&self, topics: &[&str]) -> Result<HashMap<String, Settings>> {
+    pub(crate) async fn settings(&self, topics: &[&str]) -> Result<HashMap<String, Settings>> {
         let mut all = HashMap::new();
         for chunk in topics.chunks(100) {
             let resources: Vec<_> = chunk.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
@@ -399,7 +414,7 @@ fn ask(asker: &BaseConsumer<Quiet>) -> Result<Metadata> {
 }
 
 /// A topic's settings by name.
-type Settings = HashMap<String, String>;
+pub(crate) type Settings = HashMap<String, String>;
 
 /// A setting that the broker does not tell passes: it has no such setting.
 fn refuse(spec: &TopicSpec, settings: &Settings) -> Result<()> {

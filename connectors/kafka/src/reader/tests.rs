@@ -513,6 +513,7 @@ fn a_sink_that_was_filled_in_key_mode_goes_on_in_transaction_mode() {
         leader_epoch: -1,
         as_of_ms: 0,
         unswept: false,
+        writer_epoch: 0,
     };
     let from = LogPosition { offsets: vec![at("a", 2), at("b", 0)] };
     let all = deliveries(&mut log.whole(&from, 1 << 20).unwrap());
@@ -535,6 +536,7 @@ fn a_sink_that_is_ahead_of_a_watermark_waits_for_one_that_holds_all_it_has() {
         leader_epoch: -1,
         as_of_ms: 0,
         unswept: false,
+        writer_epoch: 0,
     };
     let from = LogPosition { offsets: vec![at("a", 2), at("b", 0)] };
     let mut mode = log.whole(&from, 1 << 20).unwrap();

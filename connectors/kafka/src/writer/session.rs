@@ -1,10 +1,12 @@
 //! One opened capture: the fenced producer and what it knows of its log.
 
 use crate::client::Clients;
+use crate::config::Delivery;
 use crate::faults::{classify, is_fenced};
 use crate::replay::{Partition, Replayer};
 use crate::topic_ids;
 use crate::topics::{Layout, Topic};
+use crate::writer::at_least_once::{self, Loose};
 use crate::writer::deliveries::Deliveries;
 use crate::writer::ledger::Ledger;
 use crate::writer::statistics::Statistics;
@@ -40,6 +42,8 @@ pub(crate) struct KnownTopic {
 pub(crate) struct Session {
     pub(crate) identity: Identity,
     pub(crate) producer: ThreadedProducer<Deliveries>,
+    /// Writes records outside of transactions, where they are written at least once.
+    pub(crate) loose: Option<Loose>,
     pub(crate) ledger: Ledger,
     pub(crate) topics: HashMap<String, KnownTopic>,
     /// End offsets of the partitions touched since the last watermark.
@@ -88,11 +92,12 @@ impl Session {
             Stored::read(&mut replayer, names, who, patience * 2)?;
         let mut session = Self {
             producer,
+            loose: None,
             ledger: Ledger::default(),
             topics: HashMap::new(),
             touched: BTreeMap::new(),
             watermark: 0,
-            epoch: 1,
+            epoch: stored.epoch(),
             ts_us: i64::MIN,
             last_full: None,
             full_wanted: false,
@@ -107,7 +112,6 @@ impl Session {
         };
         if let Some(record) = stored.record {
             session.watermark = record.watermark;
-            session.epoch = record.epoch + 1;
             session.transaction = record.transaction;
             for (topic, ends) in record.touched {
                 let ends = ends.into_iter().map(|(partition, end)| ((topic.clone(), partition), end));
@@ -126,6 +130,11 @@ impl Session {
             let shapes =
                 topic.shapes.into_iter().map(|(version, shape)| (version, Arc::new(shape))).collect();
             session.topics.insert(name, KnownTopic { id: topic.id, shapes });
+        }
+        if session.identity.clients.resolved().config.delivery == Delivery::AtLeastOnce {
+            // Before the ends are asked: who displaces this writer from here on has a greater number.
+            at_least_once::claim(&session)?;
+            session.loose = Some(Loose::new(&session.identity, Arc::clone(&session.statistics))?);
         }
         session.ledger.learn(replayer.ends(&partitions)?);
         Ok(session)
@@ -216,13 +225,46 @@ fn failure(producer: &ThreadedProducer<Deliveries>, error: KafkaError, context: 
     }
 }
 
+/// The producer that all must have before they write to the source's topics: making it fences the one before.
 fn producer(identity: &Identity, statistics: Arc<Statistics>) -> Result<ThreadedProducer<Deliveries>> {
-    let resolved = identity.clients.resolved();
-    let config = &resolved.config;
-    let timeout = config.transaction_timeout.get().as_millis().to_string();
-    let mut client = identity.clients.base(&format!("{}-capture", identity.source));
+    let mut client = settings(identity, "capture");
+    let timeout = identity.clients.resolved().config.transaction_timeout.get().as_millis().to_string();
     client.set("transactional.id", format!("caudal.{}.{}", identity.names.prefix(), identity.source));
     client.set("transaction.timeout.ms", &timeout);
+    made(&client, identity, statistics)
+}
+
+/// A producer with these settings, for a source.
+pub(crate) fn made(
+    client: &rdkafka::ClientConfig,
+    identity: &Identity,
+    statistics: Arc<Statistics>,
+) -> Result<ThreadedProducer<Deliveries>> {
+    made_for(client, &format!("source {}", identity.source), statistics)
+}
+
+/// A producer with these settings.
+pub(crate) fn made_for(
+    client: &rdkafka::ClientConfig,
+    what: &str,
+    statistics: Arc<Statistics>,
+) -> Result<ThreadedProducer<Deliveries>> {
+    client
+        .create_with_context(Deliveries::new(statistics))
+        .map_err(|e| classify(e, format!("make the producer of {what}")))
+}
+
+/// What all producers of events are set to: each record counts once all replicas in sync have it, and is written once.
+pub(crate) fn settings(identity: &Identity, job: &str) -> rdkafka::ClientConfig {
+    settings_for(&identity.clients, &format!("{}-{job}", identity.source))
+}
+
+/// The same for a client of that role.
+pub(crate) fn settings_for(clients: &Clients, role: &str) -> rdkafka::ClientConfig {
+    let resolved = clients.resolved();
+    let config = &resolved.config;
+    let timeout = config.transaction_timeout.get().as_millis().to_string();
+    let mut client = clients.base(role);
     client.set("message.timeout.ms", &timeout);
     client.set("acks", "all");
     client.set("enable.idempotence", "true");
@@ -237,8 +279,6 @@ fn producer(identity: &Identity, statistics: Arc<Statistics>) -> Result<Threaded
     set_default(&mut client, resolved, "batch.num.messages", "10000");
     set_default(&mut client, resolved, "statistics.interval.ms", "10000");
     client
-        .create_with_context(Deliveries::new(statistics))
-        .map_err(|e| classify(e, format!("make the producer of source {}", identity.source)))
 }
 
 /// Sets what the operator has not.
