@@ -3,6 +3,7 @@
 //! After [`Config::resolve`] nothing can be "invalid config": what is left to fail depends on the brokers.
 
 use crate::format::{Format, Profile, Registry};
+use crate::oauth::Endpoint;
 use caudal_core::quantity::{DurationText, SizeText};
 use caudal_core::{Error, Result};
 use schemars::JsonSchema;
@@ -67,16 +68,21 @@ pub struct Tls {
 }
 
 /// SASL towards the brokers.
-#[derive(Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct Sasl {
     /// The mechanism.
-    #[serde(default)]
     pub mechanism: Mechanism,
-    /// User.
+    /// User; with OAUTHBEARER the client's id.
     pub username: String,
-    /// Password.
+    /// Password; with OAUTHBEARER the client's secret.
     pub password: String,
+    /// For OAUTHBEARER: where tokens are asked for with the client's credentials, `https://…`.
+    pub token_url: Option<String>,
+    /// For OAUTHBEARER: the scope that is asked for.
+    pub scope: Option<String>,
+    /// For OAUTHBEARER: PEM file of the authorities that the endpoint is trusted by. Left out: those that browsers trust.
+    pub token_ca: Option<String>,
 }
 
 /// SASL mechanisms.
@@ -92,6 +98,9 @@ pub enum Mechanism {
     #[default]
     #[serde(rename = "SCRAM-SHA-512")]
     ScramSha512,
+    /// Tokens of an OAuth 2 endpoint.
+    #[serde(rename = "OAUTHBEARER")]
+    OauthBearer,
 }
 
 impl Mechanism {
@@ -100,6 +109,7 @@ impl Mechanism {
             Self::Plain => "PLAIN",
             Self::ScramSha256 => "SCRAM-SHA-256",
             Self::ScramSha512 => "SCRAM-SHA-512",
+            Self::OauthBearer => "OAUTHBEARER",
         }
     }
 }
@@ -257,9 +267,43 @@ impl Config {
         if self.queue.bytes() < 1 << 20 {
             return wrong("queue", "is under 1MiB", "16MiB suits most");
         }
+        self.resolve_sasl(name)?;
         self.resolve_topics(name)?;
         self.resolve_format(name)?;
         Ok(Resolved { properties: self.client_properties(), config: self })
+    }
+
+    fn resolve_sasl(&self, name: &str) -> Result<()> {
+        let Some(sasl) = &self.sasl else { return Ok(()) };
+        let wrong = |field: &str, message: &str, fix: &str| {
+            Err(Error::config(message).field(format!("{name}.sasl.{field}")).hint(fix))
+        };
+        let by_token = sasl.mechanism == Mechanism::OauthBearer;
+        for (field, value) in [("username", &sasl.username), ("password", &sasl.password)] {
+            if value.is_empty() {
+                let fix = if by_token {
+                    "write the client's id as `username`, its secret as `password`"
+                } else {
+                    "write it, the password as ${env:NAME}"
+                };
+                return wrong(field, "is missing", fix);
+            }
+        }
+        match &sasl.token_url {
+            None if by_token => {
+                wrong("token_url", "is missing", "write where the client gets its tokens: https://…/token")
+            }
+            Some(_) if !by_token => wrong(
+                "token_url",
+                "is not used by this mechanism",
+                "remove it, or set mechanism: OAUTHBEARER",
+            ),
+            Some(url) => match crate::registry::Address::parse(url) {
+                Ok(_) => Ok(()),
+                Err(cause) => wrong("token_url", cause, "write it as https://host/path"),
+            },
+            None => Ok(()),
+        }
     }
 
     fn resolve_topics(&self, name: &str) -> Result<()> {
@@ -364,8 +408,13 @@ impl Config {
         }
         if let Some(sasl) = &self.sasl {
             set("sasl.mechanism", sasl.mechanism.as_str());
-            set("sasl.username", &sasl.username);
-            set("sasl.password", &sasl.password);
+            match Endpoint::of(sasl) {
+                Some(endpoint) => drop(set("sasl.oauthbearer.config", &endpoint.setting())),
+                None => {
+                    set("sasl.username", &sasl.username);
+                    set("sasl.password", &sasl.password);
+                }
+            }
         }
         all
     }
@@ -477,6 +526,30 @@ mod tests {
     }
 
     #[test]
+    fn what_a_mechanism_needs_is_asked_for() {
+        let sasl = |mechanism, username: &str, token_url: Option<&str>| Config {
+            sasl: Some(Sasl {
+                mechanism,
+                username: username.into(),
+                password: "p".into(),
+                token_url: token_url.map(Into::into),
+                ..Sasl::default()
+            }),
+            ..config()
+        };
+        let bearer = Mechanism::OauthBearer;
+        assert!(refusal(sasl(Mechanism::Plain, "", None)).starts_with("kafka.sasl.username: "));
+        assert!(refusal(sasl(bearer, "u", None)).starts_with("kafka.sasl.token_url: "));
+        assert!(refusal(sasl(bearer, "u", Some("x"))).starts_with("kafka.sasl.token_url: "));
+        assert!(
+            refusal(sasl(Mechanism::Plain, "u", Some("https://x"))).starts_with("kafka.sasl.token_url: ")
+        );
+        let resolved = sasl(bearer, "u", Some("https://x/token")).resolve("kafka").unwrap();
+        assert_eq!(resolved.properties["sasl.mechanism"], "OAUTHBEARER");
+        assert!(!resolved.properties.contains_key("sasl.username"));
+    }
+
+    #[test]
     fn the_longest_pattern_gives_a_table_its_partitions() {
         let mut config = config();
         config.topics.partitions_by_table =
@@ -491,8 +564,7 @@ mod tests {
     #[test]
     fn debug_shows_no_secret() {
         let mut config = config();
-        config.sasl =
-            Some(Sasl { mechanism: Mechanism::Plain, username: "u".into(), password: "hunter2".into() });
+        config.sasl = Some(Sasl { username: "u".into(), password: "hunter2".into(), ..Sasl::default() });
         config.properties.insert("ssl.key.password".into(), "hunter2".into());
         assert!(!format!("{config:?} {:?}", config.clone().resolve("kafka")).contains("hunter2"));
     }

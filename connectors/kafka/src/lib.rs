@@ -6,6 +6,7 @@
 pub mod config;
 pub mod format;
 
+mod acl;
 mod client;
 mod dead_letters;
 mod decode;
@@ -15,6 +16,7 @@ mod faults;
 mod group;
 mod log;
 mod murmur2;
+mod oauth;
 mod offsets;
 mod reader;
 mod registry;

@@ -6,6 +6,7 @@
 //! Side topics have one partition per source (see [`crate::tasks`]), `schemas` too: a source's open transaction holds up only
 //! its own readers.
 
+use crate::acl::{Resource, classify_doing};
 use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking};
 use crate::config::Resolved;
 use crate::faults::classify;
@@ -18,7 +19,7 @@ use rdkafka::admin::{
     TopicReplication,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::metadata::Metadata;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
@@ -248,11 +249,14 @@ impl Topics {
             match result {
                 Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
                 Err((topic, code)) => {
-                    return Err(classify(
-                        rdkafka::error::KafkaError::AdminOp(code),
+                    let resolved = self.clients.resolved();
+                    let (error, doing) = (KafkaError::AdminOp(code), ("Create", Resource::Topic(&topic)));
+                    return Err(classify_doing(
+                        error,
                         format!("make topic {topic}: {code}"),
-                    )
-                    .hint("make it by hand with the settings of the user guide, or grant Create"));
+                        resolved,
+                        doing,
+                    ));
                 }
             }
         }

@@ -70,6 +70,12 @@ impl Log {
         self.show(topic, offset, Some(("k", Some(value.as_bytes()))));
     }
 
+    /// A row that was written at least once, by a writer.
+    fn ordered(&self, topic: &str, (offset, id): (i64, i64), order: &str) {
+        self.0.lock().unwrap().head(topic, offset, (crate::encode::ORDER_HEADER, order));
+        self.row(topic, offset, id);
+    }
+
     /// An offset that holds no record: a commit marker, an aborted record.
     fn marker(&self, topic: &str, offset: i64) {
         self.show(topic, offset, None);
@@ -496,6 +502,30 @@ fn rows_of_a_shared_partition_come_before_their_watermark_and_freshness_after_it
     let second = deliveries(&mut mode);
     assert_eq!(second.len(), 1);
     assert_eq!(second[0].batch.boundary.as_ref().unwrap().ts_us, 2);
+}
+
+#[test]
+fn records_of_a_displaced_writer_are_dropped_also_after_a_restart() {
+    let log = empty_tables();
+    let owned = BTreeSet::from([("a".to_owned(), 0)]);
+    let open = |from: &LogPosition| {
+        Shared::open(log.clone(), &[sides()], (&owned, &owned), from, limits(1 << 20), &no_ids).unwrap()
+    };
+    // The second writer repeats what the first had not stored; the first wakes, and is displaced.
+    for (at, order) in [((0, 1), "1/1"), ((1, 2), "1/2"), ((2, 2), "2/1"), ((3, 3), "1/3"), ((4, 4), "2/2")] {
+        log.ordered("a", at, order);
+    }
+    let first = deliveries(&mut open(&LogPosition::default()));
+    assert_eq!(first.iter().flat_map(ids).collect::<Vec<_>>(), [1, 2, 2, 4]);
+    let stored = stored(&first);
+    let at: Vec<_> = stored.offsets.iter().map(|o| (o.offset, o.writer_epoch)).collect();
+    assert_eq!(at, [(5, 2)]);
+    log.ordered("a", (5, 5), "1/4");
+    log.ordered("a", (6, 6), "2/3");
+    log.ordered("a", (7, 7), "3/1");
+    let second = deliveries(&mut open(&stored));
+    assert_eq!(second.iter().flat_map(ids).collect::<Vec<_>>(), [6, 7]);
+    assert_eq!(offset(second.last().unwrap(), "a"), Some(8), "what is dropped is passed");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! One opened capture: the fenced producer and what it knows of its log.
 
+use crate::acl::{Resource, classify_doing, classify_writing};
 use crate::client::Clients;
 use crate::config::Delivery;
 use crate::faults::{classify, is_fenced};
@@ -83,7 +84,15 @@ impl Session {
         let producer = producer(&identity, Arc::clone(&statistics))?;
         let patience = identity.clients.resolved().config.transaction_timeout.get();
         producer.init_transactions(patience * 2).map_err(|e| {
-            failure(&producer, e, format!("fence the former writer of source {}", identity.source))
+            let context = format!("fence the former writer of source {}", identity.source);
+            match is_displaced(&producer, &e, &context) {
+                Some(error) => error,
+                None => {
+                    let id = transactional_id(&identity);
+                    let doing = ("Write", Resource::TransactionalId(&id));
+                    classify_doing(e, context, identity.clients.resolved(), doing)
+                }
+            }
         })?;
         let names = &identity.names;
         let mut replayer = Replayer::new(&identity.clients, &identity.source);
@@ -212,24 +221,40 @@ impl Session {
 
     /// An error of the producer with its fault: fenced beats all.
     pub(crate) fn failure(&self, error: KafkaError, context: &str) -> Error {
-        failure(&self.producer, error, format!("{context} of source {}", self.identity.source))
+        let context = format!("{context} of source {}", self.identity.source);
+        if let Some(error) = is_displaced(&self.producer, &error, &context) {
+            return error;
+        }
+        let names = &self.identity.names;
+        let sides = [names.positions(), names.watermarks(), names.schemas(), names.prefix().to_owned()];
+        let topics: Vec<String> = self.topics.keys().cloned().chain(sides).collect();
+        classify_writing(error, context, self.identity.clients.resolved(), &topics, names.prefix())
     }
 }
 
-fn failure(producer: &ThreadedProducer<Deliveries>, error: KafkaError, context: String) -> Error {
+/// The error of a producer that another has displaced.
+fn is_displaced(producer: &ThreadedProducer<Deliveries>, error: &KafkaError, context: &str) -> Option<Error> {
+    let hint = "another daemon has taken over this source";
     match producer.client().fatal_error() {
         Some((code, reason)) if is_fenced(code) => {
-            Error::fenced(format!("{context}: {reason}")).hint("another daemon has taken over this source")
+            Some(Error::fenced(format!("{context}: {reason}")).hint(hint))
         }
-        _ => classify(error, context),
+        _ if error.rdkafka_error_code().is_some_and(is_fenced) => {
+            Some(Error::fenced(format!("{context}: {error}")).hint(hint))
+        }
+        _ => None,
     }
+}
+
+fn transactional_id(identity: &Identity) -> String {
+    format!("caudal.{}.{}", identity.names.prefix(), identity.source)
 }
 
 /// The producer that all must have before they write to the source's topics: making it fences the one before.
 fn producer(identity: &Identity, statistics: Arc<Statistics>) -> Result<ThreadedProducer<Deliveries>> {
     let mut client = settings(identity, "capture");
     let timeout = identity.clients.resolved().config.transaction_timeout.get().as_millis().to_string();
-    client.set("transactional.id", format!("caudal.{}.{}", identity.names.prefix(), identity.source));
+    client.set("transactional.id", transactional_id(identity));
     client.set("transaction.timeout.ms", &timeout);
     made(&client, identity, statistics)
 }
