@@ -145,6 +145,7 @@ async fn a_stopped_log_is_compacted_and_the_daemon_goes_on() {
         let equal = wait_equal(&pairs, &server.url(&db), &sink.url, PATIENCE).await;
         equal.unwrap_or_else(|e| panic!("{e:#}\n{}", daemon.log_tail()));
     };
+    equal(&daemon).await;
     for _ in 0..30 {
         server.sql(&db, "UPDATE t SET v = CONCAT(REPEAT('x', 1000), RAND())").await.unwrap();
     }

@@ -506,24 +506,24 @@ fn rows_of_a_shared_partition_come_before_their_watermark_and_freshness_after_it
 
 #[test]
 fn records_of_a_displaced_writer_are_dropped_also_after_a_restart() {
-    let log = empty_tables();
     let owned = BTreeSet::from([("a".to_owned(), 0)]);
-    let open = |from: &LogPosition| {
-        Shared::open(log.clone(), &[sides()], (&owned, &owned), from, limits(1 << 20), &no_ids).unwrap()
-    };
     // The second writer repeats what the first had not stored; the first wakes, and is displaced.
-    for (at, order) in [((0, 1), "1/1"), ((1, 2), "1/2"), ((2, 2), "2/1"), ((3, 3), "1/3"), ((4, 4), "2/2")] {
-        log.ordered("a", at, order);
-    }
-    let first = deliveries(&mut open(&LogPosition::default()));
+    let records =
+        [(1, "1/1"), (2, "1/2"), (2, "2/1"), (3, "1/3"), (4, "2/2"), (5, "1/4"), (6, "2/3"), (7, "3/1")];
+    let read = |count: usize, from: &LogPosition| {
+        let log = empty_tables();
+        for (offset, (id, order)) in records.iter().take(count).enumerate() {
+            log.ordered("a", (offset as i64, *id), order);
+        }
+        let limits = limits(1 << 20);
+        deliveries(&mut Shared::open(log, &[sides()], (&owned, &owned), from, limits, &no_ids).unwrap())
+    };
+    let first = read(5, &LogPosition::default());
     assert_eq!(first.iter().flat_map(ids).collect::<Vec<_>>(), [1, 2, 2, 4]);
     let stored = stored(&first);
     let at: Vec<_> = stored.offsets.iter().map(|o| (o.offset, o.writer_epoch)).collect();
     assert_eq!(at, [(5, 2)]);
-    log.ordered("a", (5, 5), "1/4");
-    log.ordered("a", (6, 6), "2/3");
-    log.ordered("a", (7, 7), "3/1");
-    let second = deliveries(&mut open(&stored));
+    let second = read(8, &stored);
     assert_eq!(second.iter().flat_map(ids).collect::<Vec<_>>(), [6, 7]);
     assert_eq!(offset(second.last().unwrap(), "a"), Some(8), "what is dropped is passed");
 }
