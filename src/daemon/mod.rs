@@ -10,6 +10,7 @@ mod embedded;
 mod exit;
 mod init;
 mod instance;
+mod log;
 mod logging;
 mod memory;
 mod monitor;
@@ -61,6 +62,7 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Schedule(arguments) => poll::schedule(cli, arguments).await,
         Command::Tap(arguments) => tap::tap(cli, arguments).await,
         Command::Dlq(arguments) => dlq::dlq(cli, arguments).await,
+        Command::Log(arguments) => log::log(cli, arguments).await,
         Command::Verify(arguments) => verify::verify(cli, arguments).await,
         Command::Schema(arguments) => schema::schema(arguments),
         Command::Config(arguments) => config::config(cli, arguments),

@@ -3,12 +3,14 @@
 // A test that can't go on says so by panicking.
 #![allow(clippy::unwrap_used)]
 
+mod at_least_once;
 mod catchup;
 mod clients;
 mod consistency;
 mod cost;
 mod crash;
 mod damage;
+mod exactly;
 mod examples;
 mod formats;
 mod freshness;
@@ -18,11 +20,14 @@ mod large;
 mod letters;
 mod log;
 mod monitoring;
+mod operator;
 mod ownership;
 mod partial;
 mod registry;
 mod reread;
 mod rest;
+mod rounds;
+mod secured;
 mod shape;
 mod types;
 mod verify;
