@@ -49,6 +49,8 @@ pub(crate) mod against;
 pub(crate) mod board;
 pub(crate) mod bounds;
 pub(crate) mod cells;
+#[cfg(test)]
+mod checked_tests;
 pub(crate) mod chunk;
 pub(crate) mod commands;
 mod hand_on;

@@ -24,8 +24,17 @@ impl Capture {
     }
 
     async fn until_reached(&mut self, key: i64) {
+        while self.pending() == 0 {
+            self.step().await;
+        }
         while self.reached() < key {
             assert!(self.pending() > 0, "it was over before it was cut off");
+            self.step().await;
+        }
+    }
+
+    async fn until_paused(&mut self) {
+        while !self.stored.position.iter().any(|p| p.notes.contains_key("paused")) {
             self.step().await;
         }
     }
@@ -51,6 +60,11 @@ async fn cut_off(database: &Database) -> Capture {
     .await;
     capture.reread("one", "t", None);
     capture.until_reached(1_000).await;
+    // No chunk brings it, and the log has it.
+    database.run(&["INSERT INTO t VALUES (-7, 1, 'meanwhile')"]).await;
+    while capture.text(-7) == "gone" {
+        capture.step().await;
+    }
     assert!(capture.reached() < 1_900, "cut off too late: {}", capture.reached());
     assert_eq!(capture.count("t", 'r'), 10);
     capture
@@ -73,9 +87,10 @@ async fn a_re_read_goes_on_with_the_chunks_that_are_left_and_reads_none_twice() 
         let ended = capture.until("one").await;
         assert_eq!((capture.text(500), capture.text(2500)), ("t:old".into(), "t:late".into()));
         assert_eq!(capture.count("t", 'r'), 10 + 10 + 1, "mariadb: {}", server.mariadb);
-        assert_eq!(capture.count("t", 'd'), 10 + 10 + 2, "each delete once (mariadb: {})", server.mariadb);
+        // Row 5 came back before it was told gone.
+        assert_eq!(capture.count("t", 'd'), 9 + 10 + 2, "each delete once (mariadb: {})", server.mariadb);
         assert!(ended[0].rows <= 3_001, "each row is read once: {ended:?}");
-        assert_eq!(ended[0].deleted, 20, "{ended:?}");
+        assert_eq!(ended[0].deleted, 19, "{ended:?}");
         // What was behind the re-read's back is not its matter; all else is as it is at the source.
         database.run(&["UPDATE t SET n = n + 1 WHERE id = 500"]).await;
         capture.catch_up(&database).await;
@@ -112,10 +127,7 @@ async fn a_re_read_that_is_asked_for_again_does_not_go_on_from_where_it_stood() 
             if restart_first {
                 // What goes on after the restart waits when the same is asked for.
                 capture.signal("p", Action::Pause);
-                let paused = |c: &Capture| c.stored.position.iter().any(|p| p.notes.contains_key("paused"));
-                while !paused(&capture) {
-                    capture.step().await;
-                }
+                capture.until_paused().await;
                 capture.reopen(&database, ONE).await;
             }
             unlogged(&database, &["UPDATE t SET s = 'late' WHERE id IN (500, 2500)"]).await;
@@ -134,6 +146,13 @@ async fn a_re_read_that_is_asked_for_again_does_not_go_on_from_where_it_stood() 
             if restart_first {
                 capture.signal("go", Action::Resume);
             } else {
+                // Chunks that come after it must not say how far the first one is.
+                let read =
+                    |c: &Capture| c.source.progress().iter().filter(|p| p.id == "one").map(|p| p.rows).max();
+                let before = read(&capture).unwrap_or(0);
+                while read(&capture).unwrap_or(0) < before + 200 {
+                    capture.step().await;
+                }
                 capture.reopen(&database, ONE).await;
             }
             while capture.pending() > 0 {
@@ -235,6 +254,7 @@ async fn many_small_cascades_read_the_childrens_topic_once_and_not_each() {
         let mut capture = Capture::open(&database, "").await;
         capture.snapshot(&["p", "c", "marker"]).await;
         capture.signal("p", Action::Pause);
+        capture.until_paused().await;
         let mut conn = database.connect().await;
         for parent in 0..200 {
             conn.query_drop(format!("DELETE FROM p WHERE id = {parent}")).await.unwrap();
