@@ -36,7 +36,10 @@ pub(crate) fn agree(resolved: &Resolved<Kafka>) -> Result<()> {
 
 /// Captures first, then sinks, in the order of the file.
 pub(crate) fn pipelines(resolved: &Resolved<Kafka>, log: &Log) -> Vec<Pipeline> {
-    let captures = resolved.sources.iter().map(|entry| capture(entry, log));
+    let captures = resolved.sources.iter().map(|entry| {
+        entry.source.keep_in(&resolved.data_dir);
+        capture(entry, log)
+    });
     let sinks = resolved.sinks.iter().map(|entry| sink(entry, log));
     captures.chain(sinks).collect()
 }

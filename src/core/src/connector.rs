@@ -14,6 +14,7 @@ use crate::reread::{Progress, Signal, Written};
 use crate::schema::{TableId, TableSchema};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A system that can be read: what its configuration resolved to. Opens readers.
@@ -32,6 +33,10 @@ pub trait Source: Send + Sync {
 
     /// Tells what the log holds of this source's tables: a re-read is reconciled with it. Called once, before `open`.
     fn bind(&self, _written: Arc<dyn Written>) {}
+
+    /// The folder of this instance's data, which outlives the process: for what can be made again, and is better kept. Called once,
+    /// before `open`, if there is one.
+    fn keep_in(&self, _folder: &Path) {}
 
     /// A command. A source takes it between two batches, and stores that it did with the next one; after a restart of the
     /// process all commands are given again, in order.
