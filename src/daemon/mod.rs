@@ -14,6 +14,7 @@ mod logging;
 mod memory;
 mod output;
 mod poll;
+mod rebuild;
 mod registry;
 mod run;
 mod schema;
@@ -60,6 +61,7 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Schedule(arguments) => poll::schedule(cli, arguments).await,
         Command::Tap(arguments) => tap::tap(cli, arguments).await,
         Command::Dlq(arguments) => dlq::dlq(cli, arguments).await,
+        Command::Rebuild(arguments) => rebuild::rebuild(cli, arguments).await,
         Command::Verify(arguments) => verify::verify(cli, arguments).await,
         Command::Schema(arguments) => schema::schema(arguments),
         Command::Config(arguments) => config::config(cli, arguments),

@@ -58,7 +58,7 @@ pub(crate) async fn verify(cli: &Cli, arguments: &VerifyArguments) -> Result<Exi
     finish(cli, &outcomes)
 }
 
-fn sink_of<'a>(resolved: &'a Resolved<Kafka>, name: &str) -> Result<&'a SinkEntry, Failure> {
+pub(super) fn sink_of<'a>(resolved: &'a Resolved<Kafka>, name: &str) -> Result<&'a SinkEntry, Failure> {
     resolved.sinks.iter().find(|entry| entry.name == name).ok_or_else(|| {
         let names: Vec<&str> = resolved.sinks.iter().map(|entry| entry.name.as_str()).collect();
         let problem = Problem::new("SINK", format!("{name} is no sink of the configuration"));
@@ -66,7 +66,7 @@ fn sink_of<'a>(resolved: &'a Resolved<Kafka>, name: &str) -> Result<&'a SinkEntr
     })
 }
 
-fn is_meant(schema: &TableSchema, tables: &[String]) -> bool {
+pub(super) fn is_meant(schema: &TableSchema, tables: &[String]) -> bool {
     tables.is_empty() || tables.iter().any(|name| *name == schema.id.table || *name == schema.id.to_string())
 }
 

@@ -19,6 +19,7 @@ mod letters;
 mod log;
 mod ownership;
 mod partial;
+mod rebuild;
 mod reread;
 mod rest;
 mod shape;

@@ -45,6 +45,9 @@ pub struct Config {
     #[serde(default = "sweep_limit")]
     #[schemars(range(min = 0, max = 100))]
     pub sweep_limit: u8,
+    /// How long `caudal rebuild` keeps the table that it has replaced, for `--rollback`.
+    #[serde(default = "rollback_window")]
+    pub rollback_window: DurationText,
     /// Longest wait for a lock that somebody else holds; then the batch is tried again later.
     #[serde(default = "lock_timeout")]
     pub lock_timeout: DurationText,
@@ -64,6 +67,10 @@ fn caudal() -> String {
 
 fn sweep_limit() -> u8 {
     50
+}
+
+fn rollback_window() -> DurationText {
+    DurationText::secs(24 * 3600)
 }
 
 fn lock_timeout() -> DurationText {
@@ -116,6 +123,7 @@ pub struct Resolved {
     pub(crate) json: JsonAs,
     pub(crate) state_schema: String,
     pub(crate) sweep_limit: u8,
+    pub(crate) rollback_window: Duration,
     pub(crate) lock_timeout: Duration,
 }
 
@@ -173,8 +181,9 @@ impl Config {
             deletes: self.deletes,
             json: self.json,
             state_schema: self.state_schema,
-            // The server takes milliseconds in 31 bits.
             sweep_limit: self.sweep_limit,
+            rollback_window: self.rollback_window.get(),
+            // The server takes milliseconds in 31 bits.
             lock_timeout: self.lock_timeout.get().min(Duration::from_millis(i32::MAX as u64)),
         })
     }

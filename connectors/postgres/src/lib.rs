@@ -19,6 +19,7 @@ mod parameter;
 mod plan;
 mod prepare;
 mod quote;
+mod rebuild;
 mod shape;
 mod sink;
 mod state;
