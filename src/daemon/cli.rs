@@ -102,6 +102,9 @@ Examples:
     /// Make tables of a sink anew from the log, while they are read and written, and exchange them in one transaction.
     Rebuild(RebuildArguments),
 
+    /// Tell one row's way: from the source's log through the topic into the sinks, and what was set aside.
+    Why(WhyArguments),
+
     /// Print the JSON Schema of the configuration.
     Schema(SchemaArguments),
 
@@ -325,6 +328,26 @@ pub(crate) struct VerifyArguments {
     /// How long the sink may take to come up to the source, in seconds.
     #[arg(long, default_value_t = 120, value_name = "SECONDS")]
     pub(crate) wait: u64,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "All changes of the row that its topic still holds are told, oldest first: compaction leaves at least the last one. When a row was written is
+known where the sink's server keeps it (Postgres: track_commit_timestamp = on). Exits with 1 if the log knows no such key.
+
+Examples:
+  caudal why orders 4711
+  caudal why shop.lines 4711 2
+  caudal why orders 4711 --output json | jq '.changes[-1]'"
+)]
+pub(crate) struct WhyArguments {
+    /// The table, as `table` or `database.table` of the source.
+    #[arg(value_name = "TABLE")]
+    pub(crate) table: String,
+
+    /// The values of the key's columns, in their order.
+    #[arg(value_name = "KEY", required = true, allow_hyphen_values = true)]
+    pub(crate) key: Vec<String>,
 }
 
 #[derive(Debug, Args)]

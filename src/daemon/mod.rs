@@ -23,6 +23,7 @@ mod snapshot;
 mod status;
 mod tap;
 mod verify;
+mod why;
 
 use clap::Parser;
 use cli::{Cli, Command};
@@ -62,6 +63,7 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Tap(arguments) => tap::tap(cli, arguments).await,
         Command::Dlq(arguments) => dlq::dlq(cli, arguments).await,
         Command::Rebuild(arguments) => rebuild::rebuild(cli, arguments).await,
+        Command::Why(arguments) => why::why(cli, arguments).await,
         Command::Verify(arguments) => verify::verify(cli, arguments).await,
         Command::Schema(arguments) => schema::schema(arguments),
         Command::Config(arguments) => config::config(cli, arguments),

@@ -25,3 +25,4 @@ mod rest;
 mod shape;
 mod types;
 mod verify;
+mod why;

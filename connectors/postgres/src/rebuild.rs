@@ -189,10 +189,18 @@ impl PgRebuild {
         Ok(format!("INSERT INTO {new} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {old};"))
     }
 
+    async fn obstacles(&self, oid: u32, name: &str) -> Result<Vec<String>> {
+        let found = furniture::obstacles(&self.connection, oid).await;
+        let mut found = found.doing(&self.config, format!("look at {name}"))?;
+        if self.config.deletes == Deletes::Ignore {
+            found.push("deletes: ignore has kept rows that its topic may no longer hold".to_owned());
+        }
+        Ok(found)
+    }
+
     /// Refuses a table of which something would be lost.
     async fn refuse(&self, oid: u32, schema: &str, table: &str) -> Result<()> {
-        let found = furniture::obstacles(&self.connection, oid).await;
-        let found = found.doing(&self.config, format!("look at {schema}.{table}"))?;
+        let found = self.obstacles(oid, &format!("{schema}.{table}")).await?;
         if found.is_empty() {
             return Ok(());
         }
@@ -228,6 +236,29 @@ impl PgRebuild {
             sql.push_str(&format!("UPDATE {state} SET sink = {run} WHERE sink = {kept};"));
         }
         self.sql(&sql, &format!("take the table before {place}.{table}")).await
+    }
+
+    /// Statements that make the shadow the kept table that it was.
+    fn keep_on(&self, id: &TableId, (place, table): (&str, &str), shadow: &str) -> String {
+        let (run, kept) = (literal(&self.run("rebuild", id)), literal(&self.run("kept", id)));
+        let old = aside(table, "old");
+        let mut sql = format!(
+            "ALTER TABLE {shadow} RENAME TO {}; UPDATE {} SET phase = 'kept', shadow = {}, \
+             keep_until = now() + {} * interval '1 second' WHERE sink = {} AND source_table = {} AND phase = 'rebuild'; \
+             UPDATE {} SET target = {} WHERE sink = {run};",
+            ident(&old),
+            self.rebuilds,
+            literal(&old),
+            self.config.rollback_window.as_secs(),
+            literal(&self.config.name),
+            literal(&id.to_string()),
+            self.state.tables,
+            literal(&qualified(place, &old)),
+        );
+        for state in self.state.all() {
+            sql.push_str(&format!("UPDATE {state} SET sink = {kept} WHERE sink = {run};"));
+        }
+        sql
     }
 
     async fn begun(&self, schema: &TableSchema, topic: &str, begin: Begin) -> Result<bool> {
@@ -361,10 +392,7 @@ impl Rebuild for PgRebuild {
         let rows = self.connection.query(sql, &[(&oid, Type::OID)]).await;
         let rows = rows.doing(&self.config, format!("look at {place}.{table}"))?;
         let (count, bytes): (i64, i64) = rows.first().map_or((0, 0), |row| (row.get(0), row.get(1)));
-        let mut obstacles = furniture::obstacles(&self.connection, oid).await.doing(&self.config, "look at it")?;
-        if self.config.deletes == Deletes::Ignore {
-            obstacles.push("deletes: ignore has kept rows that its topic may no longer hold".to_owned());
-        }
+        let obstacles = self.obstacles(oid, &format!("{place}.{table}")).await?;
         Ok(Outlook {
             target: Some(format!("{place}.{table}")),
             rows: count as u64,
@@ -480,11 +508,13 @@ impl Rebuild for PgRebuild {
     async fn discard(&mut self, table: &TableId) -> Result<bool> {
         let Some((kind, _)) = self.phase(table, "rebuild").await? else { return Ok(false) };
         let (place, target) = self.place(table)?;
-        let sql = format!(
-            "{BEGIN}; SET LOCAL lock_timeout = '10s'; DROP TABLE IF EXISTS {}; {} COMMIT",
-            qualified(&place, &aside(&target, "new")),
-            self.forget(table, "rebuild")
-        );
+        let shadow = qualified(&place, &aside(&target, "new"));
+        let work = if kind == "kept" {
+            self.keep_on(table, (&place, &target), &shadow)
+        } else {
+            format!("DROP TABLE IF EXISTS {shadow}; {}", self.forget(table, "rebuild"))
+        };
+        let sql = format!("{BEGIN}; SET LOCAL lock_timeout = '10s'; {work} COMMIT");
         self.sql(&sql, &format!("give the rebuild of {place}.{target} up")).await?;
         tracing::info!(table = %table, kind, "gave a rebuild up");
         Ok(true)

@@ -1,5 +1,6 @@
 //! The sink: checks, and opens writers.
 
+use crate::after::After;
 use crate::client::{Connection, Doing};
 use crate::compare::Side;
 use crate::config::{Consistency, Deletes, Resolved};
@@ -45,7 +46,8 @@ impl Sink for PgSink {
         State::new(&self.config.state_schema).create(&connection).await?;
         crate::rebuild::drop_expired(&connection).await.doing(&self.config, "drop tables that were kept")?;
         let options = options(&self.config);
-        Ok(Box::new(PgWriter::new(connection, Arc::clone(&self.config), options)))
+        let after = After::start(&connection, &self.config).await?;
+        Ok(Box::new(PgWriter::new(connection, Arc::clone(&self.config), options).with(after)))
     }
 
     async fn side(&self) -> Result<Option<Box<dyn SinkSide>>> {

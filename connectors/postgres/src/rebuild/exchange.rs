@@ -90,6 +90,10 @@ impl PgRebuild {
         let live_oid = self.oid(&schema, &table).await?.ok_or_else(|| gone(&live))?;
         let shadow_oid = self.oid(&schema, &shadow_name).await?.ok_or_else(|| gone(&shadow))?;
         self.refuse(live_oid, &schema, &table).await?;
+        let old = aside(&table, "old");
+        if self.phase(&id, "kept").await?.is_none() && self.oid(&schema, &old).await?.is_some() {
+            return Err(Error::config(format!("{schema}.{old} is there, and no rebuild has kept it")).hint("move it away"));
+        }
         let doing = || format!("look at {schema}.{table}");
         let connection = &self.connection;
         let columns = furniture::columns(connection, live_oid).await.doing(&self.config, doing())?;

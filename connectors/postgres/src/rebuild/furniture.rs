@@ -158,10 +158,9 @@ impl Furniture {
             let option = if row.get(2) { " WITH GRANT OPTION" } else { "" };
             self.dress.push(format!("GRANT {what} ON TABLE {name} TO {whom}{option}"));
         }
-        // What somebody's default privileges gave to the new table is not the old one's.
-        self.revoke.push("REVOKE ALL ON TABLE {} FROM PUBLIC".to_owned());
+        // What somebody's default privileges gave to a new table is not the old one's.
         let sql = format!(
-            "SELECT DISTINCT {grantee} FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = $1 AND a.grantee NOT IN (0, c.relowner)"
+            "SELECT DISTINCT {grantee} FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = $1 AND a.grantee <> c.relowner"
         );
         for row in texts(connection, &sql, oid).await? {
             self.revoke.push(format!("REVOKE ALL ON TABLE {{}} FROM {}", row.get::<_, &str>(0)));
