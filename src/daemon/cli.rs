@@ -346,7 +346,7 @@ pub(crate) struct WhyArguments {
     pub(crate) table: String,
 
     /// The values of the key's columns, in their order.
-    #[arg(value_name = "KEY", required = true, allow_hyphen_values = true)]
+    #[arg(value_name = "KEY", required = true, allow_negative_numbers = true)]
     pub(crate) key: Vec<String>,
 }
 

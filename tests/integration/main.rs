@@ -3,6 +3,7 @@
 // A test that can't go on says so by panicking.
 #![allow(clippy::unwrap_used)]
 
+mod after;
 mod catchup;
 mod clients;
 mod consistency;

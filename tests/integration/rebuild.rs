@@ -41,7 +41,7 @@ async fn source(server: &MysqlServer, db: &str) {
     server
         .sql(db, "CREATE TABLE people (id BIGINT PRIMARY KEY, name VARCHAR(60) NOT NULL, mail VARCHAR(60));
             CREATE TABLE orders (id BIGINT PRIMARY KEY, person BIGINT NOT NULL, amount DECIMAL(12,2) NOT NULL, note VARCHAR(40), at DATETIME(3));
-            CREATE TABLE lines (orders BIGINT, line INT, what VARCHAR(20), PRIMARY KEY (orders, line));
+            CREATE TABLE parts (orders BIGINT, part INT, what VARCHAR(20), PRIMARY KEY (orders, part));
             CREATE TABLE loose (a INT, b INT)")
         .await
         .unwrap();
@@ -54,7 +54,7 @@ async fn source(server: &MysqlServer, db: &str) {
         server.sql(db, &format!("INSERT INTO orders VALUES {}", rows.join(","))).await.unwrap();
     }
     let rows: Vec<String> = (1..=1000).map(|n| format!("({n}, 1, 'line {n}')")).collect();
-    server.sql(db, &format!("INSERT INTO lines VALUES {}", rows.join(","))).await.unwrap();
+    server.sql(db, &format!("INSERT INTO parts VALUES {}", rows.join(","))).await.unwrap();
     server.sql(db, "INSERT INTO loose VALUES (1, 1), (1, 1), (2, NULL)").await.unwrap();
 }
 
@@ -66,7 +66,7 @@ const FURNITURE: &str = "
     CREATE UNIQUE INDEX ON people (mail);
     ALTER TABLE people ADD CONSTRAINT named CHECK (name <> '');
     ALTER TABLE orders ADD FOREIGN KEY (person) REFERENCES people (id) DEFERRABLE INITIALLY DEFERRED;
-    ALTER TABLE lines ADD CONSTRAINT of_order FOREIGN KEY (orders) REFERENCES orders (id) DEFERRABLE INITIALLY DEFERRED;
+    ALTER TABLE parts ADD CONSTRAINT of_order FOREIGN KEY (orders) REFERENCES orders (id) DEFERRABLE INITIALLY DEFERRED;
     ALTER TABLE orders ADD COLUMN loaded timestamptz DEFAULT now(), ADD COLUMN cents bigint GENERATED ALWAYS AS ((amount * 100)::bigint) STORED;
     ALTER TABLE orders SET (fillfactor = 80), ENABLE ROW LEVEL SECURITY, REPLICA IDENTITY FULL;
     CREATE POLICY small ON orders FOR SELECT TO rebuild_reader USING (amount < 1000);
@@ -82,12 +82,12 @@ async fn furniture(sink: &PgDatabase) -> Vec<String> {
     let sql = "
         SELECT 'column ' || attrelid::regclass || ' ' || attname || ' ' || format_type(atttypid, atttypmod) || attnotnull || coalesce(attacl::text, '')
           || coalesce(col_description(attrelid, attnum), '') || attgenerated || coalesce((SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = attrelid AND adnum = attnum), '')
-          FROM pg_attribute WHERE attrelid IN ('orders'::regclass, 'people'::regclass, 'lines'::regclass, 'loose'::regclass) AND attnum > 0 AND NOT attisdropped
-        UNION ALL SELECT 'index ' || pg_get_indexdef(indexrelid) || indisprimary || indisvalid FROM pg_index WHERE indrelid IN ('orders'::regclass, 'people'::regclass, 'lines'::regclass)
+          FROM pg_attribute WHERE attrelid IN ('orders'::regclass, 'people'::regclass, 'parts'::regclass, 'loose'::regclass) AND attnum > 0 AND NOT attisdropped
+        UNION ALL SELECT 'index ' || pg_get_indexdef(indexrelid) || indisprimary || indisvalid FROM pg_index WHERE indrelid IN ('orders'::regclass, 'people'::regclass, 'parts'::regclass)
         UNION ALL SELECT 'constraint ' || conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid) || convalidated FROM pg_constraint
-          WHERE conrelid IN ('orders'::regclass, 'people'::regclass, 'lines'::regclass)
+          WHERE conrelid IN ('orders'::regclass, 'people'::regclass, 'parts'::regclass)
         UNION ALL SELECT 'table ' || relname || coalesce(array_to_string(ARRAY(SELECT unnest(relacl)::text ORDER BY 1), ','), '') || relrowsecurity || relreplident::text || coalesce(reloptions::text, '')
-          || coalesce(obj_description(oid, 'pg_class'), '') || relowner FROM pg_class WHERE oid IN ('orders'::regclass, 'people'::regclass, 'lines'::regclass, 'loose'::regclass, 'totals'::regclass, 'top'::regclass)
+          || coalesce(obj_description(oid, 'pg_class'), '') || relowner FROM pg_class WHERE oid IN ('orders'::regclass, 'people'::regclass, 'parts'::regclass, 'loose'::regclass, 'totals'::regclass, 'top'::regclass)
         UNION ALL SELECT 'policy ' || policyname || roles::text || cmd || qual FROM pg_policies WHERE tablename = 'orders'
         UNION ALL SELECT 'trigger ' || pg_get_triggerdef(oid) || tgenabled::text FROM pg_trigger WHERE tgrelid = 'orders'::regclass AND NOT tgisinternal
         UNION ALL SELECT 'view ' || viewname || definition FROM pg_views WHERE schemaname = 'public'
@@ -157,7 +157,7 @@ async fn number(sink: &PgDatabase, sql: &str) -> i64 {
 }
 
 const DAMAGE: &str = "UPDATE orders SET note = 'flipped' WHERE id = 500; INSERT INTO orders VALUES (-5, 1, 1, 'surplus', NULL);
-    DELETE FROM orders WHERE id = 1600; UPDATE lines SET what = 'flipped' WHERE orders = 7";
+    DELETE FROM orders WHERE id = 1600; UPDATE parts SET what = 'flipped' WHERE orders = 7";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rebuilt_tables_are_right_and_keep_all_that_hangs_on_them_while_they_are_written_and_read() {
@@ -174,7 +174,7 @@ async fn rebuilt_tables_are_right_and_keep_all_that_hangs_on_them_while_they_are
     let writer = tokio::spawn(live(server.admin_url(&db), Arc::clone(&stop)));
     let reader = tokio::spawn(reader(sink.clone(), Arc::clone(&stop)));
     sink.sql(DAMAGE).await.unwrap();
-    rebuilt(&daemon, &["orders", "lines", "loose"]).await;
+    rebuilt(&daemon, &["orders", "parts", "loose"]).await;
     stop.store(true, Ordering::Relaxed);
     let (written, looks) = (writer.await.unwrap(), reader.await.unwrap());
     assert!(written > 20 && looks > 5, "{written} statements, {looks} looks");
@@ -183,17 +183,17 @@ async fn rebuilt_tables_are_right_and_keep_all_that_hangs_on_them_while_they_are
     assert_eq!(number(&sink, "SELECT count(*) FROM orders__old WHERE note IN ('flipped', 'surplus')").await, 2, "the table before is kept");
 
     // Whoever writes goes on: nothing of the sink's state is torn.
-    server.sql(&db, "UPDATE orders SET note = 'after' WHERE id BETWEEN 1 AND 50; DELETE FROM lines WHERE orders > 900; INSERT INTO loose VALUES (3, 3)").await.unwrap();
+    server.sql(&db, "UPDATE orders SET note = 'after' WHERE id BETWEEN 1 AND 50; DELETE FROM parts WHERE orders > 900; INSERT INTO loose VALUES (3, 3)").await.unwrap();
     equal(server, &db, &sink, &pairs, &daemon).await;
 
     // Back: to the table that was there, with what has come since.
-    rebuilt(&daemon, &["lines", "--rollback"]).await;
-    equal_but(&sink, "SELECT count(*) FROM lines WHERE what = 'flipped'", 1).await;
-    assert_eq!(number(&sink, "SELECT count(*) FROM lines WHERE orders > 900").await, 0, "deletes since are in it");
+    rebuilt(&daemon, &["parts", "--rollback"]).await;
+    equal_but(&sink, "SELECT count(*) FROM parts WHERE what = 'flipped'", 1).await;
+    assert_eq!(number(&sink, "SELECT count(*) FROM parts WHERE orders > 900").await, 0, "deletes since are in it");
     assert_eq!(furniture(&sink).await, before);
     let (code, said) = run(&daemon, "rebuild", &["people", "--rollback"]).await;
     assert!(code == Some(1) && said.to_string().contains("is kept"), "{said}");
-    rebuilt(&daemon, &["lines"]).await;
+    rebuilt(&daemon, &["parts"]).await;
     equal(server, &db, &sink, &pairs, &daemon).await;
     let (code, said) = run(&daemon, "verify", &[]).await;
     assert!(code == Some(1) || code == Some(0), "only the table without a key is not compared: {said}");
@@ -235,7 +235,7 @@ async fn a_killed_rebuild_leaves_the_table_as_it_was_and_the_next_one_goes_on_wi
     assert_ne!(number(&sink, table).await, oid);
     assert_eq!(number(&sink, "SELECT count(*) FROM orders WHERE note IN ('flipped', 'surplus')").await, 0);
     assert_eq!(number(&sink, "SELECT count(*) FROM caudal.offsets WHERE sink LIKE 'dash/rebuild%'").await, 0);
-    rebuilt(&daemon, &["lines"]).await;
+    rebuilt(&daemon, &["parts"]).await;
 
     daemon.kill().unwrap();
     daemon.reconfigure(&config("rebuildkill", &server.url(&db), &sink)).unwrap();
