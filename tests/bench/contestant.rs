@@ -31,6 +31,7 @@ impl Contestant {
     pub(crate) fn prepare(runner: Runner, number: u32, server: &MysqlServer, database: &str) -> Result<Self> {
         let kind = match runner {
             Runner::Kafka => "kafka",
+            Runner::Loose => "loose",
             Runner::Embedded => "embedded",
             Runner::Debezium => "debezium",
         };
@@ -42,8 +43,11 @@ impl Contestant {
             Process::Debezium(Debezium::capture(&capture)?)
         } else {
             let mut config = DaemonConfig::new(&prefix).source("bench", &server.url(database), &["sbtest"]);
-            if runner == Runner::Kafka {
+            if runner != Runner::Embedded {
                 config = config.brokers(&Kafka::shared().bootstrap());
+            }
+            if runner == Runner::Loose {
+                config = config.kafka("delivery: at_least_once");
             }
             Process::Caudal(Box::new(Daemon::prepare(&config)?), config)
         };

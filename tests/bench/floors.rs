@@ -9,17 +9,16 @@ use caudal_tests::process;
 use caudal_tests::{Family, Kafka, MysqlServer, PgDatabase};
 use futures::{SinkExt, StreamExt};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
-use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList, producer::DefaultProducerContext};
+use rdkafka::producer::Producer;
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
+use crate::produce;
 use crate::watch::Volume;
 
 /// Records that are read as a sample and produced again and again.
 const SAMPLE: usize = 50_000;
 /// Records of a transaction: about what the daemon puts into one.
 const TRANSACTION: u64 = 5_000;
-const WAIT: Duration = Duration::from_secs(60);
 
 /// The whole binlog by the server's own tool: MB per second (`rate`, in bytes) and its CPU for a million of the `events` in it.
 pub(crate) fn raw_binlog(server: &MysqlServer, events: u64) -> Result<Volume> {
@@ -69,7 +68,8 @@ pub(crate) async fn produce(topic: &str, events: u64) -> Result<Volume> {
     tokio::task::spawn_blocking(move || {
         let sample = sample(&brokers, &topic)?;
         let target = format!("{topic}-floor");
-        let producer = producer(&brokers, &target)?;
+        tokio::runtime::Handle::current().block_on(produce::create(&brokers, &target))?;
+        let producer = produce::producer(&brokers, Some(&target))?;
         let mine = std::process::id();
         let (start, before) = (Instant::now(), process::usage(mine)?.cpu_seconds);
         let mut sent = 0;
@@ -78,10 +78,10 @@ pub(crate) async fn produce(topic: &str, events: u64) -> Result<Volume> {
             for (key, value) in
                 sample.iter().cycle().skip(sent as usize % sample.len()).take(TRANSACTION as usize)
             {
-                send(&producer, &target, key.as_deref(), value)?;
+                produce::send(&producer, &target, key.as_deref(), value)?;
             }
-            producer.flush(WAIT)?;
-            producer.commit_transaction(WAIT)?;
+            producer.flush(produce::WAIT)?;
+            producer.commit_transaction(produce::WAIT)?;
             sent += TRANSACTION;
         }
         let cpu = process::usage(mine)?.cpu_seconds - before;
@@ -89,43 +89,6 @@ pub(crate) async fn produce(topic: &str, events: u64) -> Result<Volume> {
         Ok(Volume { rate, cpu: cpu / sent as f64 * 1e6, ..Volume::default() })
     })
     .await?
-}
-
-fn send(
-    producer: &ThreadedProducer<DefaultProducerContext>,
-    topic: &str,
-    key: Option<&[u8]>,
-    value: &[u8],
-) -> Result<()> {
-    let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(0).payload(value);
-    record.key = key;
-    while let Err((error, same)) = producer.send(record) {
-        ensure!(error == KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), error);
-        std::thread::sleep(Duration::from_millis(1));
-        record = same;
-    }
-    Ok(())
-}
-
-fn producer(brokers: &str, topic: &str) -> Result<ThreadedProducer<DefaultProducerContext>> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers);
-    let admin: rdkafka::admin::AdminClient<_> = config.create()?;
-    let new = rdkafka::admin::NewTopic::new(topic, 1, rdkafka::admin::TopicReplication::Fixed(1));
-    let made = admin.create_topics([&new], &rdkafka::admin::AdminOptions::new());
-    for one in tokio::runtime::Handle::current().block_on(made)? {
-        // It may be there from the round before.
-        drop(one);
-    }
-    let producer: ThreadedProducer<DefaultProducerContext> = config
-        .set("transactional.id", topic)
-        .set("compression.type", "lz4")
-        .set("linger.ms", "1")
-        .set("batch.num.messages", "10000")
-        .set("queue.buffering.max.kbytes", "16384")
-        .create()?;
-    producer.init_transactions(WAIT)?;
-    Ok(producer)
 }
 
 fn sample(brokers: &str, topic: &str) -> Result<Sample> {

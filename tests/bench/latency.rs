@@ -10,8 +10,12 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 use crate::load::Loader;
 
-/// What one connection writes per second at most: a server takes its time for each commit.
+/// Transactions that one connection writes per second at most: a server takes its time for each commit.
 const PER_WRITER: u32 = 125;
+/// Rows of a transaction where a server would not commit one row at a time so often.
+const TOGETHER: u32 = 10;
+/// From so many rows per second on.
+const OFTEN: u32 = 2_000;
 /// What is due after the last commit must have come by then.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -24,7 +28,7 @@ pub(crate) struct Latency {
     pub(crate) rate: f64,
 }
 
-/// A steady rate of transactions of one row from `first` on.
+/// A steady rate of rows from `first` on, one or ten in a transaction.
 #[derive(Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) first: u64,
@@ -37,20 +41,28 @@ impl Load {
         (f64::from(self.rate) * self.time.as_secs_f64()) as u64
     }
 
+    /// Rows of a transaction.
+    fn together(&self) -> u32 {
+        if self.rate > OFTEN { TOGETHER } else { 1 }
+    }
+
     /// When each row was committed, by its number.
     async fn write(self, loader: &Loader) -> Result<Vec<Instant>> {
-        let writers = u64::from(self.rate.div_ceil(PER_WRITER));
+        let rows = u64::from(self.together());
+        let writers = u64::from((self.rate / self.together()).div_ceil(PER_WRITER));
         let start = Instant::now();
         let mut tasks = tokio::task::JoinSet::new();
         for writer in 0..writers {
             let mut conn = loader.connect().await?;
             tasks.spawn(async move {
                 let mut commits = Vec::new();
-                for i in (writer..self.count()).step_by(writers as usize) {
+                for i in (writer * rows..self.count()).step_by((writers * rows) as usize) {
                     let due = start + Duration::from_secs_f64(i as f64 / f64::from(self.rate));
                     tokio::time::sleep_until(due.into()).await;
-                    Loader::single(&mut conn, self.first + i).await?;
-                    commits.push((i, Instant::now()));
+                    let rows = rows.min(self.count() - i);
+                    Loader::transaction(&mut conn, self.first + i, rows).await?;
+                    let now = Instant::now();
+                    commits.extend((i..i + rows).map(|row| (row, now)));
                 }
                 anyhow::Ok(commits)
             });

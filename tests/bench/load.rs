@@ -91,7 +91,7 @@ impl Loader {
             let mut conn = self.connect().await?;
             tasks.spawn(async move {
                 for id in (writer..count).step_by(WRITERS as usize) {
-                    Self::single(&mut conn, first + id).await?;
+                    insert(&mut conn, first + id, 1).await?;
                 }
                 anyhow::Ok(())
             });
@@ -102,9 +102,9 @@ impl Loader {
         Ok(())
     }
 
-    /// Inserts one row in a transaction of its own.
-    pub(crate) async fn single(conn: &mut Conn, id: u64) -> Result<()> {
-        insert(conn, id, 1).await
+    /// Inserts rows in a transaction of their own.
+    pub(crate) async fn transaction(conn: &mut Conn, first: u64, rows: u64) -> Result<()> {
+        insert(conn, first, rows).await
     }
 
     /// Rows in the table now.

@@ -15,6 +15,7 @@ mod latency;
 mod load;
 mod plan;
 mod plot;
+mod produce;
 mod watch;
 
 use std::path::Path;

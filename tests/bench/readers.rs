@@ -20,6 +20,8 @@ struct Plan {
     family: Family,
     rows: u64,
     readers: Vec<u32>,
+    /// Lines of `kafka:`, to compare settings.
+    kafka: Option<String>,
 }
 
 fn main() -> Result<()> {
@@ -30,7 +32,7 @@ fn main() -> Result<()> {
 
 impl Plan {
     fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let mut plan = Self { family: Family::MariaDb, rows: 500_000, readers: vec![1, 2, 4] };
+        let mut plan = Self { family: Family::MariaDb, rows: 500_000, readers: vec![1, 2, 4], kafka: None };
         while let Some(name) = arguments.next() {
             // `cargo bench` adds this one.
             if name == "--bench" {
@@ -44,8 +46,11 @@ impl Plan {
                 ("--readers", list) => {
                     plan.readers = list.split(',').map(str::parse).collect::<Result<_, _>>()?
                 }
+                ("--kafka", line) => plan.kafka = Some(line.to_owned()),
                 _ => {
-                    bail!("unknown: {name} {value}; known: --source mariadb|mysql, --rows N, --readers 1,2,4")
+                    bail!(
+                        "unknown: {name} {value}; known: --source mariadb|mysql, --rows N, --readers 1,2,4, --kafka LINE"
+                    )
                 }
             }
         }
@@ -76,9 +81,12 @@ impl Plan {
 
     /// From the daemon's start until the log holds all rows.
     async fn snapshot(&self, source: &MysqlServer, database: &str, readers: u32) -> Result<Duration> {
-        let config = DaemonConfig::new(&format!("readers{readers}"))
+        let mut config = DaemonConfig::new(&format!("readers{readers}"))
             .source("bench", &source.url(database), &["sbtest"])
             .source_line("bench", &format!("snapshot: {{readers: {readers}, max_threads_running: 0}}"));
+        if let Some(line) = &self.kafka {
+            config = config.extra(&format!("kafka:\n  {line}"));
+        }
         let topic = format!("{}.{database}.sbtest", config.prefix);
         let started = Instant::now();
         let mut daemon = Daemon::start(&config)?;
@@ -95,7 +103,8 @@ impl Plan {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let took = started.elapsed();
+        let (took, usage) = (started.elapsed(), daemon.usage()?);
+        eprintln!("{readers} readers: {:.1} CPU s, peak {} MB", usage.cpu_seconds, usage.peak / 1_000_000);
         daemon.terminate(Duration::from_secs(15)).await?;
         Ok(took)
     }
@@ -103,19 +112,15 @@ impl Plan {
 
 /// Dumps the table into `wc -c`: how long, how many bytes.
 async fn dump(source: &MysqlServer, database: &str) -> Result<(Duration, u64)> {
-    let tool = match source.family() {
-        Family::MariaDb => "mariadb-dump",
-        _ => "mysqldump",
-    };
     let script = format!(
-        "{tool} -h127.0.0.1 -P{} -uadmin -padmin-secret --single-transaction --quick {database} sbtest | wc -c",
+        "mariadb-dump -h127.0.0.1 -P{} -uadmin -padmin-secret --single-transaction --quick {database} sbtest | wc -c",
         source.port()
     );
     let started = Instant::now();
     let out = tokio::process::Command::new("bash").args(["-o", "pipefail", "-c", &script]).output().await?;
     let time = started.elapsed();
     if !out.status.success() {
-        bail!("{tool}: {}", String::from_utf8_lossy(&out.stderr));
+        bail!("mariadb-dump: {}", String::from_utf8_lossy(&out.stderr));
     }
     let bytes = String::from_utf8_lossy(&out.stdout).trim().parse().context("what wc says")?;
     Ok((time, bytes))

@@ -75,6 +75,15 @@ impl Service {
         &self.dir
     }
 
+    /// Its process id.
+    ///
+    /// # Errors
+    /// When it doesn't run.
+    pub fn pid(&self) -> Result<u32> {
+        let noted = std::fs::read_to_string(self.dir.join("pid")).context("the server doesn't run")?;
+        noted.split_whitespace().next().and_then(|pid| pid.parse().ok()).context("what the start noted")
+    }
+
     /// Stops the server and keeps its data: tidily, or as a crash would. [`Self::start_again`] brings it back.
     ///
     /// # Errors

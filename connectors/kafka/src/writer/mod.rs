@@ -16,6 +16,7 @@
 //! table and partition some 100 bytes.
 
 pub(crate) mod deliveries;
+pub(crate) mod flush;
 pub(crate) mod ledger;
 pub(crate) mod session;
 pub(crate) mod sink;

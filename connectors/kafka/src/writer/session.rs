@@ -216,6 +216,9 @@ fn failure(producer: &ThreadedProducer<Deliveries>, error: KafkaError, context: 
     }
 }
 
+/// Longer than a batch is usually on its way; see [`crate::writer::flush`].
+pub(crate) const LINGER: Duration = Duration::from_millis(25);
+
 fn producer(identity: &Identity, statistics: Arc<Statistics>) -> Result<ThreadedProducer<Deliveries>> {
     let resolved = identity.clients.resolved();
     let config = &resolved.config;
@@ -233,7 +236,7 @@ fn producer(identity: &Identity, statistics: Arc<Statistics>) -> Result<Threaded
         (config.queue.bytes().max(config.topics.max_message_bytes.bytes()) / 1024).to_string(),
     );
     client.set("queue.buffering.max.messages", "100000");
-    set_default(&mut client, resolved, "linger.ms", "1");
+    set_default(&mut client, resolved, "linger.ms", &LINGER.as_millis().to_string());
     set_default(&mut client, resolved, "batch.num.messages", "10000");
     set_default(&mut client, resolved, "statistics.interval.ms", "10000");
     client

@@ -7,8 +7,9 @@ use crate::encode::plan::TablePlan;
 use crate::encode::{Encoded, system_clock};
 use crate::replay::Partition;
 use crate::writer::deliveries::{Delivered, NO_SLOT};
+use crate::writer::flush::flush;
 use crate::writer::ledger::Slots;
-use crate::writer::session::Session;
+use crate::writer::session::{LINGER, Session};
 use caudal_core::{Boundary, Error, Result, SourcePosition};
 use caudal_proto::side::{PositionRecord, SchemaRecord, TopicEnds, VERSION, WatermarkRecord};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -23,6 +24,10 @@ use std::time::{Duration, Instant};
 const FULL_EVERY: Duration = Duration::from_secs(300);
 /// The same while topics are being met one after the other, as in a first snapshot.
 const FULL_AT_MOST_EVERY: Duration = Duration::from_secs(10);
+/// The library's own `batch.size`: topics that others made take a megabyte.
+const BATCH_BYTES: u64 = 1_000_000;
+/// A flush is asked for so long before a failure is looked for again.
+const FLUSH: Duration = Duration::from_millis(100);
 /// How often another writer is told of.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
@@ -393,12 +398,23 @@ impl<'a> Run<'a> {
 
     /// Waits until all that was sent is delivered.
     fn delivered(&self) -> Result<()> {
-        let patience = self.session.identity.clients.resolved().config.transaction_timeout.get();
-        match self.session.producer.context().wait(self.sent, patience) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Error::transient("the brokers did not take the records in time")),
-            Err(e) => Err(self.session.failure(e, "deliver the records")),
+        let producer = &self.session.producer;
+        let deliveries = producer.context();
+        let failed = |e| self.session.failure(e, "deliver the records");
+        // Full batches leave by themselves; only what cannot fill one any more is told to.
+        let in_a_batch = BATCH_BYTES * self.records.max(1) / self.bytes.max(1);
+        if let Some(full) = self.sent.checked_sub(in_a_batch.max(1)) {
+            deliveries.wait(full, LINGER).map_err(failed)?;
         }
+        let patience = self.session.identity.clients.resolved().config.transaction_timeout.get();
+        let deadline = Instant::now() + patience;
+        while !deliveries.wait(self.sent, Duration::ZERO).map_err(failed)? {
+            if Instant::now() >= deadline {
+                return Err(Error::transient("the brokers did not take the records in time"));
+            }
+            flush(producer, FLUSH);
+        }
+        Ok(())
     }
 
     /// Whether each partition's records got the offsets that the watermark, position and schema records tell.
