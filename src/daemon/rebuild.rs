@@ -72,12 +72,13 @@ async fn chosen(
     arguments: &RebuildArguments,
     resolved: &Resolved<Kafka>,
 ) -> Result<Vec<HeldTable>, Failure> {
-    let held = log.held(from).await.map_err(|error| match error.fault() {
-        Fault::Transient if resolved.log.is_some() => Failure::from(
-            Problem::from(error).fix("the log is served by the daemon: start it with `caudal run`, then rebuild from elsewhere"),
-        ),
-        _ => error.into(),
-    })?;
+    let held =
+        log.held(from).await.map_err(|error| match error.fault() {
+            Fault::Transient if resolved.log.is_some() => Failure::from(Problem::from(error).fix(
+                "the log is served by the daemon: start it with `caudal run`, then rebuild from elsewhere",
+            )),
+            _ => error.into(),
+        })?;
     for name in &arguments.tables {
         let one = [name.clone()];
         match held.iter().filter(|table| is_meant(&table.schema, &one)).count() {
@@ -104,7 +105,11 @@ impl Work<'_> {
                 gone.push(table.schema.id.to_string());
             }
         }
-        let text = if gone.is_empty() { "nothing was begun".to_owned() } else { format!("given up: {}", gone.join(", ")) };
+        let text = if gone.is_empty() {
+            "nothing was begun".to_owned()
+        } else {
+            format!("given up: {}", gone.join(", "))
+        };
         self.say(&json!({ "discarded": gone }), &text)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -116,7 +121,8 @@ impl Work<'_> {
             let start = from::start(&self.log, table, self.arguments.from.as_deref()).await?;
             let spans = self.log.spans(table).await?;
             let first = |partition: usize, (first, _): (i64, i64)| {
-                let at = start.as_ref().and_then(|s| s.offsets.iter().find(|o| o.partition == partition as i32));
+                let at =
+                    start.as_ref().and_then(|s| s.offsets.iter().find(|o| o.partition == partition as i32));
                 at.map_or(first, |o| o.offset.max(first))
             };
             let records: u64 =
@@ -201,7 +207,10 @@ impl Work<'_> {
             (false, None) => Begin::Empty,
         };
         if start.is_some() && table.schema.key.is_empty() {
-            let problem = Problem::new("--from", format!("{} has no key: nothing can be applied twice", table.schema.id));
+            let problem = Problem::new(
+                "--from",
+                format!("{} has no key: nothing can be applied twice", table.schema.id),
+            );
             return Err(problem.fix("leave --from out").into());
         }
         let made = self.rebuild.begin(&table.schema, &table.topic, begin).await?;

@@ -71,7 +71,8 @@ pub(crate) async fn why(cli: &Cli, arguments: &WhyArguments) -> Result<ExitCode,
     let sources: Vec<String> = resolved.sources.iter().map(|source| source.name.clone()).collect();
     let held = log.held(&sources).await.map_err(|error| match error.fault() {
         Fault::Transient if resolved.log.is_some() => Failure::from(
-            Problem::from(error).fix("the log is served by the daemon: start it with `caudal run`, then ask from elsewhere"),
+            Problem::from(error)
+                .fix("the log is served by the daemon: start it with `caudal run`, then ask from elsewhere"),
         ),
         _ => error.into(),
     })?;
@@ -79,12 +80,16 @@ pub(crate) async fn why(cli: &Cli, arguments: &WhyArguments) -> Result<ExitCode,
     let mut meant = held.iter().filter(|table| is_meant(&table.schema, &names));
     let (Some(table), None) = (meant.next(), meant.next()) else {
         let all: Vec<String> = held.iter().map(|table| table.schema.id.to_string()).collect();
-        let problem = Problem::new("TABLE", format!("{} is not the name of just one table of the log", arguments.table));
+        let problem = Problem::new(
+            "TABLE",
+            format!("{} is not the name of just one table of the log", arguments.table),
+        );
         return Err(problem.fix(format!("one of: {}", all.join(", "))).into());
     };
     let columns: Vec<&str> = table.schema.key_columns().map(|column| column.name.as_str()).collect();
     if columns.len() != arguments.key.len() {
-        let problem = Problem::new("KEY", format!("the key of {} is ({})", table.schema.id, columns.join(", ")));
+        let problem =
+            Problem::new("KEY", format!("the key of {} is ({})", table.schema.id, columns.join(", ")));
         return Err(problem.fix("give a value for each column, in this order").into());
     }
     let (changes, keys) = changes(&log, table, &arguments.key).await?;
@@ -103,7 +108,11 @@ pub(crate) async fn why(cli: &Cli, arguments: &WhyArguments) -> Result<ExitCode,
 }
 
 /// The row's changes, oldest first, and the bytes of its key as the topic has them.
-async fn changes(log: &Log, table: &HeldTable, key: &[String]) -> Result<(Vec<Change>, Vec<Vec<u8>>), Failure> {
+async fn changes(
+    log: &Log,
+    table: &HeldTable,
+    key: &[String],
+) -> Result<(Vec<Change>, Vec<Vec<u8>>), Failure> {
     let spans = log.spans(table).await?;
     let ends = (0..).zip(spans).map(|(partition, (_, end))| table.offset(partition, end)).collect();
     let mut reader = log.read_table("why", table, LogPosition::default()).await?;
@@ -142,8 +151,10 @@ fn has_key(bytes: &[u8], table: &HeldTable, key: &[String]) -> bool {
 
 fn change(batch: &Batch, event: &EventHead, raw: &Raw) -> Change {
     let transaction = batch.transactions.get(event.transaction as usize).copied().unwrap_or_default();
-    let text = |slice: Option<caudal_core::Slice>| slice.map(|s| batch.text(s).to_owned()).filter(|t| !t.is_empty());
-    let committed = jiff::Timestamp::from_microsecond(event.ts_us).map(|at| at.to_string()).unwrap_or_default();
+    let text =
+        |slice: Option<caudal_core::Slice>| slice.map(|s| batch.text(s).to_owned()).filter(|t| !t.is_empty());
+    let committed =
+        jiff::Timestamp::from_microsecond(event.ts_us).map(|at| at.to_string()).unwrap_or_default();
     Change {
         op: event.op.letter(),
         committed,
@@ -203,12 +214,18 @@ fn text(changes: &[Change], arrived: &[Arrived]) -> String {
             (false, None) => "has come by none of it yet".to_owned(),
         };
         let row = match &one.row {
-            Some(Trace { transaction, committed: Some(at) }) => format!("the row is of its transaction {transaction}, {at}"),
-            Some(Trace { transaction, committed: None }) => format!("the row is of its transaction {transaction}"),
+            Some(Trace { transaction, committed: Some(at) }) => {
+                format!("the row is of its transaction {transaction}, {at}")
+            }
+            Some(Trace { transaction, committed: None }) => {
+                format!("the row is of its transaction {transaction}")
+            }
             None => "it has no such row".to_owned(),
         };
         lines.push(format!("sink {}: {so_far}; {row}", one.sink));
-        lines.extend(one.dead_letters.iter().map(|letter| format!("  set aside: {}: {}", letter.id, letter.cause)));
+        lines.extend(
+            one.dead_letters.iter().map(|letter| format!("  set aside: {}: {}", letter.id, letter.cause)),
+        );
     }
     lines.join("\n")
 }

@@ -24,7 +24,8 @@ fn command(daemon: &Daemon, verb: &str, arguments: &[&str]) -> tokio::process::C
 /// Runs `caudal VERB dash …`: exit code, and what it printed for scripts.
 async fn run(daemon: &Daemon, verb: &str, arguments: &[&str]) -> (Option<i32>, Value) {
     let out = tokio::time::timeout(PATIENCE * 2, command(daemon, verb, arguments).output()).await;
-    let out = out.unwrap_or_else(|_| panic!("{verb} {arguments:?} does not end\n{}", daemon.log_tail())).unwrap();
+    let out =
+        out.unwrap_or_else(|_| panic!("{verb} {arguments:?} does not end\n{}", daemon.log_tail())).unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
     let value = serde_json::from_str(&text)
         .unwrap_or_else(|e| panic!("{e}: {text}\n{}", String::from_utf8_lossy(&out.stderr)));
@@ -49,7 +50,9 @@ async fn source(server: &MysqlServer, db: &str) {
     server.sql(db, &format!("INSERT INTO people VALUES {}", rows.join(","))).await.unwrap();
     for part in 0..5 {
         let rows: Vec<String> = (part * ROWS / 5 + 1..=(part + 1) * ROWS / 5)
-            .map(|n| format!("({n}, {}, {n}.25, 'note {n}', '2024-02-29 12:00:00.{:03}')", n % 500 + 1, n % 1000))
+            .map(|n| {
+                format!("({n}, {}, {n}.25, 'note {n}', '2024-02-29 12:00:00.{:03}')", n % 500 + 1, n % 1000)
+            })
             .collect();
         server.sql(db, &format!("INSERT INTO orders VALUES {}", rows.join(","))).await.unwrap();
     }
@@ -121,7 +124,10 @@ async fn reader(sink: PgDatabase, stop: Arc<AtomicBool>) -> u64 {
     let client = sink.connect().await.unwrap();
     let mut looks = 0;
     while !stop.load(Ordering::Relaxed) {
-        let row = client.query_one("SELECT count(*), (SELECT count(*) FROM top) FROM orders WHERE id <= 20000", &[]).await.unwrap();
+        let row = client
+            .query_one("SELECT count(*), (SELECT count(*) FROM top) FROM orders WHERE id <= 20000", &[])
+            .await
+            .unwrap();
         assert!(row.get::<_, i64>(0) >= ROWS - 1, "rows are missing");
         looks += 1;
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -180,7 +186,11 @@ async fn rebuilt_tables_are_right_and_keep_all_that_hangs_on_them_while_they_are
     assert!(written > 20 && looks > 5, "{written} statements, {looks} looks");
     equal(server, &db, &sink, &pairs, &daemon).await;
     assert_eq!(furniture(&sink).await, before);
-    assert_eq!(number(&sink, "SELECT count(*) FROM orders__old WHERE note IN ('flipped', 'surplus')").await, 2, "the table before is kept");
+    assert_eq!(
+        number(&sink, "SELECT count(*) FROM orders__old WHERE note IN ('flipped', 'surplus')").await,
+        2,
+        "the table before is kept"
+    );
 
     // Whoever writes goes on: nothing of the sink's state is torn.
     server.sql(&db, "UPDATE orders SET note = 'after' WHERE id BETWEEN 1 AND 50; DELETE FROM parts WHERE orders > 900; INSERT INTO loose VALUES (3, 3)").await.unwrap();
@@ -189,7 +199,11 @@ async fn rebuilt_tables_are_right_and_keep_all_that_hangs_on_them_while_they_are
     // Back: to the table that was there, with what has come since.
     rebuilt(&daemon, &["parts", "--rollback"]).await;
     equal_but(&sink, "SELECT count(*) FROM parts WHERE what = 'flipped'", 1).await;
-    assert_eq!(number(&sink, "SELECT count(*) FROM parts WHERE orders > 900").await, 0, "deletes since are in it");
+    assert_eq!(
+        number(&sink, "SELECT count(*) FROM parts WHERE orders > 900").await,
+        0,
+        "deletes since are in it"
+    );
     assert_eq!(furniture(&sink).await, before);
     let (code, said) = run(&daemon, "rebuild", &["people", "--rollback"]).await;
     assert!(code == Some(1) && said.to_string().contains("is kept"), "{said}");
@@ -249,7 +263,10 @@ async fn what_cannot_be_preserved_is_told_before_and_what_was_damaged_lately_is_
     let (server, db, sink, daemon, pairs) = start("rebuildfrom").await;
     sink.sql("CREATE MATERIALIZED VIEW cached AS SELECT count(*) FROM orders").await.unwrap();
     let (code, said) = run(&daemon, "rebuild", &["orders", "--dry-run"]).await;
-    assert!(code == Some(1) && said["tables"][0]["obstacles"].to_string().contains("cached reads it"), "{said}");
+    assert!(
+        code == Some(1) && said["tables"][0]["obstacles"].to_string().contains("cached reads it"),
+        "{said}"
+    );
     let (code, said) = run(&daemon, "rebuild", &["orders"]).await;
     assert!(code == Some(1) && said.to_string().contains("cached reads it"), "{said}");
     assert_eq!(number(&sink, "SELECT count(*) FROM pg_class WHERE relname = 'orders__new'").await, 0);
@@ -269,7 +286,9 @@ async fn what_cannot_be_preserved_is_told_before_and_what_was_damaged_lately_is_
     assert_eq!((code, &said["discarded"][0]), (Some(0), &Value::String(format!("{db}.orders"))), "{said}");
     rebuilt(&daemon, &["orders"]).await;
     equal(server, &db, &sink, &pairs, &daemon).await;
-    for (arguments, says) in [(["orders", "--from", "sometime"], "neither a date"), (["loose", "--from", "3"], "has no key")] {
+    for (arguments, says) in
+        [(["orders", "--from", "sometime"], "neither a date"), (["loose", "--from", "3"], "has no key")]
+    {
         let (code, said) = run(&daemon, "rebuild", &arguments).await;
         assert!(code == Some(1) && said.to_string().contains(says), "{said}");
     }

@@ -42,15 +42,20 @@ async fn a_rows_way_is_told_from_the_binlog_to_the_sinks_transaction_and_its_dea
 
     let (code, said) = why(&daemon, &["items", "ñ", "1"]).await;
     assert_eq!(code, Some(0), "{said}\n{}", daemon.log_tail());
-    let ops: Vec<&str> = said["changes"].as_array().unwrap().iter().map(|c| c["op"].as_str().unwrap()).collect();
+    let ops: Vec<&str> =
+        said["changes"].as_array().unwrap().iter().map(|c| c["op"].as_str().unwrap()).collect();
     assert_eq!(ops, ["r", "u"], "{said}");
     let last = &said["changes"][1];
     assert_eq!(last["gtid"].as_str().map(str::to_owned), gtid, "{said}");
     assert!(last["file"].as_str().is_some_and(|f| !f.is_empty()) && last["pos"].as_u64() > Some(3), "{said}");
     assert!(last["committed"].as_str().unwrap().starts_with("20"), "{said}");
-    assert!(last["topic"].as_str().unwrap().ends_with(".items") && last["offset"].as_i64() > Some(1), "{said}");
+    assert!(
+        last["topic"].as_str().unwrap().ends_with(".items") && last["offset"].as_i64() > Some(1),
+        "{said}"
+    );
     let client = sink.connect().await.unwrap();
-    let xmin: String = client.query_one("SELECT xmin::text FROM items WHERE region = 'ñ'", &[]).await.unwrap().get(0);
+    let xmin: String =
+        client.query_one("SELECT xmin::text FROM items WHERE region = 'ñ'", &[]).await.unwrap().get(0);
     let arrived = &said["sinks"][0];
     assert_eq!((&arrived["complete"], &arrived["applied_to"]), (&true.into(), &last["offset"]), "{said}");
     assert_eq!(arrived["row"]["transaction"], xmin, "{said}");
@@ -58,16 +63,24 @@ async fn a_rows_way_is_told_from_the_binlog_to_the_sinks_transaction_and_its_dea
 
     sink.sql("ALTER TABLE items ADD CONSTRAINT small CHECK (n < 100)").await.unwrap();
     conn.query_drop("UPDATE items SET n = 500 WHERE region = 'ñ'").await.unwrap();
-    let refused = async || Ok(!why(&daemon, &["items", "ñ", "1"]).await.1["sinks"][0]["dead_letters"][0].is_null());
+    let refused =
+        async || Ok(!why(&daemon, &["items", "ñ", "1"]).await.1["sinks"][0]["dead_letters"][0].is_null());
     let waited = patience::until("the dead letter", PATIENCE, Duration::from_millis(300), refused).await;
     waited.unwrap_or_else(|e| panic!("{e:#}\n{}", daemon.log_tail()));
     let (_, said) = why(&daemon, &["items", "ñ", "1"]).await;
     let letter = &said["sinks"][0]["dead_letters"][0];
     assert!(letter["cause"].as_str().unwrap().contains("constraint small"), "{said}");
     let (_, other) = why(&daemon, &[&format!("{db}.items"), "b", "1"]).await;
-    assert_eq!((other["changes"].as_array().map(Vec::len), &other["sinks"][0]["dead_letters"]), (Some(1), &Value::Array(Vec::new())));
+    assert_eq!(
+        (other["changes"].as_array().map(Vec::len), &other["sinks"][0]["dead_letters"]),
+        (Some(1), &Value::Array(Vec::new()))
+    );
 
-    for (arguments, says) in [(&["items", "ñ"][..], "(region, id)"), (&["nothing", "1"], "items"), (&["items", "c", "1"], "\"changes\":[]")] {
+    for (arguments, says) in [
+        (&["items", "ñ"][..], "(region, id)"),
+        (&["nothing", "1"], "items"),
+        (&["items", "c", "1"], "\"changes\":[]"),
+    ] {
         let (code, said) = why(&daemon, arguments).await;
         assert!(code == Some(1) && said.to_string().contains(says), "{said}");
     }

@@ -65,11 +65,13 @@ impl After {
         );
         connection.batch(&sql).await.doing(config, "create the tables of after-load jobs")?;
         let names: Vec<&str> = config.after_load.iter().map(|job| job.name.as_str()).collect();
-        let sql = format!("INSERT INTO {table} (sink, job) SELECT $1, unnest($2::text[]) ON CONFLICT DO NOTHING");
+        let sql =
+            format!("INSERT INTO {table} (sink, job) SELECT $1, unnest($2::text[]) ON CONFLICT DO NOTHING");
         let params: [Param<'_>; 2] = [(&config.name, Type::TEXT), (&names, Type::TEXT_ARRAY)];
         connection.execute(&sql, &params).await.doing(config, "note the after-load jobs")?;
         let wake = Arc::new(Notify::new());
-        let runner = Runner { config: Arc::clone(config), table: table.clone(), runs, wake: Arc::clone(&wake) };
+        let runner =
+            Runner { config: Arc::clone(config), table: table.clone(), runs, wake: Arc::clone(&wake) };
         let runner = Some(tokio::spawn(runner.run()));
         Ok(Self { jobs: config.after_load.clone(), table, changed: BTreeSet::new(), wake, runner })
     }
@@ -183,9 +185,12 @@ impl Runner {
         );
         connection.batch(&begin).await.doing(&self.config, doing())?;
         let lock = advisory(&format!("after {}/{}", self.config.name, job.name));
-        let rows = connection.query("SELECT pg_try_advisory_xact_lock($1), clock_timestamp()::text", &[(&lock, Type::INT8)]).await;
+        let rows = connection
+            .query("SELECT pg_try_advisory_xact_lock($1), clock_timestamp()::text", &[(&lock, Type::INT8)])
+            .await;
         let rows = rows.doing(&self.config, doing())?;
-        let (got, started): (bool, String) = rows.first().map_or((false, String::new()), |row| (row.get(0), row.get(1)));
+        let (got, started): (bool, String) =
+            rows.first().map_or((false, String::new()), |row| (row.get(0), row.get(1)));
         if !got {
             return connection.batch("ROLLBACK").await.doing(&self.config, doing());
         }

@@ -232,7 +232,9 @@ impl Config {
             let field = at(&format!("after_load[{number}]"));
             job.check().map_err(|e| e.field(field.clone()))?;
             if self.after_load[..number].iter().any(|other| other.name == job.name) {
-                return Err(Error::config(format!("the name {} is used twice", job.name)).field(field).hint("give it another"));
+                return Err(Error::config(format!("the name {} is used twice", job.name))
+                    .field(field)
+                    .hint("give it another"));
             }
         }
         if self.lock_timeout.get().is_zero() {
@@ -266,10 +268,13 @@ impl AfterLoad {
                 .hint("after_load: [{ name: refresh, tables: [orders], run: [{ sql: REFRESH MATERIALIZED VIEW totals }] }]"));
         }
         if self.run.iter().any(|step| step.sql.is_some() == step.file.is_some()) {
-            return Err(Error::config("a step is either SQL or a file").hint("run: [{ sql: … }, { file: /etc/caudal/abc.sql }]"));
+            return Err(Error::config("a step is either SQL or a file")
+                .hint("run: [{ sql: … }, { file: /etc/caudal/abc.sql }]"));
         }
         if self.timeout.get().is_zero() {
-            return Err(Error::config("a run without end would stop all others").hint("give a time-out such as 300s"));
+            return Err(
+                Error::config("a run without end would stop all others").hint("give a time-out such as 300s")
+            );
         }
         Ok(())
     }

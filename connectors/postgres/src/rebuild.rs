@@ -120,7 +120,8 @@ impl PgRebuild {
             self.rebuilds
         );
         let id = id.to_string();
-        let params = [(&self.config.name as _, Type::TEXT), (&id as _, Type::TEXT), (&phase as _, Type::TEXT)];
+        let params =
+            [(&self.config.name as _, Type::TEXT), (&id as _, Type::TEXT), (&phase as _, Type::TEXT)];
         let rows = self.connection.query(&sql, &params).await.doing(&self.config, "look for a rebuild")?;
         Ok(rows.first().map(|row| (row.get(0), row.get(1))))
     }
@@ -161,8 +162,11 @@ impl PgRebuild {
             sql.push_str(&self.copy(live, &old, &new).await?);
         }
         let kind = if begin == Begin::Copy { "copy" } else { "empty" };
-        let (sink, id, run) =
-            (literal(&self.config.name), literal(&schema.id.to_string()), literal(&self.run("rebuild", &schema.id)));
+        let (sink, id, run) = (
+            literal(&self.config.name),
+            literal(&schema.id.to_string()),
+            literal(&self.run("rebuild", &schema.id)),
+        );
         sql.push_str(&format!(
             "INSERT INTO {tables} SELECT {run}, source_table, {target}, version, generation, shape FROM {tables} \
              WHERE sink = {sink} AND source_table = {id}; \
@@ -371,10 +375,14 @@ pub(crate) async fn drop_expired(connection: &Connection) -> Result<(), Failure>
             ))
             .await;
         match dropped {
-            Ok(()) => tracing::info!(table = place, "dropped a table that was kept after a rebuild: its time is over"),
+            Ok(()) => tracing::info!(
+                table = place,
+                "dropped a table that was kept after a rebuild: its time is over"
+            ),
             // Somebody reads it, or something of somebody's depends on it: nobody has to wait for that.
             Err(failure) => {
-                let error = failure.into_error(config, format!("drop {place}, which was kept after a rebuild"));
+                let error =
+                    failure.into_error(config, format!("drop {place}, which was kept after a rebuild"));
                 tracing::warn!(%error, "its time is over, and it is still there");
                 connection.batch("ROLLBACK").await?;
             }
@@ -388,7 +396,8 @@ impl Rebuild for PgRebuild {
     async fn look(&mut self, schema: &TableSchema) -> Result<Outlook> {
         let (place, table) = self.place(&schema.id)?;
         let Some(oid) = self.oid(&place, &table).await? else { return Ok(Outlook::default()) };
-        let sql = "SELECT greatest(reltuples, 0)::bigint, pg_total_relation_size(oid) FROM pg_class WHERE oid = $1";
+        let sql =
+            "SELECT greatest(reltuples, 0)::bigint, pg_total_relation_size(oid) FROM pg_class WHERE oid = $1";
         let rows = self.connection.query(sql, &[(&oid, Type::OID)]).await;
         let rows = rows.doing(&self.config, format!("look at {place}.{table}"))?;
         let (count, bytes): (i64, i64) = rows.first().map_or((0, 0), |row| (row.get(0), row.get(1)));
@@ -528,7 +537,8 @@ mod tests {
     #[test]
     fn names_of_shadows_are_told_apart_within_what_postgres_keeps() {
         assert_eq!(aside("orders", "new"), "orders__new");
-        let (a, b) = (aside(&format!("{}a", "ö".repeat(30)), "old"), aside(&format!("{}b", "ö".repeat(30)), "old"));
+        let (a, b) =
+            (aside(&format!("{}a", "ö".repeat(30)), "old"), aside(&format!("{}b", "ö".repeat(30)), "old"));
         assert!(a.len() <= 63 && b.len() <= 63 && a != b, "{a} {b}");
     }
 }

@@ -39,7 +39,11 @@ pub(super) struct Shadow {
 
 impl Shadow {
     /// Goes on where the shadow stands; `start`: where it begins if it has read nothing yet.
-    pub(super) async fn open(work: &mut Work<'_>, table: &HeldTable, start: Option<LogPosition>) -> Result<Self> {
+    pub(super) async fn open(
+        work: &mut Work<'_>,
+        table: &HeldTable,
+        start: Option<LogPosition>,
+    ) -> Result<Self> {
         let mut writer = work.rebuild.writer(&table.schema.id).await?;
         let stored = match writer.resume().await? {
             Some(Position::Log(position)) => Some(position),
@@ -129,7 +133,8 @@ impl Shadow {
     async fn write(&mut self, work: &Work<'_>, mut batch: Batch) -> Result<()> {
         if let Some(prepare) = &self.prepare {
             let prepare = Arc::clone(prepare);
-            let prepared = tokio::task::spawn_blocking(move || prepare.prepare(&mut batch).map(|()| batch)).await;
+            let prepared =
+                tokio::task::spawn_blocking(move || prepare.prepare(&mut batch).map(|()| batch)).await;
             batch = prepared.map_err(|e| Error::bug("prepare a batch").because(e))??;
         }
         let outcome = self.writer.write(&mut batch).await?;
@@ -144,7 +149,9 @@ impl Shadow {
                     "{} [{partition}] offset {offset} cannot be taken: {cause}",
                     self.table.topic
                 ))
-                .hint("mend the table's constraint; or set on_reject: dead_letter, then such rows are left out"));
+                .hint(
+                    "mend the table's constraint; or set on_reject: dead_letter, then such rows are left out",
+                ));
             }
             self.refused.insert((partition, offset));
         }

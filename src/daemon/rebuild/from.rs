@@ -41,9 +41,12 @@ pub(super) async fn start(
         Some(From::Offset(offset)) if table.partitions == 1 => {
             Ok(Some(LogPosition { offsets: vec![table.offset(0, offset)] }))
         }
-        Some(From::Offset(_)) => Err(wrong(format!("{} has {} partitions, each with offsets of its own", table.topic, table.partitions))
-            .fix("give a date")
-            .into()),
+        Some(From::Offset(_)) => Err(wrong(format!(
+            "{} has {} partitions, each with offsets of its own",
+            table.topic, table.partitions
+        ))
+        .fix("give a date")
+        .into()),
         None => Err(wrong(format!("{text} is neither a date nor an offset"))
             .fix("2026-11-01, 2026-11-01T08:30:00Z or 4711")
             .into()),

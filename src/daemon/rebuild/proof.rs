@@ -49,8 +49,11 @@ pub(super) async fn prove(work: &mut Work<'_>, shadow: &Shadow) -> Result<u64> {
 }
 
 fn wrong(shadow: &Shadow, what: &str) -> Error {
-    Error::data(format!("the shadow of {} is not what its topic holds: {what}; nothing was exchanged", shadow.id()))
-        .hint("begin anew: --discard, then without --from; if it stays, it is a mistake of ours: please tell us")
+    Error::data(format!(
+        "the shadow of {} is not what its topic holds: {what}; nothing was exchanged",
+        shadow.id()
+    ))
+    .hint("begin anew: --discard, then without --from; if it stays, it is a mistake of ours: please tell us")
 }
 
 /// A key within its partition: two partitions never have the same one, but a table may be spread otherwise by somebody else.

@@ -149,7 +149,18 @@ impl Log {
             let wake = feed.wake();
             let partitions = Partitions::new(&from, &ids, promise);
             let batch = BatchBuilder::default();
-            Ok(Inner { feed, wake, partitions, shapes, lanes: Vec::new(), table, ends: Vec::new(), known: false, told: false, batch })
+            Ok(Inner {
+                feed,
+                wake,
+                partitions,
+                shapes,
+                lanes: Vec::new(),
+                table,
+                ends: Vec::new(),
+                known: false,
+                told: false,
+                batch,
+            })
         })
         .await?;
         Ok(TableReader { inner: Some(inner) })
@@ -241,8 +252,11 @@ impl Inner {
             if took {
                 heard = Instant::now();
             } else if heard.elapsed() > PATIENCE {
-                return Err(Error::transient(format!("read {} up to where the sink stands", self.table.topic))
-                    .hint("the brokers are slow, or a transaction on it is still open"));
+                return Err(Error::transient(format!(
+                    "read {} up to where the sink stands",
+                    self.table.topic
+                ))
+                .hint("the brokers are slow, or a transaction on it is still open"));
             }
             self.wake.wait(TURN);
         }
@@ -270,7 +284,12 @@ impl Inner {
         let (mut took, mut waiting) = (false, Vec::new());
         for (lane, end) in self.goals() {
             while self.partitions.next(lane) < end && self.batch.size() < BATCH_BYTES {
-                match self.partitions.poll(&mut self.feed, (lane, end), &self.shapes.store, &mut self.batch)? {
+                match self.partitions.poll(
+                    &mut self.feed,
+                    (lane, end),
+                    &self.shapes.store,
+                    &mut self.batch,
+                )? {
                     Polled::Taken => {
                         took = true;
                         if self.partitions.is_barred(lane) {
@@ -318,7 +337,8 @@ impl Inner {
                 let named = position.offsets.iter().any(|o| o.partition == end.partition);
                 !named && lane.is_some_and(|lane| self.partitions.next(lane) == end.offset)
             });
-            let goals: Vec<LogOffset> = goals.map(|end| LogOffset { unswept: false, ..end.clone() }).collect();
+            let goals: Vec<LogOffset> =
+                goals.map(|end| LogOffset { unswept: false, ..end.clone() }).collect();
             position.offsets.extend(goals);
         }
         let moved = batch.position.log().is_some_and(|position| !position.offsets.is_empty());

@@ -92,15 +92,18 @@ impl PgRebuild {
         self.refuse(live_oid, &schema, &table).await?;
         let old = aside(&table, "old");
         if self.phase(&id, "kept").await?.is_none() && self.oid(&schema, &old).await?.is_some() {
-            return Err(Error::config(format!("{schema}.{old} is there, and no rebuild has kept it")).hint("move it away"));
+            return Err(Error::config(format!("{schema}.{old} is there, and no rebuild has kept it"))
+                .hint("move it away"));
         }
         let doing = || format!("look at {schema}.{table}");
         let connection = &self.connection;
         let columns = furniture::columns(connection, live_oid).await.doing(&self.config, doing())?;
         let theirs = furniture::columns(connection, shadow_oid).await.doing(&self.config, doing())?;
         if sorted(&columns) != sorted(&theirs) {
-            return Err(Error::config(format!("{schema}.{table} was given other columns since the rebuild began"))
-                .hint("begin anew: --discard, then rebuild again"));
+            return Err(Error::config(format!(
+                "{schema}.{table} was given other columns since the rebuild began"
+            ))
+            .hint("begin anew: --discard, then rebuild again"));
         }
         let of_live = Furniture::of(connection, live_oid, &live).await.doing(&self.config, doing())?;
         let of_shadow = Furniture::of(connection, shadow_oid, &shadow).await.doing(&self.config, doing())?;
@@ -174,7 +177,8 @@ fn statements(pairs: &[Pair]) -> Result<Statements> {
         run.extend(pair.of_live.views.iter().cloned());
     }
     let valid = keys.iter().filter(|key| key.valid);
-    let to_check = valid.map(|key| format!("ALTER TABLE {} VALIDATE CONSTRAINT {}", key.table, key.name)).collect();
+    let to_check =
+        valid.map(|key| format!("ALTER TABLE {} VALIDATE CONSTRAINT {}", key.table, key.name)).collect();
     Ok(Statements { run, to_check })
 }
 
@@ -183,7 +187,9 @@ fn renames(pair: &Pair) -> Result<Vec<String>> {
     let old = aside(&pair.table, "old");
     let index = |name: &str| qualified(&pair.schema, name);
     let mut run = vec![format!("DROP TABLE IF EXISTS {}", qualified(&pair.schema, &old))];
-    for (number, (live, shadow)) in matched(&pair.of_live.indexes, &pair.of_shadow.indexes, &pair.live)?.iter().enumerate() {
+    for (number, (live, shadow)) in
+        matched(&pair.of_live.indexes, &pair.of_shadow.indexes, &pair.live)?.iter().enumerate()
+    {
         let between = format!("caudal_exchanged_{number}");
         for (from, to) in [(live.as_str(), between.as_str()), (shadow, live), (&between, shadow)] {
             run.push(format!("ALTER INDEX {} RENAME TO {}", index(from), ident(to)));
@@ -200,8 +206,11 @@ fn matched(live: &[Index], shadow: &[Index], name: &str) -> Result<Vec<(String, 
     let mut pairs = Vec::new();
     for index in live {
         let Some(at) = left.iter().position(|other| other.what == index.what) else {
-            return Err(Error::config(format!("{name} was given another index since the rebuild began: {}", index.name))
-                .hint("begin anew: --discard, then rebuild again"));
+            return Err(Error::config(format!(
+                "{name} was given another index since the rebuild began: {}",
+                index.name
+            ))
+            .hint("begin anew: --discard, then rebuild again"));
         };
         pairs.push((index.name.clone(), left.remove(at).name.clone()));
     }

@@ -48,7 +48,10 @@ async fn texts(connection: &Connection, sql: &str, oid: u32) -> Result<Vec<Row>,
 }
 
 /// The table's number; none if it is not there.
-pub(super) async fn oid(connection: &Connection, (schema, table): (&str, &str)) -> Result<Option<u32>, Failure> {
+pub(super) async fn oid(
+    connection: &Connection,
+    (schema, table): (&str, &str),
+) -> Result<Option<u32>, Failure> {
     let sql = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                WHERE n.nspname = $1 AND c.relname = $2";
     let rows = connection.query(sql, &[(&schema, Type::TEXT), (&table, Type::TEXT)]).await?;
@@ -75,7 +78,11 @@ pub(super) async fn indexes(connection: &Connection, oid: u32) -> Result<Vec<Ind
     Ok(rows.iter().map(|row| Index { name: row.get(0), what: row.get(1) }).collect())
 }
 
-async fn foreign_keys(connection: &Connection, oid: u32, condition: &str) -> Result<Vec<ForeignKey>, Failure> {
+async fn foreign_keys(
+    connection: &Connection,
+    oid: u32,
+    condition: &str,
+) -> Result<Vec<ForeignKey>, Failure> {
     let sql = format!(
         "SELECT n.nspname::text, c.relname::text, c.oid, k.conname::text, pg_get_constraintdef(k.oid), k.convalidated \
          FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -216,7 +223,11 @@ async fn views(connection: &Connection, oid: u32) -> Result<Vec<String>, Failure
     let statement = |row: &Row| {
         let options = row.get::<_, Option<&str>>(3).filter(|o| !o.is_empty());
         let options = options.map_or_else(String::new, |o| format!(" WITH ({o})"));
-        format!("CREATE OR REPLACE VIEW {}{options} AS {}", qualified(row.get(0), row.get(1)), row.get::<_, &str>(2))
+        format!(
+            "CREATE OR REPLACE VIEW {}{options} AS {}",
+            qualified(row.get(0), row.get(1)),
+            row.get::<_, &str>(2)
+        )
     };
     Ok(texts(connection, sql, oid).await?.iter().map(statement).collect())
 }
