@@ -3,6 +3,7 @@
 // A test that can't go on says so by panicking.
 #![allow(clippy::unwrap_used)]
 
+mod after;
 mod at_least_once;
 mod catchup;
 mod clients;
@@ -23,6 +24,7 @@ mod monitoring;
 mod operator;
 mod ownership;
 mod partial;
+mod rebuild;
 mod registry;
 mod reread;
 mod rest;
@@ -31,3 +33,4 @@ mod secured;
 mod shape;
 mod types;
 mod verify;
+mod why;

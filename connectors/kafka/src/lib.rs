@@ -40,7 +40,7 @@ pub use dead_letters::DeadLetter;
 pub use encode::{NEW_KEY_HEADER, OLD_KEY_HEADER, ORDER_HEADER, TRUNCATE_HEADER, TRUNCATE_KEY, system_clock};
 pub use export::{Exported, Progress, Told};
 pub use log::{CaptureOptions, Log};
-pub use reader::{Consistency, Freshness, LogSource, ReadOptions};
+pub use reader::{Consistency, Freshness, HeldTable, LogSource, ReadOptions, TableReader};
 pub use signals::Signals;
 pub use status::{PartitionStatus, SinkStatus, SourceStatus};
 pub use tap::{Tap, TapFrom, Tapped};

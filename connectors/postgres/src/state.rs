@@ -17,7 +17,7 @@ use crate::catalog::schema_exists;
 use crate::client::{BEGIN, Connection, Doing, Failure};
 use crate::config::Consistency;
 use crate::quote::{ident, qualified};
-use caudal_core::{Boundary, Error, LogOffset, Result, TablePart};
+use caudal_core::{Boundary, Error, LogOffset, LogPosition, Result, TablePart};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio_postgres::Row;
@@ -52,6 +52,28 @@ impl State {
     /// The schema, unquoted.
     pub(crate) fn schema(&self) -> &str {
         &self.schema
+    }
+
+    /// Quoted names of all tables with a column `sink`, but that of the rebuilds.
+    pub(crate) fn all(&self) -> [&str; 4] {
+        [&self.sinks, &self.offsets, &self.watermarks, &self.tables]
+    }
+
+    /// The quoted name of the table of offsets.
+    pub(crate) fn offsets_table(&self) -> &str {
+        &self.offsets
+    }
+
+    /// What a sink has stored of a topic.
+    pub(crate) async fn of_topic(
+        &self,
+        connection: &Connection,
+        sink: &str,
+        topic: &str,
+    ) -> Result<LogPosition, Failure> {
+        let sql = format!("SELECT {COLUMNS} FROM {} WHERE sink = $1 AND topic = $2", self.offsets);
+        let rows = connection.query(&sql, &[(&sink, Type::TEXT), (&topic, Type::TEXT)]).await?;
+        Ok(LogPosition { offsets: offsets(&rows).into_values().collect() })
     }
 
     /// The quoted name of a stage table.

@@ -10,6 +10,7 @@ use crate::compare::{SinkSide, SourceSide};
 use crate::fault::Result;
 use crate::polled::PollStatus;
 use crate::position::Position;
+use crate::rebuild::Rebuild;
 use crate::reread::{Progress, Signal, Written};
 use crate::schema::{TableId, TableSchema};
 use async_trait::async_trait;
@@ -103,6 +104,11 @@ pub trait Sink: Send + Sync {
 
     /// Its side of a comparison with a source; none where it has no way to be asked.
     async fn side(&self) -> Result<Option<Box<dyn SinkSide>>> {
+        Ok(None)
+    }
+
+    /// What makes its tables anew from the log; none where that is not possible.
+    async fn rebuild(&self) -> Result<Option<Box<dyn Rebuild>>> {
         Ok(None)
     }
 
