@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `caudal.<prefix>.positions` | `<source>` | [`PositionRecord`] |
 //! | `caudal.<prefix>.positions` | `<source>/<note>` | the note's text; a tombstone deletes it |
+//! | `caudal.<prefix>.positions` | `<source>#epoch` | [`EpochRecord`] |
 //! | `caudal.<prefix>.watermarks` | `<source>` | [`WatermarkRecord`] |
 //! | `caudal.<prefix>.schemas` | `<topic>/<version>` | [`SchemaRecord`] |
 //! | `caudal.<prefix>.tasks` | `<source>` | [`TaskRecord`] |
@@ -155,6 +156,16 @@ pub struct PositionRecord {
     pub transaction: Option<OpenTransaction>,
 }
 
+/// A writer has taken a source over whose records are written at least once: they carry this number, and what those before it write
+/// from now on counts no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// [`VERSION`].
+    pub v: u32,
+    /// Greater than that of any writer before.
+    pub epoch: u64,
+}
+
 /// What was counted so far of a source transaction that is not yet at its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenTransaction {
@@ -188,6 +199,9 @@ pub struct WatermarkRecord {
     /// Tables that are not complete up to there: `{"tables":[…]}` or `"all"`; absent where all are.
     #[serde(default, skip_serializing_if = "Incomplete::is_none")]
     pub incomplete: Incomplete,
+    /// Whether its records were written at least once: they are all there, and so may later ones be; it is no state of the source.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_least_once: bool,
 }
 
 /// How far one topic belongs to a watermark.

@@ -96,8 +96,17 @@ Examples:
     /// Look after the events that a sink could not take.
     Dlq(DlqArguments),
 
+    /// Look after the files of the embedded log, while the daemon is stopped.
+    Log(LogArguments),
+
     /// Compare a sink's tables with their sources, row by row, while both live.
     Verify(VerifyArguments),
+
+    /// Make tables of a sink anew from the log, while they are read and written, and exchange them in one transaction.
+    Rebuild(RebuildArguments),
+
+    /// Tell one row's way: from the source's log through the topic into the sinks, and what was set aside.
+    Why(WhyArguments),
 
     /// Print the JSON Schema of the configuration.
     Schema(SchemaArguments),
@@ -235,6 +244,61 @@ Examples:
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "The daemon must be stopped: it has the files in use.
+
+Examples:
+  caudal log check
+  caudal log check --output json | jq '.findings[]'
+  caudal log compact
+  caudal log export --to kafka.yaml")]
+pub(crate) struct LogArguments {
+    #[command(subcommand)]
+    pub(crate) verb: LogVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogVerb {
+    /// Compare every journal line and every batch of records with its checksum. Changes nothing.
+    #[command(
+        after_help = "Each finding names file, byte and offset, and what to do. Exits with 1 if anything durable is damaged; what a crash left
+unfinished is told, and is no damage.
+
+Examples:
+  caudal log check
+  caudal log check --config /etc/caudal/shop.yaml --output json | jq .ok"
+    )]
+    Check,
+
+    /// Compact all topics that are to be, whatever share of them is new.
+    #[command(
+        after_help = "What is younger than a topic's min.compaction.lag.ms stays, and so do deletes for delete.retention.ms.
+
+Examples:
+  caudal log compact
+  caudal log compact --output json | jq '.[] | {topic, bytes_before, bytes_after}'"
+    )]
+    Compact,
+
+    /// Copy everything to a Kafka cluster, so that the daemon goes on there and nothing is read again.
+    #[command(
+        after_help = "Topics, positions of sources, offsets of consumer groups and of the sinks move; the embedded log stays as it is. The cluster must
+have no topics of this prefix, or empty ones. Afterwards start the daemon with the other configuration.
+
+Examples:
+  caudal log export --to kafka.yaml
+  caudal log export --config shop.yaml --to shop-kafka.yaml --output json | jq .records"
+    )]
+    Export(ExportArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    /// The configuration to go on with: the same with `kafka.brokers`, and without `log`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) to: PathBuf,
+}
+
+#[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Chosen {
     /// The letters.
@@ -321,6 +385,75 @@ pub(crate) struct VerifyArguments {
 
     /// How long the sink may take to come up to the source, in seconds.
     #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    pub(crate) wait: u64,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "All changes of the row that its topic still holds are told, oldest first: compaction leaves at least the last one. When a row was written is
+known where the sink's server keeps it (Postgres: track_commit_timestamp = on). Exits with 1 if the log knows no such key.
+
+Examples:
+  caudal why orders 4711
+  caudal why shop.lines 4711 2
+  caudal why orders 4711 --output json | jq '.changes[-1]'"
+)]
+pub(crate) struct WhyArguments {
+    /// The table, as `table` or `database.table` of the source.
+    #[arg(value_name = "TABLE")]
+    pub(crate) table: String,
+
+    /// The values of the key's columns, in their order.
+    #[arg(value_name = "KEY", required = true, allow_negative_numbers = true)]
+    pub(crate) key: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A shadow of each table is filled from its topic (the source may be gone), brought to where the sink stands, compared with what the topic
+holds, and exchanged with the table in one transaction, with its grants, indexes, constraints, views and foreign keys. Readers and the
+daemon go on; the daemon's writes to the table wait for a moment at the end. The table before is kept for `rollback_window`. A
+call that was killed left the table as it was: the same call goes on.
+
+Examples:
+  caudal rebuild dashboards orders --dry-run
+  caudal rebuild dashboards orders shop.lines
+  caudal rebuild dashboards orders --from 2026-11-01
+  caudal rebuild dashboards orders --rollback
+  caudal rebuild dashboards orders --discard"
+)]
+pub(crate) struct RebuildArguments {
+    /// The sink.
+    #[arg(value_name = "SINK")]
+    pub(crate) sink: String,
+
+    /// Tables, as `table` or `database.table` of the source.
+    #[arg(value_name = "TABLE", required = true)]
+    pub(crate) tables: Vec<String>,
+
+    /// Begin with a copy of the table as it is, and apply again what was written to the log since this day or moment (UTC), or from this
+    /// offset on: much quicker than all of it, where only what came since is in doubt.
+    #[arg(long, value_name = "DATE|OFFSET")]
+    pub(crate) from: Option<String>,
+
+    /// Say what would be done, how many rows that is, and about how long it takes.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Go back to the table that the last rebuild replaced, brought up to date.
+    #[arg(long, conflicts_with_all = ["from", "dry_run"])]
+    pub(crate) rollback: bool,
+
+    /// Give up a rebuild that was begun and not ended.
+    #[arg(long, conflicts_with_all = ["from", "dry_run", "rollback"])]
+    pub(crate) discard: bool,
+
+    /// How long the table before is kept, in hours, instead of the sink's `rollback_window`.
+    #[arg(long, value_name = "HOURS")]
+    pub(crate) keep: Option<u64>,
+
+    /// How long to try to exchange the tables while others hold on to them, in seconds.
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     pub(crate) wait: u64,
 }
 
@@ -459,6 +592,11 @@ mod tests {
             panic!("dlq")
         };
         assert!(matches!(&dlq.verb, DlqVerb::Replay { chosen, wait: 5 } if chosen.letters.len() == 2));
+        let Command::Log(log) = parsed("caudal log export --to k.yaml").unwrap().command else {
+            panic!("log")
+        };
+        assert!(matches!(&log.verb, LogVerb::Export(to) if to.to.to_str() == Some("k.yaml")));
+        assert!(matches!(parsed("caudal log check").unwrap().command, Command::Log(_)));
         assert!(parsed("caudal dlq dash drop").is_err(), "drop needs letters, or --all");
         let Command::Snapshot(snapshot) = parsed("caudal snapshot plex a b --where x=1").unwrap().command
         else {

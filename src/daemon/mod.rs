@@ -10,11 +10,13 @@ mod embedded;
 mod exit;
 mod init;
 mod instance;
+mod log;
 mod logging;
 mod memory;
 mod monitor;
 mod output;
 mod poll;
+mod rebuild;
 mod registry;
 mod run;
 mod schema;
@@ -23,6 +25,7 @@ mod snapshot;
 mod status;
 mod tap;
 mod verify;
+mod why;
 
 use clap::Parser;
 use cli::{Cli, Command};
@@ -61,6 +64,9 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Schedule(arguments) => poll::schedule(cli, arguments).await,
         Command::Tap(arguments) => tap::tap(cli, arguments).await,
         Command::Dlq(arguments) => dlq::dlq(cli, arguments).await,
+        Command::Log(arguments) => log::log(cli, arguments).await,
+        Command::Rebuild(arguments) => rebuild::rebuild(cli, arguments).await,
+        Command::Why(arguments) => why::why(cli, arguments).await,
         Command::Verify(arguments) => verify::verify(cli, arguments).await,
         Command::Schema(arguments) => schema::schema(arguments),
         Command::Config(arguments) => config::config(cli, arguments),

@@ -88,6 +88,10 @@ fn announce(resolved: &Resolved<Kafka>, log: &str, http: std::net::SocketAddr) {
     info!("caudal {}: prefix {}, log: {log}", env!("CARGO_PKG_VERSION"), resolved.prefix);
     if resolved.log.is_some() {
         info!("the log is kept in {}", resolved.data_dir.join("log").display());
+        info!(
+            "the embedded log is one node without replicas, TLS or passwords: what its disk loses is lost, and sources are read anew; \
+             `caudal log export` moves it to a Kafka cluster"
+        );
     }
     info!("health, metrics and status: http://{http}/health, /metrics, /status, /api/v1/freshness");
     for source in &resolved.sources {

@@ -115,7 +115,7 @@ async fn tell(resolved: &Resolved<Kafka>, runs: &[RunRecord]) {
     }
 }
 
-fn sink_of<'a>(resolved: &'a Resolved<Kafka>, name: &str) -> Result<&'a SinkEntry, Failure> {
+pub(super) fn sink_of<'a>(resolved: &'a Resolved<Kafka>, name: &str) -> Result<&'a SinkEntry, Failure> {
     resolved.sinks.iter().find(|entry| entry.name == name).ok_or_else(|| {
         let names: Vec<&str> = resolved.sinks.iter().map(|entry| entry.name.as_str()).collect();
         let problem = Problem::new("SINK", format!("{name} is no sink of the configuration"));
@@ -123,7 +123,7 @@ fn sink_of<'a>(resolved: &'a Resolved<Kafka>, name: &str) -> Result<&'a SinkEntr
     })
 }
 
-fn is_meant(schema: &TableSchema, tables: &[String]) -> bool {
+pub(super) fn is_meant(schema: &TableSchema, tables: &[String]) -> bool {
     tables.is_empty() || tables.iter().any(|name| *name == schema.id.table || *name == schema.id.to_string())
 }
 

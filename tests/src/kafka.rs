@@ -27,6 +27,14 @@ impl Kafka {
         Ok(Self { service: Service::start("kafka", properties)? })
     }
 
+    /// The same on a port that the test has chosen.
+    ///
+    /// # Errors
+    /// When it doesn't start.
+    pub fn start_at(port: u16, properties: &[&str]) -> Result<Self> {
+        Ok(Self { service: Service::start_at("kafka", port, properties)? })
+    }
+
     /// The broker with default properties that the tests of this process share; each takes its own topic prefix.
     ///
     /// # Panics

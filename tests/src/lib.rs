@@ -10,6 +10,7 @@ pub mod compare;
 pub mod daemon;
 pub mod http;
 pub mod kafka;
+pub mod kafka_proxy;
 pub mod klk;
 pub mod mysql;
 pub mod patience;

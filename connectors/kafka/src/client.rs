@@ -2,12 +2,13 @@
 //!
 //! Memory: a producer queues at most `kafka.queue` bytes; a groupless reader fetches ahead at most 4 MiB.
 
-use crate::config::Resolved;
+use crate::config::{Mechanism, Resolved};
 use crate::faults::classify;
+use crate::oauth;
 use crate::telemetry::{Reports, Telemetry};
 use caudal_core::{Error, Result};
 use rdkafka::admin::AdminClient;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
@@ -128,7 +129,22 @@ impl Clients {
                 Isolation::Uncommitted => "read_uncommitted",
             },
         );
-        config.create_with_context(self.quiet()).map_err(|e| classify(e, "make a reader"))
+        let reader = config.create_with_context(self.quiet()).map_err(|e| classify(e, "make a reader"))?;
+        self.authenticate(&reader);
+        Ok(reader)
+    }
+
+    /// Has a client that nobody polls before it is asked something ask for its token, where there are tokens: only who polls serves that.
+    pub(crate) fn authenticate<C: ConsumerContext>(&self, client: &BaseConsumer<C>) {
+        let sasl = self.resolved.config.sasl.as_ref();
+        if sasl.is_some_and(|sasl| sasl.mechanism == Mechanism::OauthBearer) {
+            // Lines of its log come by the same way.
+            for _ in 0..10 {
+                if let Some(Err(error)) = client.poll(Duration::from_millis(20)) {
+                    tracing::debug!(%error, "authenticate");
+                }
+            }
+        }
     }
 }
 
@@ -147,6 +163,15 @@ impl Quiet {
 }
 
 impl ClientContext for Quiet {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(
+        &self,
+        setting: Option<&str>,
+    ) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+        oauth::token(setting)
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }

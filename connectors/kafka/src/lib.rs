@@ -6,15 +6,18 @@
 pub mod config;
 pub mod format;
 
+mod acl;
 mod client;
 mod dead_letters;
 mod decode;
 mod encode;
+mod export;
 mod faults;
 mod group;
 mod log;
 pub mod monitoring;
 mod murmur2;
+mod oauth;
 mod offsets;
 mod reader;
 mod registry;
@@ -32,11 +35,12 @@ mod watermarks;
 mod writer;
 mod written;
 
-pub use config::Config;
+pub use config::{Config, Delivery};
 pub use dead_letters::DeadLetter;
-pub use encode::{NEW_KEY_HEADER, OLD_KEY_HEADER, TRUNCATE_HEADER, TRUNCATE_KEY, system_clock};
+pub use encode::{NEW_KEY_HEADER, OLD_KEY_HEADER, ORDER_HEADER, TRUNCATE_HEADER, TRUNCATE_KEY, system_clock};
+pub use export::{Exported, Progress, Told};
 pub use log::{CaptureOptions, Log};
-pub use reader::{Consistency, Freshness, LogSource, ReadOptions};
+pub use reader::{Consistency, Freshness, HeldTable, LogSource, ReadOptions, TableReader};
 pub use signals::Signals;
 pub use status::{PartitionStatus, SinkStatus, SourceStatus};
 pub use tap::{Tap, TapFrom, Tapped};

@@ -6,6 +6,7 @@
 //! Side topics have one partition per source (see [`crate::tasks`]), `schemas` too: a source's open transaction holds up only
 //! its own readers.
 
+use crate::acl::{Resource, classify_doing};
 use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking};
 use crate::config::Resolved;
 use crate::faults::classify;
@@ -18,7 +19,7 @@ use rdkafka::admin::{
     TopicReplication,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::metadata::Metadata;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
@@ -185,6 +186,21 @@ impl TopicSpec {
         Self::new(name, 1, resolved, vec![Need::Exactly("cleanup.policy", "delete".into())])
     }
 
+    /// A topic of somebody else's: with what matters of another one's settings.
+    pub(crate) fn like(name: String, settings: Option<&Settings>) -> Self {
+        const KEPT: [&str; 6] = [
+            "cleanup.policy",
+            "delete.retention.ms",
+            "max.message.bytes",
+            "min.compaction.lag.ms",
+            "retention.bytes",
+            "retention.ms",
+        ];
+        let kept = settings.into_iter().flatten().filter(|(name, _)| KEPT.contains(&name.as_str()));
+        let settings = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Self { name, partitions: 1, settings, needs: Vec::new() }
+    }
+
     fn new_topic(&self, replication: i32) -> NewTopic<'_> {
         let topic = NewTopic::new(&self.name, self.partitions as i32, TopicReplication::Fixed(replication));
         self.settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
@@ -256,11 +272,14 @@ impl Topics {
             match result {
                 Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
                 Err((topic, code)) => {
-                    return Err(classify(
-                        rdkafka::error::KafkaError::AdminOp(code),
+                    let resolved = self.clients.resolved();
+                    let (error, doing) = (KafkaError::AdminOp(code), ("Create", Resource::Topic(&topic)));
+                    return Err(classify_doing(
+                        error,
                         format!("make topic {topic}: {code}"),
-                    )
-                    .hint("make it by hand with the settings of the user guide, or grant Create"));
+                        resolved,
+                        doing,
+                    ));
                 }
             }
         }
@@ -344,7 +363,7 @@ impl Topics {
     }
 
     /// The settings of existing topics, by topic; those that this user may not see are missing.
-    async fn settings(&self, topics: &[&str]) -> Result<HashMap<String, Settings>> {
+    pub(crate) async fn settings(&self, topics: &[&str]) -> Result<HashMap<String, Settings>> {
         let mut all = HashMap::new();
         for chunk in topics.chunks(100) {
             let resources: Vec<_> = chunk.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
@@ -422,7 +441,7 @@ fn ask(asker: &BaseConsumer<Quiet>) -> Result<Metadata> {
 }
 
 /// A topic's settings by name.
-type Settings = HashMap<String, String>;
+pub(crate) type Settings = HashMap<String, String>;
 
 /// A setting that the broker does not tell passes: it has no such setting.
 fn refuse(spec: &TopicSpec, settings: &Settings) -> Result<()> {

@@ -32,6 +32,7 @@ use caudal_core::{
 use caudal_poll::Desk;
 use choose::{Chosen, choose};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ pub fn source(name: &str, config: Config) -> Result<Arc<dyn Source>> {
             written: Arc::default(),
             desk: Arc::default(),
             purge: Arc::default(),
+            kept: Arc::default(),
         },
     }))
 }
@@ -69,6 +71,8 @@ struct Beside {
     desk: Arc<Desk>,
     /// That the server will soon purge what is to be read.
     purge: retention::Shown,
+    /// The folder of the instance's data.
+    kept: Arc<OnceLock<PathBuf>>,
 }
 
 #[async_trait]
@@ -99,6 +103,11 @@ impl Source for MySqlSource {
         let _ = self.beside.written.set(written);
     }
 
+    fn keep_in(&self, folder: &Path) {
+        // Only the first one counts.
+        let _ = self.beside.kept.set(folder.to_owned());
+    }
+
     fn signal(&self, signal: Signal) {
         match self.config.mode {
             Mode::Poll => self.beside.desk.signal(signal),
@@ -122,13 +131,17 @@ impl Source for MySqlSource {
     }
 
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
-        if self.config.mode == Mode::Poll {
+        let config = match self.beside.kept.get() {
+            Some(folder) => Arc::new(self.config.keeping(folder)),
+            None => Arc::clone(&self.config),
+        };
+        if config.mode == Mode::Poll {
             let reader =
-                poll::open(&self.config, (self.beside.written.get().cloned(), &self.beside.desk), from).await;
+                poll::open(&config, (self.beside.written.get().cloned(), &self.beside.desk), from).await;
             return reader
                 .map_err(|e| self.config.own_field(e).context(format!("open source {}", self.config.name)));
         }
-        let reader = open(&self.config, &self.beside, &self.set_aside, from).await;
+        let reader = open(&config, &self.beside, &self.set_aside, from).await;
         let named = |e| self.config.own_field(e).context(format!("open source {}", self.config.name));
         Ok(Box::new(reader.map_err(named)?))
     }

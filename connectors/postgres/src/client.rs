@@ -114,6 +114,11 @@ impl Failure {
         self.0.code() == Some(&SqlState::UNIQUE_VIOLATION)
     }
 
+    /// Whether a lock was not to be had in time, or only at the price of a deadlock.
+    pub(crate) fn is_lock(&self) -> bool {
+        matches!(self.0.code(), Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE || *code == SqlState::T_R_DEADLOCK_DETECTED)
+    }
+
     /// What the server says about data, without its values: only names and the condition.
     pub(crate) fn data_cause(&self) -> String {
         let Some(db) = self.0.as_db_error() else { return "the server refused the row".to_owned() };

@@ -11,9 +11,10 @@ use crate::parameter::borrow;
 use crate::plan::Plan;
 use crate::prepare::{Options, Prepared, Rows};
 use crate::quote::{ident, literal, qualified};
+use crate::state::State;
 use async_trait::async_trait;
-use caudal_core::compare::{Difference, DifferenceKind, Digest, Found, Range, SinkSide};
-use caudal_core::{Batch, ColumnType, Error, Result, TableId, TableSchema};
+use caudal_core::compare::{Difference, DifferenceKind, Digest, Found, Range, SinkSide, Trace};
+use caudal_core::{Batch, ColumnType, Error, LogPosition, Result, TableId, TableSchema};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio_postgres::Row;
@@ -109,6 +110,30 @@ impl SinkSide for Side {
         let rows = self.query(&sql, &[], format!("ask for the digest of rows of {}", plan.name)).await?;
         let row = rows.first().ok_or_else(|| Error::bug("an aggregate without a row"))?;
         Ok(Digest { rows: row.get::<_, i64>(0) as u64, sum: row.get(1) })
+    }
+
+    async fn trace(&mut self, schema: &TableSchema, key: &[String]) -> Result<Option<Trace>> {
+        let plan = self.plan(schema)?;
+        if key.is_empty() || key.len() != plan.key.len() {
+            return Err(Error::config(format!("the key of {} has {} columns", schema.id, plan.key.len())));
+        }
+        let is = |(at, column): (usize, &usize)| plan.columns[*column].is_text(at + 1);
+        let terms: Vec<String> = plan.key.iter().enumerate().map(is).collect();
+        let sql = format!(
+            "SELECT xmin::text, CASE WHEN current_setting('track_commit_timestamp') = 'on' \
+             THEN pg_xact_commit_timestamp(xmin)::text END FROM {} WHERE {}",
+            plan.target,
+            terms.join(" AND ")
+        );
+        let params: Vec<Param<'_>> = key.iter().map(|text| (text as _, Type::TEXT)).collect();
+        let rows = self.query(&sql, &params, format!("look for a row of {}", plan.name)).await?;
+        Ok(rows.first().map(|row| Trace { transaction: row.get(0), committed: row.get(1) }))
+    }
+
+    async fn stands_at(&mut self, topic: &str) -> Result<Option<LogPosition>> {
+        let state = State::new(&self.config.state_schema);
+        let offsets = state.of_topic(&self.connection, &self.config.name, topic).await;
+        offsets.doing(&self.config, "look where the sink stands").map(Some)
     }
 
     async fn compare(&mut self, batch: &mut Batch, schema: &TableSchema, range: &Range) -> Result<Found> {

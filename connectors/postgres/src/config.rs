@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Names are cut by Postgres, silently, beyond this many bytes (`NAMEDATALEN` - 1).
@@ -45,6 +46,12 @@ pub struct Config {
     #[serde(default = "sweep_limit")]
     #[schemars(range(min = 0, max = 100))]
     pub sweep_limit: u8,
+    /// SQL that runs when given tables have advanced, in this order.
+    #[serde(default)]
+    pub after_load: Vec<AfterLoad>,
+    /// How long `caudal rebuild` keeps the table that it has replaced, for `--rollback`.
+    #[serde(default = "rollback_window")]
+    pub rollback_window: DurationText,
     /// Longest wait for a lock that somebody else holds; then the batch is tried again later.
     #[serde(default = "lock_timeout")]
     pub lock_timeout: DurationText,
@@ -64,6 +71,10 @@ fn caudal() -> String {
 
 fn sweep_limit() -> u8 {
     50
+}
+
+fn rollback_window() -> DurationText {
+    DurationText::secs(24 * 3600)
 }
 
 fn lock_timeout() -> DurationText {
@@ -92,6 +103,63 @@ pub enum Deletes {
     Ignore,
 }
 
+/// Statements that run, in one transaction, when given tables have advanced.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AfterLoad {
+    /// Its name in `caudal.after_load_runs`; unique within the sink.
+    pub name: String,
+    /// Tables, as `table` or `database.table` of the source; `*`: all.
+    pub tables: Vec<String>,
+    /// Statements and files, in this order.
+    pub run: Vec<Step>,
+    /// It runs when nothing has changed for so long,
+    #[serde(default = "debounce")]
+    pub debounce: DurationText,
+    /// and at the latest so long after the first change.
+    #[serde(default = "at_latest")]
+    pub at_latest: DurationText,
+    /// The longest that a run may take; then it is ended, and counts as failed.
+    #[serde(default = "run_timeout")]
+    pub timeout: DurationText,
+    /// What follows a run that failed. The sink itself goes on in any case.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+}
+
+/// One step of what runs after the load: one of the two.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// SQL; several statements are separated by `;`.
+    pub sql: Option<String>,
+    /// A file of SQL, read at each run.
+    pub file: Option<PathBuf>,
+}
+
+/// What follows a run that failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// It is run again after 5 s, 10 s, … up to 10 minutes.
+    #[default]
+    Retry,
+    /// It is run again when the tables have advanced again.
+    Skip,
+}
+
+fn debounce() -> DurationText {
+    DurationText::secs(5)
+}
+
+fn at_latest() -> DurationText {
+    DurationText::secs(60)
+}
+
+fn run_timeout() -> DurationText {
+    DurationText::secs(300)
+}
+
 // The URL holds a password.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -116,6 +184,8 @@ pub struct Resolved {
     pub(crate) json: JsonAs,
     pub(crate) state_schema: String,
     pub(crate) sweep_limit: u8,
+    pub(crate) after_load: Vec<AfterLoad>,
+    pub(crate) rollback_window: Duration,
     pub(crate) lock_timeout: Duration,
 }
 
@@ -158,6 +228,15 @@ impl Config {
                 .field(at("sweep_limit"))
                 .hint("0 to 100; 50 is the default"));
         }
+        for (number, job) in self.after_load.iter().enumerate() {
+            let field = at(&format!("after_load[{number}]"));
+            job.check().map_err(|e| e.field(field.clone()))?;
+            if self.after_load[..number].iter().any(|other| other.name == job.name) {
+                return Err(Error::config(format!("the name {} is used twice", job.name))
+                    .field(field)
+                    .hint("give it another"));
+            }
+        }
         if self.lock_timeout.get().is_zero() {
             return Err(Error::config("a wait without end would stop the sink silently")
                 .field(at("lock_timeout"))
@@ -173,10 +252,31 @@ impl Config {
             deletes: self.deletes,
             json: self.json,
             state_schema: self.state_schema,
-            // The server takes milliseconds in 31 bits.
             sweep_limit: self.sweep_limit,
+            after_load: self.after_load,
+            rollback_window: self.rollback_window.get(),
+            // The server takes milliseconds in 31 bits.
             lock_timeout: self.lock_timeout.get().min(Duration::from_millis(i32::MAX as u64)),
         })
+    }
+}
+
+impl AfterLoad {
+    fn check(&self) -> Result<()> {
+        if self.name.is_empty() || self.tables.is_empty() || self.run.is_empty() {
+            return Err(Error::config("a name, tables and something to run are needed")
+                .hint("after_load: [{ name: refresh, tables: [orders], run: [{ sql: REFRESH MATERIALIZED VIEW totals }] }]"));
+        }
+        if self.run.iter().any(|step| step.sql.is_some() == step.file.is_some()) {
+            return Err(Error::config("a step is either SQL or a file")
+                .hint("run: [{ sql: … }, { file: /etc/caudal/abc.sql }]"));
+        }
+        if self.timeout.get().is_zero() {
+            return Err(
+                Error::config("a run without end would stop all others").hint("give a time-out such as 300s")
+            );
+        }
+        Ok(())
     }
 }
 

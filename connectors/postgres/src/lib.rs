@@ -7,6 +7,7 @@
 //! For users: `select * from caudal.freshness` tells up to which moment of its source's clock each table is complete;
 //! `caudal.offsets` what it has consumed.
 
+mod after;
 mod apply;
 mod catalog;
 mod check;
@@ -19,6 +20,7 @@ mod parameter;
 mod plan;
 mod prepare;
 mod quote;
+mod rebuild;
 mod shape;
 mod sink;
 mod state;
@@ -28,7 +30,7 @@ mod types;
 mod url;
 mod writer;
 
-pub use config::{Config, Consistency, Deletes, Resolved};
+pub use config::{AfterLoad, Config, Consistency, Deletes, OnFailure, Resolved, Step};
 pub use types::JsonAs;
 
 use caudal_core::{Result, Sink};

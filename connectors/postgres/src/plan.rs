@@ -51,6 +51,11 @@ impl Mapped {
         &self.name
     }
 
+    /// Whether the column is what a text, the parameter of that number, says.
+    pub(crate) fn is_text(&self, parameter: usize) -> String {
+        format!("{} = (${parameter}::text)::{}", self.name, self.sql)
+    }
+
     /// A value of the wire's type, cast where needed.
     fn value(&self, expression: &str) -> String {
         if self.cast { format!("{expression}::{}", self.sql) } else { expression.to_owned() }

@@ -1,13 +1,16 @@
 //! The sink: checks, and opens writers.
 
-use crate::client::Connection;
+use crate::after::After;
+use crate::client::{Connection, Doing};
 use crate::compare::Side;
 use crate::config::{Consistency, Deletes, Resolved};
 use crate::prepare::Options;
+use crate::rebuild::PgRebuild;
 use crate::state::State;
 use crate::writer::PgWriter;
 use async_trait::async_trait;
 use caudal_core::compare::SinkSide;
+use caudal_core::rebuild::Rebuild;
 use caudal_core::{Check, Result, Sink, Writer};
 use std::sync::Arc;
 
@@ -15,6 +18,16 @@ use std::sync::Arc;
 const COPY_ROWS: usize = 5_000;
 /// The same where all rows are new and go straight into the table.
 const COPY_NEW_ROWS: usize = 500;
+
+/// How rows of the sink are prepared.
+pub(crate) fn options(config: &Resolved) -> Options {
+    Options {
+        json: config.json,
+        ignore_deletes: config.deletes == Deletes::Ignore,
+        copy_rows: COPY_ROWS,
+        copy_new_rows: COPY_NEW_ROWS,
+    }
+}
 
 /// A database to write to.
 pub(crate) struct PgSink {
@@ -31,17 +44,18 @@ impl Sink for PgSink {
         let connection = Connection::open(&self.config).await?;
         crate::check::refuse_old(&connection).await?;
         State::new(&self.config.state_schema).create(&connection).await?;
-        let options = Options {
-            json: self.config.json,
-            ignore_deletes: self.config.deletes == Deletes::Ignore,
-            copy_rows: COPY_ROWS,
-            copy_new_rows: COPY_NEW_ROWS,
-        };
-        Ok(Box::new(PgWriter::new(connection, Arc::clone(&self.config), options)))
+        crate::rebuild::drop_expired(&connection).await.doing(&self.config, "drop tables that were kept")?;
+        let options = options(&self.config);
+        let after = After::start(&connection, &self.config).await?;
+        Ok(Box::new(PgWriter::new(connection, Arc::clone(&self.config), options).with(after)))
     }
 
     async fn side(&self) -> Result<Option<Box<dyn SinkSide>>> {
         Ok(Some(Box::new(Side::open(&self.config).await?)))
+    }
+
+    async fn rebuild(&self) -> Result<Option<Box<dyn Rebuild>>> {
+        Ok(Some(Box::new(PgRebuild::open(&self.config).await?)))
     }
 
     fn whole_transactions(&self) -> bool {

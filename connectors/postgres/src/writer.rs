@@ -3,6 +3,7 @@
 //! Memory: a batch at a time, with its encoded rows; what was accepted lies in the server's transaction, not here. So a source
 //! transaction of any size passes through in parts.
 
+use crate::after::After;
 use crate::apply::{Applier, Optimism};
 use crate::client::{Connection, Doing, Failure};
 use crate::config::Resolved;
@@ -38,6 +39,7 @@ pub(crate) struct PgWriter {
     sweeps: Sweeps,
     accepted: Accepted,
     freshness: Freshness,
+    after: After,
 }
 
 /// What taking over gave, and what was committed since.
@@ -84,7 +86,14 @@ impl PgWriter {
             sweeps: Sweeps::default(),
             accepted: Accepted::default(),
             freshness: Freshness::default(),
+            after: After::default(),
         }
+    }
+
+    /// Notes, with the rows, what is to run after them.
+    pub(crate) fn with(mut self, after: After) -> Self {
+        self.after = after;
+        self
     }
 
     /// The statements that begin a transaction, if none is open.
@@ -345,6 +354,7 @@ impl PgWriter {
             self.accepted.moved.insert((Arc::clone(&offset.topic), offset.partition), stored);
         }
         self.freshness.accept(batch);
+        self.after.accept(batch);
         self.accepted.any = true;
         Ok(())
     }
@@ -358,12 +368,13 @@ impl PgWriter {
         let owned = self.owned.as_ref().ok_or_else(|| Error::bug("commit before resume"))?;
         let tell = self.freshness.tell(&self.connection, &self.state);
         // Sent together, run by the server in this order; none counts unless all are right.
-        let (held, moved, told) = futures::join!(
+        let (held, moved, told, noted) = futures::join!(
             self.state.hold_fence(&self.connection, owned.epoch),
             self.state.move_offsets(&self.connection, owned.epoch, &owned.stored, &self.accepted.moved),
             tell,
+            self.after.tell(&self.connection),
         );
-        held.and(moved).and(told)
+        held.and(moved).and(told).and(noted)
     }
 
     /// Leaves nothing behind that the server does not have: only `resume` makes the writer usable again.
@@ -372,6 +383,7 @@ impl PgWriter {
         self.owned = None;
         self.accepted = Accepted::default();
         self.freshness.rolled_back();
+        self.after.rolled_back();
         self.tables.clear();
         self.sweeps.clear();
         // Best effort: the connection ends with the writer, and the transaction with the connection.
@@ -404,6 +416,7 @@ impl Writer for PgWriter {
         }
         self.accepted = Accepted::default();
         self.freshness.rolled_back();
+        self.after.rolled_back();
         self.sweeps.clear();
         let (epoch, stored) = self.state.take_over(&self.connection).await?;
         let position = (!stored.is_empty()).then(|| log_position(&stored));
@@ -445,6 +458,7 @@ impl Writer for PgWriter {
         }
         (self.open, self.marked) = (false, false);
         self.freshness.committed();
+        self.after.committed();
         let accepted = std::mem::take(&mut self.accepted);
         let position = log_position(&accepted.moved);
         if let Some(owned) = &mut self.owned {

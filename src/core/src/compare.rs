@@ -6,6 +6,7 @@
 
 use crate::batch::Batch;
 use crate::fault::Result;
+use crate::position::LogPosition;
 use crate::schema::{ColumnType, TableId, TableSchema};
 use async_trait::async_trait;
 
@@ -113,8 +114,29 @@ pub trait SinkSide: Send {
     /// The digest of a range that both ends find.
     async fn digest(&mut self, schema: &TableSchema, range: &Range) -> Result<Digest>;
 
+    /// What the sink can tell of the row with a key, given as texts of the key's columns; none if it has none, or cannot tell.
+    async fn trace(&mut self, schema: &TableSchema, key: &[String]) -> Result<Option<Trace>> {
+        let _ = (schema, key);
+        Ok(None)
+    }
+
+    /// Where the sink stands in a topic of the log; none where that is not known.
+    async fn stands_at(&mut self, topic: &str) -> Result<Option<LogPosition>> {
+        let _ = topic;
+        Ok(None)
+    }
+
     /// What differs from these rows of the range: with a range that both ends find surplus rows too.
     async fn compare(&mut self, batch: &mut Batch, schema: &TableSchema, range: &Range) -> Result<Found>;
+}
+
+/// A row of a sink, as it lies there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Trace {
+    /// The sink's transaction that wrote it last.
+    pub transaction: String,
+    /// When that was committed, as the sink writes times; none where it does not keep that.
+    pub committed: Option<String>,
 }
 
 /// What a comparison found.

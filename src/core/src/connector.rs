@@ -10,10 +10,12 @@ use crate::compare::{SinkSide, SourceSide};
 use crate::fault::Result;
 use crate::polled::PollStatus;
 use crate::position::Position;
+use crate::rebuild::Rebuild;
 use crate::reread::{Progress, Signal, Written};
 use crate::schema::{TableId, TableSchema};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A system that can be read: what its configuration resolved to. Opens readers.
@@ -32,6 +34,10 @@ pub trait Source: Send + Sync {
 
     /// Tells what the log holds of this source's tables: a re-read is reconciled with it. Called once, before `open`.
     fn bind(&self, _written: Arc<dyn Written>) {}
+
+    /// The folder of this instance's data, which outlives the process: for what can be made again, and is better kept. Called once,
+    /// before `open`, if there is one.
+    fn keep_in(&self, _folder: &Path) {}
 
     /// A command. A source takes it between two batches, and stores that it did with the next one; after a restart of the
     /// process all commands are given again, in order.
@@ -98,6 +104,11 @@ pub trait Sink: Send + Sync {
 
     /// Its side of a comparison with a source; none where it has no way to be asked.
     async fn side(&self) -> Result<Option<Box<dyn SinkSide>>> {
+        Ok(None)
+    }
+
+    /// What makes its tables anew from the log; none where that is not possible.
+    async fn rebuild(&self) -> Result<Option<Box<dyn Rebuild>>> {
         Ok(None)
     }
 

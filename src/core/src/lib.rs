@@ -15,6 +15,7 @@ pub mod fault;
 pub mod polled;
 pub mod position;
 pub mod quantity;
+pub mod rebuild;
 pub mod reread;
 pub mod schema;
 pub mod temporal;

@@ -5,6 +5,7 @@
 //! | `whole.rs` | `consistency: transaction`: from watermark to watermark |
 //! | `shared.rs` | `consistency: key`: partitions shared among instances |
 //! | `sides.rs` | the side topics of a source |
+//! | `tables.rs` | one table by itself, up to given ends |
 //! | `partitions.rs` | the partitions in hand, their shapes and offsets |
 //! | `join.rs` | records that were written in parts |
 //! | `feed.rs`, `lanes.rs` | partitions as queues; over librdkafka |
@@ -22,6 +23,7 @@ mod runner;
 mod scopes;
 mod shared;
 mod sides;
+mod tables;
 mod wake;
 mod whole;
 
@@ -29,6 +31,7 @@ mod whole;
 mod tests;
 
 pub use freshness::Freshness;
+pub use tables::{HeldTable, TableReader};
 
 use crate::client::{Clients, Quiet, blocking};
 use crate::dead_letters::{self, Desk, LogDeadLetters};
