@@ -183,6 +183,7 @@ impl HeldTable {
             leader_epoch: -1,
             as_of_ms: 0,
             unswept: false,
+            writer_epoch: 0,
         }
     }
 }
