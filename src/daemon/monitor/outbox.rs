@@ -39,7 +39,7 @@ impl Outbox {
     pub(super) fn first(&self) -> (Vec<Telling>, u64) {
         let waiting = self.waiting();
         let some = waiting.iter().take(AT_ONCE);
-        let end = some.clone().last().map_or(0, |(number, _)| number + 1);
+        let end = some.clone().next_back().map_or(0, |(number, _)| number + 1);
         (some.map(|(_, telling)| telling.clone()).collect(), end)
     }
 
