@@ -16,7 +16,6 @@ mod faults;
 mod group;
 mod log;
 mod murmur2;
-mod oauth;
 mod offsets;
 mod reader;
 mod registry;
