@@ -281,7 +281,10 @@ async fn a_client_certificate_comes_in() {
         secured.file("client.pem"),
         secured.file("client-key.pem")
     );
-    stage.works(secured.mtls, &way).await;
+    let daemon = Daemon::start(&stage.config(secured.mtls, &way)).unwrap();
+    stage.equal(&daemon).await;
+    stage.change("changed").await;
+    stage.equal(&daemon).await;
 }
 
 /// Waits until a pipeline says all of these words.
