@@ -16,8 +16,6 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -300,59 +298,6 @@ async fn told(daemon: &Daemon, pipeline: &str, words: &[&str]) {
     patience::until(&format!("{words:?}"), PATIENCE, Duration::from_millis(200), says)
         .await
         .unwrap_or_else(|e| panic!("{e:#}\n{}", daemon.log_tail()));
-}
-
-#[tokio::test]
-async fn a_right_that_is_missing_is_named_and_once_it_is_granted_the_work_goes_on() {
-    let (secured, stage) = (Secured::shared().await, Stage::set("sec_poor").await);
-    let prefix = stage.prefix.clone();
-    let (side, data) = (format!("caudal.{prefix}."), format!("{prefix}."));
-    let topic = format!("{prefix}.{}.t", stage.db);
-    let all: &[i8] = &[CREATE, DESCRIBE, DESCRIBE_CONFIGS, READ, WRITE];
-    // A topic that others have made, and may be seen and read.
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", secured.kafka.bootstrap()).create().unwrap();
-    let week = (7 * 86_400_000u64).to_string();
-    let two = (14 * 86_400_000u64).to_string();
-    let made = NewTopic::new(&topic, 1, TopicReplication::Fixed(1))
-        .set("cleanup.policy", "compact")
-        .set("min.compaction.lag.ms", &week)
-        .set("delete.retention.ms", &two)
-        .set("max.message.bytes", "16777216");
-    for made in admin.create_topics([&made], &AdminOptions::new()).await.unwrap() {
-        made.unwrap();
-    }
-    secured
-        .grant(
-            "poor",
-            &[(TOPIC, &side, true, all), (TOPIC, &data, true, &[DESCRIBE, DESCRIBE_CONFIGS, READ])],
-        )
-        .await;
-    let way = "  sasl: {mechanism: PLAIN, username: poor, password: poor-secret}";
-    let daemon = Daemon::start(&stage.config(secured.plain, way)).unwrap();
-    // The group of captures first.
-    let group = format!("caudal.{prefix}.tasks");
-    let command = format!("--operation Read --group '{group}'");
-    told(&daemon, "capture/shop", &["User:poor lacks Read on group", &group, "kafka-acls.sh", &command])
-        .await;
-    secured.grant("poor", &[(GROUP, &group, false, &[READ, DESCRIBE])]).await;
-    // Then the transactional id.
-    let id = format!("caudal.{prefix}.shop");
-    let command = format!("--operation Write --transactional-id '{id}'");
-    told(&daemon, "capture/shop", &["User:poor lacks Write on transactional id", &id, &command]).await;
-    secured.grant("poor", &[(TRANSACTIONAL_ID, &id, false, &[WRITE, DESCRIBE])]).await;
-    // Then the data topic, by name.
-    let command = format!("--operation Write --topic '{topic}'");
-    told(&daemon, "capture/shop", &["User:poor lacks Write on topic", &topic, &command]).await;
-    secured.grant("poor", &[(TOPIC, &topic, false, &[WRITE])]).await;
-    // And the sink's group.
-    let group = format!("caudal.{prefix}.pg");
-    told(&daemon, "sink/pg", &["User:poor lacks Read on group", &group, "kafka-acls.sh"]).await;
-    secured.grant("poor", &[(GROUP, &group, false, &[READ, DESCRIBE])]).await;
-    stage.equal(&daemon).await;
-    stage.change("granted").await;
-    stage.equal(&daemon).await;
-    assert!(!daemon.log().contains("poor-secret"));
 }
 
 #[tokio::test]
