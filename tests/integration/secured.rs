@@ -4,8 +4,6 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{Bytes, BytesMut};
 use caudal_tests::compare::wait_equal;
 use caudal_tests::ports::free_port;
@@ -18,12 +16,10 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -33,7 +29,6 @@ struct Secured {
     kafka: Kafka,
     plain: u16,
     scram: u16,
-    oauth: u16,
     mtls: u16,
     certificates: TempDir,
 }
@@ -48,9 +43,9 @@ impl Secured {
     fn start() -> Self {
         let certificates = tempfile::tempdir().unwrap();
         certify(certificates.path());
-        let ports: [u16; 5] = std::array::from_fn(|_| free_port().unwrap());
-        let [open, plain, scram, oauth, mtls] = ports;
-        let names = ["PLAINTEXT", "PLAIN", "SCRAM", "OAUTH", "MTLS"];
+        let ports: [u16; 4] = std::array::from_fn(|_| free_port().unwrap());
+        let [open, plain, scram, mtls] = ports;
+        let names = ["PLAINTEXT", "PLAIN", "SCRAM", "MTLS"];
         let listeners: Vec<String> =
             names.iter().zip(ports).map(|(name, port)| format!("{name}://127.0.0.1:{port}")).collect();
         let listeners = listeners.join(",");
@@ -60,12 +55,11 @@ impl Secured {
             format!("listeners={listeners},CONTROLLER://@CONTROLLER@"),
             format!("advertised.listeners={listeners}"),
             "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PLAIN:SASL_PLAINTEXT,\
-             SCRAM:SASL_PLAINTEXT,OAUTH:SASL_PLAINTEXT,MTLS:SSL"
+             SCRAM:SASL_PLAINTEXT,MTLS:SSL"
                 .to_owned(),
-            "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER".to_owned(),
+            "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512".to_owned(),
             "listener.name.plain.sasl.enabled.mechanisms=PLAIN".to_owned(),
             "listener.name.scram.sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512".to_owned(),
-            "listener.name.oauth.sasl.enabled.mechanisms=OAUTHBEARER".to_owned(),
             format!(
                 "listener.name.plain.plain.sasl.jaas.config={module}.plain.PlainLoginModule required \
                  user_plain=\"plain-secret\" user_poor=\"poor-secret\";"
@@ -75,10 +69,6 @@ impl Secured {
             ),
             format!(
                 "listener.name.scram.scram-sha-512.sasl.jaas.config={module}.scram.ScramLoginModule required;"
-            ),
-            format!(
-                "listener.name.oauth.oauthbearer.sasl.jaas.config={module}.oauthbearer.OAuthBearerLoginModule required \
-                 unsecuredLoginStringClaim_sub=\"broker\";"
             ),
             "listener.name.mtls.ssl.client.auth=required".to_owned(),
             "listener.name.mtls.ssl.keystore.type=PEM".to_owned(),
@@ -92,7 +82,7 @@ impl Secured {
         ];
         let properties: Vec<&str> = properties.iter().map(String::as_str).collect();
         let kafka = Kafka::start_at(open, &properties).unwrap_or_else(|e| panic!("secured Kafka: {e:#}"));
-        Self { kafka, plain, scram, oauth, mtls, certificates }
+        Self { kafka, plain, scram, mtls, certificates }
     }
 
     fn file(&self, name: &str) -> String {
@@ -289,52 +279,10 @@ async fn a_client_certificate_comes_in() {
         secured.file("client.pem"),
         secured.file("client-key.pem")
     );
-    stage.works(secured.mtls, &way).await;
-}
-
-/// An endpoint that gives unsigned tokens to one client; gives its port.
-async fn token_endpoint() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut asked = Vec::new();
-                while !asked.ends_with(b"grant_type=client_credentials") {
-                    let mut some = [0; 1024];
-                    match stream.read(&mut some).await {
-                        Ok(n) if n > 0 => asked.extend_from_slice(&some[..n]),
-                        _ => return,
-                    }
-                }
-                let now = jiff::Timestamp::now().as_second();
-                let encoded = |text: String| URL_SAFE_NO_PAD.encode(text);
-                let claims = format!(r#"{{"sub":"bearer","iat":{now},"exp":{}}}"#, now + 3600);
-                let token = format!("{}.{}.", encoded(r#"{"alg":"none"}"#.into()), encoded(claims));
-                let known = String::from_utf8_lossy(&asked)
-                    .contains("Authorization: Basic YmVhcmVyOmJlYXJlci1zZWNyZXQ=");
-                let answer = match known {
-                    true => {
-                        format!("HTTP/1.0 200 OK\r\n\r\n{{\"access_token\":\"{token}\",\"expires_in\":3600}}")
-                    }
-                    false => "HTTP/1.0 401 Unauthorized\r\n\r\n{\"error\":\"invalid_client\"}".to_owned(),
-                };
-                let _ = stream.write_all(answer.as_bytes()).await;
-            });
-        }
-    });
-    port
-}
-
-#[tokio::test]
-async fn a_token_of_an_oauth_endpoint_comes_in() {
-    let (secured, stage) = (Secured::shared().await, Stage::set("sec_oauth").await);
-    secured.grant_all("bearer", &stage.prefix).await;
-    let endpoint = token_endpoint().await;
-    let way = format!(
-        "  sasl: {{mechanism: OAUTHBEARER, username: bearer, password: bearer-secret, token_url: \"http://127.0.0.1:{endpoint}/token\"}}"
-    );
-    stage.works(secured.oauth, &way).await;
+    let daemon = Daemon::start(&stage.config(secured.mtls, &way)).unwrap();
+    stage.equal(&daemon).await;
+    stage.change("changed").await;
+    stage.equal(&daemon).await;
 }
 
 /// Waits until a pipeline says all of these words.
@@ -350,59 +298,6 @@ async fn told(daemon: &Daemon, pipeline: &str, words: &[&str]) {
     patience::until(&format!("{words:?}"), PATIENCE, Duration::from_millis(200), says)
         .await
         .unwrap_or_else(|e| panic!("{e:#}\n{}", daemon.log_tail()));
-}
-
-#[tokio::test]
-async fn a_right_that_is_missing_is_named_and_once_it_is_granted_the_work_goes_on() {
-    let (secured, stage) = (Secured::shared().await, Stage::set("sec_poor").await);
-    let prefix = stage.prefix.clone();
-    let (side, data) = (format!("caudal.{prefix}."), format!("{prefix}."));
-    let topic = format!("{prefix}.{}.t", stage.db);
-    let all: &[i8] = &[CREATE, DESCRIBE, DESCRIBE_CONFIGS, READ, WRITE];
-    // A topic that others have made, and may be seen and read.
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", secured.kafka.bootstrap()).create().unwrap();
-    let week = (7 * 86_400_000u64).to_string();
-    let two = (14 * 86_400_000u64).to_string();
-    let made = NewTopic::new(&topic, 1, TopicReplication::Fixed(1))
-        .set("cleanup.policy", "compact")
-        .set("min.compaction.lag.ms", &week)
-        .set("delete.retention.ms", &two)
-        .set("max.message.bytes", "16777216");
-    for made in admin.create_topics([&made], &AdminOptions::new()).await.unwrap() {
-        made.unwrap();
-    }
-    secured
-        .grant(
-            "poor",
-            &[(TOPIC, &side, true, all), (TOPIC, &data, true, &[DESCRIBE, DESCRIBE_CONFIGS, READ])],
-        )
-        .await;
-    let way = "  sasl: {mechanism: PLAIN, username: poor, password: poor-secret}";
-    let daemon = Daemon::start(&stage.config(secured.plain, way)).unwrap();
-    // The group of captures first.
-    let group = format!("caudal.{prefix}.tasks");
-    let command = format!("--operation Read --group '{group}'");
-    told(&daemon, "capture/shop", &["User:poor lacks Read on group", &group, "kafka-acls.sh", &command])
-        .await;
-    secured.grant("poor", &[(GROUP, &group, false, &[READ, DESCRIBE])]).await;
-    // Then the transactional id.
-    let id = format!("caudal.{prefix}.shop");
-    let command = format!("--operation Write --transactional-id '{id}'");
-    told(&daemon, "capture/shop", &["User:poor lacks Write on transactional id", &id, &command]).await;
-    secured.grant("poor", &[(TRANSACTIONAL_ID, &id, false, &[WRITE, DESCRIBE])]).await;
-    // Then the data topic, by name.
-    let command = format!("--operation Write --topic '{topic}'");
-    told(&daemon, "capture/shop", &["User:poor lacks Write on topic", &topic, &command]).await;
-    secured.grant("poor", &[(TOPIC, &topic, false, &[WRITE])]).await;
-    // And the sink's group.
-    let group = format!("caudal.{prefix}.pg");
-    told(&daemon, "sink/pg", &["User:poor lacks Read on group", &group, "kafka-acls.sh"]).await;
-    secured.grant("poor", &[(GROUP, &group, false, &[READ, DESCRIBE])]).await;
-    stage.equal(&daemon).await;
-    stage.change("granted").await;
-    stage.equal(&daemon).await;
-    assert!(!daemon.log().contains("poor-secret"));
 }
 
 #[tokio::test]

@@ -2,16 +2,15 @@
 //!
 //! Memory: a producer queues at most `kafka.queue` bytes; a groupless reader fetches ahead at most 4 MiB.
 
-use crate::config::{Mechanism, Resolved};
+use crate::config::Resolved;
 use crate::faults::classify;
-use crate::oauth;
 use crate::telemetry::{Reports, Telemetry};
 use caudal_core::{Error, Result};
 use rdkafka::admin::AdminClient;
-use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,22 +128,7 @@ impl Clients {
                 Isolation::Uncommitted => "read_uncommitted",
             },
         );
-        let reader = config.create_with_context(self.quiet()).map_err(|e| classify(e, "make a reader"))?;
-        self.authenticate(&reader);
-        Ok(reader)
-    }
-
-    /// Has a client that nobody polls before it is asked something ask for its token, where there are tokens: only who polls serves that.
-    pub(crate) fn authenticate<C: ConsumerContext>(&self, client: &BaseConsumer<C>) {
-        let sasl = self.resolved.config.sasl.as_ref();
-        if sasl.is_some_and(|sasl| sasl.mechanism == Mechanism::OauthBearer) {
-            // Lines of its log come by the same way.
-            for _ in 0..10 {
-                if let Some(Err(error)) = client.poll(Duration::from_millis(20)) {
-                    tracing::debug!(%error, "authenticate");
-                }
-            }
-        }
+        config.create_with_context(self.quiet()).map_err(|e| classify(e, "make a reader"))
     }
 }
 
@@ -163,15 +147,6 @@ impl Quiet {
 }
 
 impl ClientContext for Quiet {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn generate_oauth_token(
-        &self,
-        setting: Option<&str>,
-    ) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
-        oauth::token(setting)
-    }
-
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
@@ -190,6 +165,12 @@ impl ConsumerContext for Quiet {}
 /// An "error" of librdkafka's.
 pub(crate) fn complain(error: &KafkaError, reason: &str) {
     tracing::debug!(target: "librdkafka", %error, reason);
+}
+
+/// Whether an error is about the group that a reader outside of all groups has by name only, because the library wants one: who lacks
+/// the right to it lacks nothing.
+pub(crate) fn is_of_no_group(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed)
 }
 
 /// One line of librdkafka's log.

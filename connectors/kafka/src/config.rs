@@ -4,7 +4,6 @@
 
 use crate::format::{Format, Profile, Registry};
 use crate::monitoring::{Monitoring, Notifications, mistaken_topic};
-use crate::oauth::Endpoint;
 use caudal_core::quantity::{DurationText, SizeText};
 use caudal_core::{Error, Result};
 use schemars::JsonSchema;
@@ -78,16 +77,10 @@ pub struct Tls {
 pub struct Sasl {
     /// The mechanism.
     pub mechanism: Mechanism,
-    /// User; with OAUTHBEARER the client's id.
+    /// User.
     pub username: String,
-    /// Password; with OAUTHBEARER the client's secret.
+    /// Password.
     pub password: String,
-    /// For OAUTHBEARER: where tokens are asked for with the client's credentials, `https://…`.
-    pub token_url: Option<String>,
-    /// For OAUTHBEARER: the scope that is asked for.
-    pub scope: Option<String>,
-    /// For OAUTHBEARER: PEM file of the authorities that the endpoint is trusted by. Left out: those that browsers trust.
-    pub token_ca: Option<String>,
 }
 
 /// SASL mechanisms.
@@ -103,9 +96,6 @@ pub enum Mechanism {
     #[default]
     #[serde(rename = "SCRAM-SHA-512")]
     ScramSha512,
-    /// Tokens of an OAuth 2 endpoint.
-    #[serde(rename = "OAUTHBEARER")]
-    OauthBearer,
 }
 
 impl Mechanism {
@@ -114,7 +104,6 @@ impl Mechanism {
             Self::Plain => "PLAIN",
             Self::ScramSha256 => "SCRAM-SHA-256",
             Self::ScramSha512 => "SCRAM-SHA-512",
-            Self::OauthBearer => "OAUTHBEARER",
         }
     }
 }
@@ -288,35 +277,14 @@ impl Config {
 
     fn resolve_sasl(&self, name: &str) -> Result<()> {
         let Some(sasl) = &self.sasl else { return Ok(()) };
-        let wrong = |field: &str, message: &str, fix: &str| {
-            Err(Error::config(message).field(format!("{name}.sasl.{field}")).hint(fix))
-        };
-        let by_token = sasl.mechanism == Mechanism::OauthBearer;
         for (field, value) in [("username", &sasl.username), ("password", &sasl.password)] {
             if value.is_empty() {
-                let fix = if by_token {
-                    "write the client's id as `username`, its secret as `password`"
-                } else {
-                    "write it, the password as ${env:NAME}"
-                };
-                return wrong(field, "is missing", fix);
+                return Err(Error::config("is missing")
+                    .field(format!("{name}.sasl.{field}"))
+                    .hint("write it, the password as ${env:NAME}"));
             }
         }
-        match &sasl.token_url {
-            None if by_token => {
-                wrong("token_url", "is missing", "write where the client gets its tokens: https://…/token")
-            }
-            Some(_) if !by_token => wrong(
-                "token_url",
-                "is not used by this mechanism",
-                "remove it, or set mechanism: OAUTHBEARER",
-            ),
-            Some(url) => match crate::registry::Address::parse(url) {
-                Ok(_) => Ok(()),
-                Err(cause) => wrong("token_url", cause, "write it as https://host/path"),
-            },
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn resolve_topics(&self, name: &str) -> Result<()> {
@@ -421,13 +389,8 @@ impl Config {
         }
         if let Some(sasl) = &self.sasl {
             set("sasl.mechanism", sasl.mechanism.as_str());
-            match Endpoint::of(sasl) {
-                Some(endpoint) => drop(set("sasl.oauthbearer.config", &endpoint.setting())),
-                None => {
-                    set("sasl.username", &sasl.username);
-                    set("sasl.password", &sasl.password);
-                }
-            }
+            set("sasl.username", &sasl.username);
+            set("sasl.password", &sasl.password);
         }
         all
     }
@@ -539,27 +502,9 @@ mod tests {
     }
 
     #[test]
-    fn what_a_mechanism_needs_is_asked_for() {
-        let sasl = |mechanism, username: &str, token_url: Option<&str>| Config {
-            sasl: Some(Sasl {
-                mechanism,
-                username: username.into(),
-                password: "p".into(),
-                token_url: token_url.map(Into::into),
-                ..Sasl::default()
-            }),
-            ..config()
-        };
-        let bearer = Mechanism::OauthBearer;
-        assert!(refusal(sasl(Mechanism::Plain, "", None)).starts_with("kafka.sasl.username: "));
-        assert!(refusal(sasl(bearer, "u", None)).starts_with("kafka.sasl.token_url: "));
-        assert!(refusal(sasl(bearer, "u", Some("x"))).starts_with("kafka.sasl.token_url: "));
-        assert!(
-            refusal(sasl(Mechanism::Plain, "u", Some("https://x"))).starts_with("kafka.sasl.token_url: ")
-        );
-        let resolved = sasl(bearer, "u", Some("https://x/token")).resolve("kafka").unwrap();
-        assert_eq!(resolved.properties["sasl.mechanism"], "OAUTHBEARER");
-        assert!(!resolved.properties.contains_key("sasl.username"));
+    fn a_user_without_a_password_is_told() {
+        let sasl = Some(Sasl { username: "u".into(), ..Sasl::default() });
+        assert!(refusal(Config { sasl, ..config() }).starts_with("kafka.sasl.password: "));
     }
 
     #[test]

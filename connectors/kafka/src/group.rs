@@ -11,10 +11,9 @@
 use crate::acl::{Resource, classify_doing};
 use crate::client::{Clients, complain, log};
 use crate::faults::classify;
-use crate::oauth;
 use caudal_core::{Error, Fault, Result};
 use caudal_proto::side::TopicNames;
-use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
@@ -241,15 +240,6 @@ struct Seat {
 }
 
 impl ClientContext for Seat {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn generate_oauth_token(
-        &self,
-        setting: Option<&str>,
-    ) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
-        oauth::token(setting)
-    }
-
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }

@@ -17,7 +17,6 @@ mod group;
 mod log;
 pub mod monitoring;
 mod murmur2;
-mod oauth;
 mod offsets;
 mod reader;
 mod registry;

@@ -62,13 +62,6 @@ impl Address {
     }
 }
 
-impl Address {
-    /// Whether by TLS; host, port, path.
-    pub(crate) fn parts(&self) -> (bool, &str, u16, &str) {
-        (self.tls, &self.host, self.port, &self.path)
-    }
-}
-
 /// Which language a schema is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Language {

@@ -11,13 +11,12 @@
 use crate::acl::{Resource, classify_doing};
 use crate::client::{Clients, REQUEST_TIMEOUT, blocking, complain, log};
 use crate::faults::classify;
-use crate::oauth;
 use crate::replay::Replayer;
 use crate::topics::{TopicSpec, Topics};
 use caudal_core::{Error, Fault, Result};
 use caudal_proto::side::{TaskRecord, TopicNames, VERSION};
 use rdkafka::TopicPartitionList;
-use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
@@ -236,15 +235,6 @@ struct Failures {
 }
 
 impl ClientContext for Failures {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn generate_oauth_token(
-        &self,
-        setting: Option<&str>,
-    ) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
-        oauth::token(setting)
-    }
-
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
@@ -355,15 +345,6 @@ struct Owned {
 }
 
 impl ClientContext for Owned {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn generate_oauth_token(
-        &self,
-        setting: Option<&str>,
-    ) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
-        oauth::token(setting)
-    }
-
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }

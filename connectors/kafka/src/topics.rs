@@ -7,7 +7,7 @@
 //! its own readers.
 
 use crate::acl::{Resource, classify_doing};
-use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking};
+use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking, is_of_no_group};
 use crate::config::Resolved;
 use crate::faults::classify;
 use crate::replay::Replayer;
@@ -427,6 +427,9 @@ fn ask(asker: &BaseConsumer<Quiet>) -> Result<Metadata> {
         let mut down = false;
         // Each look takes one event of the queue, and most are lines of the library's log.
         for event in (0..EVENTS).filter_map(|_| asker.poll(Duration::ZERO)).filter_map(Result::err) {
+            if is_of_no_group(&event) {
+                continue;
+            }
             down |= event.rdkafka_error_code() == Some(Code::AllBrokersDown);
             let event = classify(event, "connect");
             if event.fault() == Fault::Config {

@@ -16,7 +16,7 @@
 
 use super::letter::REPLAY;
 use super::{DeadLetter, PATIENCE};
-use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking};
+use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking, is_of_no_group};
 use crate::faults::classify;
 use crate::log::Log;
 use crate::topics::Topics;
@@ -152,6 +152,7 @@ pub(crate) fn follow(
                 wake();
             }
             Some(Err(KafkaError::PartitionEOF(_))) | None => {}
+            Some(Err(error)) if is_of_no_group(&error) => {}
             Some(Err(error)) => {
                 tracing::debug!(topic, %error, "follow the dead letters");
                 consumer = None;
@@ -273,6 +274,7 @@ fn read_all(clients: &Clients, role: &str, topic: &str) -> Result<BTreeMap<Strin
                 };
             }
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(letters),
+            Some(Err(error)) if is_of_no_group(&error) => {}
             Some(Err(error)) => return Err(classify(error, what())),
             None => {}
         }

@@ -10,7 +10,7 @@
 use super::feed::{Feed, Fetched, Lane, Polled, Start, Wanted};
 use super::wake::Wake;
 use crate::acl::{Resource, classify_doing};
-use crate::client::{Clients, Isolation, Quiet};
+use crate::client::{Clients, Isolation, Quiet, is_of_no_group};
 use crate::decode::Header;
 use crate::faults::classify;
 use crate::offsets::{Bound, bounds};
@@ -122,7 +122,6 @@ impl Lanes {
         config.set("fetch.wait.max.ms", FETCH_WAIT_MS).set("fetch.queue.backoff.ms", "5");
         let consumer =
             config.create_with_context(clients.quiet()).map_err(|e| classify(e, "make a reader"))?;
-        clients.authenticate(&consumer);
         Ok(Self {
             clients: clients.clone(),
             consumer: Arc::new(consumer),
@@ -173,8 +172,6 @@ impl Lanes {
 
     /// Serves what does not belong to a partition: errors of the client.
     fn serve(&self) -> Result<()> {
-        // It has no partitions: this only serves what it asks for.
-        drop(self.observer.poll(Duration::ZERO));
         while let Some(event) = self.consumer.poll(Duration::ZERO) {
             match event {
                 Ok(message) => {
@@ -336,6 +333,7 @@ fn start(wanted: &Wanted, first: i64, end: i64) -> Result<i64> {
 /// elsewhere, or says why it cannot.
 fn judge(error: KafkaError, what: &str, (clients, resource): (&Clients, Resource<'_>)) -> Result<()> {
     match error.rdkafka_error_code() {
+        _ if is_of_no_group(&error) => Ok(()),
         Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => Ok(()),
         Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
             Err(Error::transient(format!("{what}: that offset is no longer there")).because(error))

@@ -4,10 +4,9 @@
 //! the slots prove: `count` records got `first ..= last`; contiguous if `last - first + 1 == count`.
 
 use crate::client::{Quiet, complain, log};
-use crate::oauth;
 use crate::writer::statistics::Statistics;
 use rdkafka::Message;
-use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
@@ -89,15 +88,6 @@ impl Deliveries {
 }
 
 impl ClientContext for Deliveries {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn generate_oauth_token(
-        &self,
-        setting: Option<&str>,
-    ) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
-        oauth::token(setting)
-    }
-
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
