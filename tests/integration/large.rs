@@ -61,7 +61,7 @@ async fn a_transaction_of_any_size(family: Family, compress: bool, name: &str) {
     // Half of each row compresses, so that a compressed transaction is not much smaller than what it must not take in memory.
     // Beyond 4 GiB hardly any does: the server's log and ours, the server's tables and Postgres's would fill most disks.
     let noise = if transaction_mib() > 4_096 { 8 } else { 1_024 };
-    let noise = [format!("RANDOM_BYTES({noise})"); 4].join(", ");
+    let noise = vec![format!("RANDOM_BYTES({noise})"); 4].join(", ");
     let value = format!("RPAD(CONCAT({noise}), 8000, 'x')");
     run("BEGIN".into()).await;
     run(format!("INSERT INTO big SELECT 0, {value}")).await;
