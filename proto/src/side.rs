@@ -4,15 +4,18 @@
 //! |---|---|---|
 //! | `caudal.<prefix>.positions` | `<source>` | [`PositionRecord`] |
 //! | `caudal.<prefix>.positions` | `<source>/<note>` | the note's text; a tombstone deletes it |
+//! | `caudal.<prefix>.positions` | `<source>#epoch` | [`EpochRecord`] |
 //! | `caudal.<prefix>.watermarks` | `<source>` | [`WatermarkRecord`] |
 //! | `caudal.<prefix>.schemas` | `<topic>/<version>` | [`SchemaRecord`] |
 //! | `caudal.<prefix>.tasks` | `<source>` | [`TaskRecord`] |
 //! | `caudal.<prefix>.signals` | `<source>` | [`SignalRecord`] |
 //!
-//! Beside them stand topics in Debezium's form: schema changes, transactions and heartbeats.
+//! What the daemon tells of itself is in [`crate::monitoring`]. Beside them stand topics in Debezium's form: schema changes, transactions,
+//! heartbeats and notifications.
 
 use caudal_core::{Action, Incomplete, Signal, TableSchema};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -92,6 +95,36 @@ impl TopicNames {
         self.side(&format!("dlq.{}", legal(sink)))
     }
 
+    /// `caudal.<prefix>.runs`
+    #[must_use]
+    pub fn runs(&self) -> String {
+        self.side("runs")
+    }
+
+    /// `caudal.<prefix>.alerts`
+    #[must_use]
+    pub fn alerts(&self) -> String {
+        self.side("alerts")
+    }
+
+    /// `caudal.<prefix>.metrics`
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.side("metrics")
+    }
+
+    /// `caudal.<prefix>.freshness`
+    #[must_use]
+    pub fn freshness(&self) -> String {
+        self.side("freshness")
+    }
+
+    /// `<prefix>.notifications`: Debezium's, unless another name is configured.
+    #[must_use]
+    pub fn notifications(&self) -> String {
+        format!("{}.notifications", self.prefix)
+    }
+
     fn side(&self, name: &str) -> String {
         format!("caudal.{}.{name}", self.prefix)
     }
@@ -121,6 +154,16 @@ pub struct PositionRecord {
     /// Where transactions are announced: the one that goes on after this position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transaction: Option<OpenTransaction>,
+}
+
+/// A writer has taken a source over whose records are written at least once: they carry this number, and what those before it write
+/// from now on counts no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// [`VERSION`].
+    pub v: u32,
+    /// Greater than that of any writer before.
+    pub epoch: u64,
 }
 
 /// What was counted so far of a source transaction that is not yet at its end.
@@ -156,6 +199,9 @@ pub struct WatermarkRecord {
     /// Tables that are not complete up to there: `{"tables":[…]}` or `"all"`; absent where all are.
     #[serde(default, skip_serializing_if = "Incomplete::is_none")]
     pub incomplete: Incomplete,
+    /// Whether its records were written at least once: they are all there, and so may later ones be; it is no state of the source.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_least_once: bool,
 }
 
 /// How far one topic belongs to a watermark.
@@ -206,12 +252,24 @@ pub struct SignalRecord {
     /// The sender's name for it.
     #[serde(default)]
     pub id: String,
-    /// `execute-snapshot`, `stop-snapshot`, `pause-snapshot` or `resume-snapshot`.
+    /// `execute-snapshot`, `stop-snapshot`, `pause-snapshot`, `resume-snapshot` or `log`.
     #[serde(rename = "type")]
     pub kind: String,
     /// What it is about.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "data")]
     pub data: SignalData,
+}
+
+/// Debezium takes what a signal is about as JSON, or as a text that holds JSON; nothing is as good as an empty object.
+fn data<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SignalData, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    let value = match value {
+        serde_json::Value::String(text) if text.trim().is_empty() => return Ok(SignalData::default()),
+        serde_json::Value::String(text) => serde_json::from_str(&text).map_err(D::Error::custom)?,
+        serde_json::Value::Null => return Ok(SignalData::default()),
+        value => value,
+    };
+    serde_json::from_value(value).map_err(D::Error::custom)
 }
 
 /// What a signal is about.
@@ -220,7 +278,7 @@ pub struct SignalData {
     /// Tables, as `database.table`; patterns are allowed.
     #[serde(rename = "data-collections", default, skip_serializing_if = "Vec::is_empty")]
     pub collections: Vec<String>,
-    /// `incremental`.
+    /// `incremental` or `blocking`: both are read while the stream goes on.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Of some tables only rows that meet a condition.
@@ -229,6 +287,9 @@ pub struct SignalData {
     /// The same, as it was written before that: for all tables.
     #[serde(rename = "additional-condition", default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
+    /// Of `log`: what is to be said in the daemon's log; `{}` stands for the signal's offset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// A condition on one table.
@@ -282,6 +343,21 @@ mod tests {
         let read = |text| serde_json::from_str::<SignalRecord>(text).unwrap().signal(0).map(|s| s.action);
         assert_eq!(read(r#"{"type":"pause-snapshot","data":{"type":"incremental"}}"#), Some(Action::Pause));
         assert_eq!(read(r#"{"type":"log","data":{"message":"x"}}"#), None);
+        let table = Action::Reread { tables: vec!["db.t".into()], conditions: Vec::new() };
+        let blocking = r#"{"type":"execute-snapshot","data":{"data-collections":["db.t"],"type":"BLOCKING","surrogate-key":"k"}}"#;
+        let text = r#"{"type":"execute-snapshot","data":"{\"data-collections\":[\"db.t\"],\"type\":\"incremental\"}"}"#;
+        assert_eq!([read(blocking), read(text)], [Some(table.clone()), Some(table)]);
+        let stop = Some(Action::Stop { tables: Vec::new() });
+        for text in [
+            r#"{"type":"stop-snapshot"}"#,
+            r#"{"type":"stop-snapshot","data":null}"#,
+            r#"{"type":"stop-snapshot","data":""}"#,
+        ] {
+            assert_eq!(read(text), stop, "{text}");
+        }
+        let said: SignalRecord =
+            serde_json::from_str(r#"{"id":"1","type":"log","data":{"message":"at {}"}}"#).unwrap();
+        assert_eq!(said.data.message.as_deref(), Some("at {}"));
     }
 
     #[test]

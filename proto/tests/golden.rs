@@ -3,6 +3,7 @@
 // A test that can't go on says so by panicking.
 #![allow(clippy::unwrap_used)]
 
+use caudal_proto::monitoring::{AlertRecord, FreshnessRecord, MetricsRecord, Notification, RunRecord};
 use caudal_proto::side::{PositionRecord, SchemaRecord, TaskRecord, WatermarkRecord};
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::Path;
@@ -34,4 +35,13 @@ fn schema_records_of_version_1_load() {
 #[test]
 fn task_records_of_version_1_load() {
     golden::<TaskRecord>("task.v1.json");
+}
+
+#[test]
+fn records_of_monitoring_of_version_1_load() {
+    golden::<RunRecord>("run.v1.json");
+    golden::<AlertRecord>("alert.v1.json");
+    golden::<MetricsRecord>("metrics.v1.json");
+    golden::<FreshnessRecord>("freshness.v1.json");
+    golden::<Notification>("notification.json");
 }

@@ -37,6 +37,9 @@ pub(crate) async fn check(cli: &Cli, arguments: &CheckArguments) -> Result<ExitC
     };
     let mut findings = vec![Finding { target: "config".into(), check: Check::ok(origin, said) }];
     findings.extend(resolved.notes.iter().map(variable));
+    if let Err(error) = compose::agree(&resolved) {
+        findings.push(Finding { target: "config".into(), check: failed(&error) });
+    }
     if !arguments.offline {
         findings.extend(connectors(&resolved).await);
     }

@@ -96,6 +96,9 @@ Examples:
     /// Look after the events that a sink could not take.
     Dlq(DlqArguments),
 
+    /// Look after the files of the embedded log, while the daemon is stopped.
+    Log(LogArguments),
+
     /// Compare a sink's tables with their sources, row by row, while both live.
     Verify(VerifyArguments),
 
@@ -238,6 +241,61 @@ Examples:
         #[command(flatten)]
         chosen: Chosen,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "The daemon must be stopped: it has the files in use.
+
+Examples:
+  caudal log check
+  caudal log check --output json | jq '.findings[]'
+  caudal log compact
+  caudal log export --to kafka.yaml")]
+pub(crate) struct LogArguments {
+    #[command(subcommand)]
+    pub(crate) verb: LogVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogVerb {
+    /// Compare every journal line and every batch of records with its checksum. Changes nothing.
+    #[command(
+        after_help = "Each finding names file, byte and offset, and what to do. Exits with 1 if anything durable is damaged; what a crash left
+unfinished is told, and is no damage.
+
+Examples:
+  caudal log check
+  caudal log check --config /etc/caudal/shop.yaml --output json | jq .ok"
+    )]
+    Check,
+
+    /// Compact all topics that are to be, whatever share of them is new.
+    #[command(
+        after_help = "What is younger than a topic's min.compaction.lag.ms stays, and so do deletes for delete.retention.ms.
+
+Examples:
+  caudal log compact
+  caudal log compact --output json | jq '.[] | {topic, bytes_before, bytes_after}'"
+    )]
+    Compact,
+
+    /// Copy everything to a Kafka cluster, so that the daemon goes on there and nothing is read again.
+    #[command(
+        after_help = "Topics, positions of sources, offsets of consumer groups and of the sinks move; the embedded log stays as it is. The cluster must
+have no topics of this prefix, or empty ones. Afterwards start the daemon with the other configuration.
+
+Examples:
+  caudal log export --to kafka.yaml
+  caudal log export --config shop.yaml --to shop-kafka.yaml --output json | jq .records"
+    )]
+    Export(ExportArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    /// The configuration to go on with: the same with `kafka.brokers`, and without `log`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) to: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -534,6 +592,11 @@ mod tests {
             panic!("dlq")
         };
         assert!(matches!(&dlq.verb, DlqVerb::Replay { chosen, wait: 5 } if chosen.letters.len() == 2));
+        let Command::Log(log) = parsed("caudal log export --to k.yaml").unwrap().command else {
+            panic!("log")
+        };
+        assert!(matches!(&log.verb, LogVerb::Export(to) if to.to.to_str() == Some("k.yaml")));
+        assert!(matches!(parsed("caudal log check").unwrap().command, Command::Log(_)));
         assert!(parsed("caudal dlq dash drop").is_err(), "drop needs letters, or --all");
         let Command::Snapshot(snapshot) = parsed("caudal snapshot plex a b --where x=1").unwrap().command
         else {

@@ -21,12 +21,12 @@ pub(crate) fn sources(entries: &[SourceEntry]) -> Sources {
 }
 
 /// Hands commands on until the daemon stops.
-pub(crate) async fn forward(log: Log, sources: Sources, shutdown: Shutdown) {
+pub(crate) async fn forward(log: Log, prefix: String, sources: Sources, shutdown: Shutdown) {
     // Each attempt begins with the oldest command: what was handed on before is not handed on again.
     let mut last = (0, String::new());
     loop {
         let ended = tokio::select! {
-            ended = read(&log, &sources, &mut last) => ended,
+            ended = read(&log, &prefix, &sources, &mut last) => ended,
             () = shutdown.wait() => return,
         };
         if let Err(error) = ended {
@@ -39,7 +39,7 @@ pub(crate) async fn forward(log: Log, sources: Sources, shutdown: Shutdown) {
     }
 }
 
-async fn read(log: &Log, sources: &Sources, last: &mut (i64, String)) -> Result<()> {
+async fn read(log: &Log, prefix: &str, sources: &Sources, last: &mut (i64, String)) -> Result<()> {
     let mut signals = log.signals().await?;
     loop {
         let (source, signal) = signals.next().await?;
@@ -48,9 +48,11 @@ async fn read(log: &Log, sources: &Sources, last: &mut (i64, String)) -> Result<
             continue;
         }
         *last = (signal.number, signal.origin.clone());
-        if let Some(source_of) = sources.get(&source) {
-            info!(source, id = signal.id, "a command");
-            source_of.signal(signal);
+        // Debezium's signals go by the prefix of the topics: here those are all sources.
+        let is_all = source == prefix && !sources.contains_key(prefix);
+        for (name, meant) in sources.iter().filter(|(name, _)| is_all || **name == source) {
+            info!(source = name, id = signal.id, "a command");
+            meant.signal(signal.clone());
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use super::registry::Kafka;
 use caudal_control::config::{Consistency, OnReject, Resolved, SinkEntry, SourceEntry};
-use caudal_core::Result;
+use caudal_core::{Error, Result};
 use caudal_engine::{Limits, OnReject as Policy, Pipeline};
-use caudal_kafka::{CaptureOptions, Log, ReadOptions};
+use caudal_kafka::{CaptureOptions, Delivery, Log, ReadOptions};
 use std::sync::Arc;
 
 /// The log that a configuration means; `served` is where the daemon serves its own, if it does.
 pub(crate) fn log(resolved: &Resolved<Kafka>, served: Option<std::net::SocketAddr>) -> Result<Log> {
+    agree(resolved)?;
     let mut kafka = resolved.kafka.clone();
     if let Some(address) = served {
         let embedded = Kafka::embedded(address.to_string());
@@ -17,9 +18,28 @@ pub(crate) fn log(resolved: &Resolved<Kafka>, served: Option<std::net::SocketAdd
     Log::new(kafka, &resolved.prefix)
 }
 
+/// Whether what the sinks promise can be kept with how the log is written.
+///
+/// # Errors
+/// `Config`, with the sink.
+pub(crate) fn agree(resolved: &Resolved<Kafka>) -> Result<()> {
+    let whole = resolved.sinks.iter().find(|sink| sink.consistency == Consistency::Transaction);
+    match whole {
+        Some(sink) if resolved.kafka.delivery == Delivery::AtLeastOnce => Err(Error::config(
+            "`transaction` cannot be kept with `kafka.delivery: at_least_once`: parts of transactions may come again",
+        )
+        .field(format!("sinks.{}.consistency", sink.name))
+        .hint("set `consistency: key`, or leave `kafka.delivery` out")),
+        _ => Ok(()),
+    }
+}
+
 /// Captures first, then sinks, in the order of the file.
 pub(crate) fn pipelines(resolved: &Resolved<Kafka>, log: &Log) -> Vec<Pipeline> {
-    let captures = resolved.sources.iter().map(|entry| capture(entry, log));
+    let captures = resolved.sources.iter().map(|entry| {
+        entry.source.keep_in(&resolved.data_dir);
+        capture(entry, log)
+    });
     let sinks = resolved.sinks.iter().map(|entry| sink(entry, log));
     captures.chain(sinks).collect()
 }

@@ -1,7 +1,9 @@
 //! The embedded log, as the daemon starts it.
 
-use caudal_control::config::{LogSettings, Problem};
+use super::registry::Kafka;
+use caudal_control::config::{LogSettings, Problem, Resolved};
 pub(crate) use caudal_log::Log;
+use std::net::SocketAddr;
 use std::path::Path;
 
 /// What a request holds beside its largest record.
@@ -20,20 +22,34 @@ pub(crate) async fn start(
         Problem::new("data_dir", format!("cannot create {}: {error}", data_dir.display()))
             .fix("create it, writable for the user that runs caudal, or choose another `data_dir`")
     })?;
+    let config = with_records(settings, data_dir, largest_record);
+    Log::start(config).await.map_err(|error| problem(&error.to_string()))
+}
+
+/// The same log as the daemon serves it, elsewhere.
+pub(crate) fn configuration(
+    settings: &LogSettings,
+    resolved: &Resolved<Kafka>,
+    listen: SocketAddr,
+) -> caudal_log::Config {
+    let largest_record = resolved.kafka.topics.max_message_bytes.bytes();
+    caudal_log::Config { listen, ..with_records(settings, &resolved.data_dir, largest_record) }
+}
+
+fn with_records(settings: &LogSettings, data_dir: &Path, largest_record: u64) -> caudal_log::Config {
     let defaults = caudal_log::Config::default();
-    let config = caudal_log::Config {
+    caudal_log::Config {
         max_frame_bytes: defaults.max_frame_bytes.max(largest_record as usize + BESIDE_A_RECORD),
         listen: settings.listen,
         data_dir: data_dir.join("log"),
         allow_remote: settings.allow_remote,
         segment_bytes: settings.segment_bytes,
         ..defaults
-    };
-    Log::start(config).await.map_err(|error| problem(&error.to_string()))
+    }
 }
 
 /// The log names its own settings: they are found elsewhere in the configuration.
-fn problem(text: &str) -> Problem {
+pub(crate) fn problem(text: &str) -> Problem {
     let (field, rest) = match text.split_once(": ") {
         Some(("listen", rest)) => ("log.listen", rest),
         Some(("data_dir", rest)) => ("data_dir", rest),

@@ -10,8 +10,10 @@ mod embedded;
 mod exit;
 mod init;
 mod instance;
+mod log;
 mod logging;
 mod memory;
+mod monitor;
 mod output;
 mod poll;
 mod rebuild;
@@ -62,6 +64,7 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Schedule(arguments) => poll::schedule(cli, arguments).await,
         Command::Tap(arguments) => tap::tap(cli, arguments).await,
         Command::Dlq(arguments) => dlq::dlq(cli, arguments).await,
+        Command::Log(arguments) => log::log(cli, arguments).await,
         Command::Rebuild(arguments) => rebuild::rebuild(cli, arguments).await,
         Command::Why(arguments) => why::why(cli, arguments).await,
         Command::Verify(arguments) => verify::verify(cli, arguments).await,

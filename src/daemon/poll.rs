@@ -125,6 +125,7 @@ fn record(arguments: &PollArguments, patterns: Vec<String>) -> SignalRecord {
             kind: Some("incremental".to_owned()),
             conditions: Vec::new(),
             condition: None,
+            message: None,
         },
     }
 }

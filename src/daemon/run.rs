@@ -9,6 +9,7 @@ use super::compose;
 use super::embedded;
 use super::exit::Failure;
 use super::instance::Instance;
+use super::monitor;
 use super::registry::{Kafka, registry};
 use super::signals::Signals;
 use caudal_api::{Board, Info};
@@ -51,10 +52,18 @@ pub(crate) async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     let handles: Vec<StatusHandle> = pipelines.iter().map(StatusHandle::of).collect();
     let info =
         Info { version: env!("CARGO_PKG_VERSION").into(), prefix: resolved.prefix.clone(), log: whereabouts };
-    let board = Arc::new(Board::new(info, handles.clone()));
+    let telemetry = log.telemetry();
+    let board = Board::new(info, handles.clone()).exposing(move || telemetry.exposition());
+    let board = Arc::new(board);
     let mut tasks = JoinSet::new();
     serve_http(&mut tasks, listener, resolved.http.clone(), board, &shutdown);
-    tasks.spawn(commands::forward(log, commands::sources(&resolved.sources), shutdown.clone()));
+    tasks.spawn(monitor::run(log.clone(), resolved.prefix.clone(), handles.clone(), shutdown.clone()));
+    tasks.spawn(commands::forward(
+        log,
+        resolved.prefix.clone(),
+        commands::sources(&resolved.sources),
+        shutdown.clone(),
+    ));
     start(&mut tasks, pipelines, handles, &shutdown);
 
     let signal = signals.next().await;
@@ -79,6 +88,10 @@ fn announce(resolved: &Resolved<Kafka>, log: &str, http: std::net::SocketAddr) {
     info!("caudal {}: prefix {}, log: {log}", env!("CARGO_PKG_VERSION"), resolved.prefix);
     if resolved.log.is_some() {
         info!("the log is kept in {}", resolved.data_dir.join("log").display());
+        info!(
+            "the embedded log is one node without replicas, TLS or passwords: what its disk loses is lost, and sources are read anew; \
+             `caudal log export` moves it to a Kafka cluster"
+        );
     }
     info!("health, metrics and status: http://{http}/health, /metrics, /status, /api/v1/freshness");
     for source in &resolved.sources {

@@ -87,6 +87,7 @@ fn record(arguments: &SnapshotArguments) -> SignalRecord {
             kind: Some("incremental".to_owned()),
             conditions: arguments.tables.iter().filter_map(condition).collect(),
             condition: None,
+            message: None,
         },
     }
 }

@@ -1,13 +1,18 @@
 //! `caudal verify`: source and sink compared while both live. It asks the two databases itself; the daemon goes on beside it.
 
 use super::cli::{Cli, VerifyArguments};
+use super::compose;
 use super::exit::Failure;
 use super::output::{Format, count, line};
 use super::registry::{Kafka, registry};
 use caudal_control::config::{self, Problem, Resolved, SinkEntry};
 use caudal_core::TableSchema;
 use caudal_core::compare::{DifferenceKind, SinkSide, SourceSide};
+use caudal_engine::status::now_us;
 use caudal_engine::verify::{Options, Report, table};
+use caudal_kafka::monitoring::{Telling, Told, encoded};
+use caudal_proto::monitoring::RunRecord;
+use caudal_proto::side::VERSION;
 use serde::Serialize;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -16,6 +21,8 @@ use std::time::{Duration, Instant};
 const DIFFERENT: u8 = 3;
 /// How often progress is printed.
 const SHOW: Duration = Duration::from_secs(2);
+/// How long the log may take to be told of it.
+const TELL_WITHIN: Duration = Duration::from_secs(5);
 /// Differences of a table that are printed for people.
 const SHOWN: usize = 20;
 
@@ -40,14 +47,18 @@ pub(crate) async fn verify(cli: &Cli, arguments: &VerifyArguments) -> Result<Exi
     let unable = || Problem::new("SINK", format!("a sink of type {} cannot be compared", entry.kind));
     let mut sink = entry.sink.side().await?.ok_or_else(unable)?;
     let mut outcomes = Vec::new();
+    let mut runs = Vec::new();
     for name in &entry.from {
         let Some(source) = resolved.sources.iter().find(|source| source.name == *name) else { continue };
         let unable = || Problem::new("SINK", format!("source {name} cannot be compared"));
         let mut side = source.source.side().await?.ok_or_else(unable)?;
         for (schema, usable) in side.tables().await? {
             if is_meant(&schema, &arguments.tables) {
-                outcomes
-                    .push(one(cli, arguments, name, (side.as_mut(), sink.as_mut()), &schema, usable).await);
+                let began_us = now_us();
+                let outcome =
+                    one(cli, arguments, name, (side.as_mut(), sink.as_mut()), &schema, usable).await;
+                runs.push(run(&arguments.sink, &outcome, began_us));
+                outcomes.push(outcome);
             }
         }
     }
@@ -55,7 +66,53 @@ pub(crate) async fn verify(cli: &Cli, arguments: &VerifyArguments) -> Result<Exi
         let problem = Problem::new("TABLE", "no such table is captured for this sink");
         return Err(problem.fix("leave TABLE out to compare all; `caudal status` names them").into());
     }
+    tell(&resolved, &runs).await;
     finish(cli, &outcomes)
+}
+
+/// What the topic of runs holds of a comparison.
+fn run(sink: &str, outcome: &Outcome, began_us: i64) -> RunRecord {
+    let (report, now_us) = (outcome.report.as_ref(), now_us());
+    RunRecord {
+        v: VERSION,
+        id: uuid::Uuid::new_v4().to_string(),
+        kind: "verify".to_owned(),
+        pipeline: format!("sink/{sink}"),
+        table: outcome.table.clone(),
+        store: None,
+        command: None,
+        reason: None,
+        state: if report.is_some() { "done" } else { "failed" }.to_owned(),
+        started_us: began_us,
+        ended_us: Some(now_us),
+        took_ms: u64::try_from((now_us - began_us) / 1_000).unwrap_or(0),
+        rows: report.map_or(0, |report| report.rows),
+        delivered: 0,
+        deleted: 0,
+        rejected: report.map_or(0, Report::count),
+        bytes: None,
+        error: outcome.not_compared.clone(),
+    }
+}
+
+/// Tells of it where all runs are told, if the log is in reach: the comparison itself needs no log.
+async fn tell(resolved: &Resolved<Kafka>, runs: &[RunRecord]) {
+    let told = async {
+        let log = compose::log(resolved, resolved.log.as_ref().map(|log| log.listen))?;
+        if !log.monitoring().enabled {
+            return Ok(());
+        }
+        let mut tellings = Vec::with_capacity(runs.len());
+        for run in runs {
+            tellings.push(Telling { topic: Told::Runs, key: run.id.clone(), value: encoded(run)? });
+        }
+        log.teller().await?.tell(&tellings).await.into_iter().collect::<caudal_core::Result<()>>()
+    };
+    match tokio::time::timeout(TELL_WITHIN, told).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "the topic of runs is not written"),
+        Err(_) => tracing::debug!("the topic of runs is not written: the log does not answer"),
+    }
 }
 
 pub(super) fn sink_of<'a>(resolved: &'a Resolved<Kafka>, name: &str) -> Result<&'a SinkEntry, Failure> {

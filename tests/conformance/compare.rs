@@ -82,6 +82,7 @@ pub(crate) fn compare(prefix: &str, theirs: &Topics, ours: &Topics) -> Report {
         let short = topic.strip_prefix(prefix).unwrap_or(topic);
         match short {
             ".transaction" => transactions(&mut report, topic, theirs, ours),
+            ".notifications" => notifications(&mut report, topic, theirs, ours),
             "" => schema_changes(&mut report, topic, theirs, ours),
             short if short.starts_with("__debezium") => heartbeats(&mut report, topic, theirs, ours),
             short => data(&mut report, (topic, short), theirs, ours),
@@ -325,6 +326,45 @@ fn without_time(value: &str) -> String {
     let Some(at) = value.find("},\"ts_ms\":") else { return value.to_owned() };
     let end = value[at + 10..].find(',').map_or(value.len(), |i| at + 10 + i);
     format!("{}0{}", &value[..at + 10], &value[end..])
+}
+
+/// Of each kind of notification the members, and of each table what is told of it; ids and times are each log's own.
+fn notifications(report: &mut Report, topic: &str, theirs: &[Record], ours: &[Record]) {
+    let masked = |text: &str| -> String {
+        let parts: Vec<String> =
+            text.split('"').map(|part| if is_id(part) { "*".into() } else { part.into() }).collect();
+        let text = parts.join("\"");
+        match text.rfind("\"timestamp\":") {
+            Some(at) => format!("{}0}}", &text[..at + 12]),
+            None => text,
+        }
+    };
+    let told = |records: &[Record]| -> BTreeSet<(String, String)> {
+        records
+            .iter()
+            .map(|r| (masked(&r.key()), masked(&r.value())))
+            .map(|(k, v)| (k, sorted_tables(&v)))
+            .collect()
+    };
+    let (a, b) = (told(theirs), told(ours));
+    for (key, value) in a.symmetric_difference(&b) {
+        let who = if a.contains(&(key.clone(), value.clone())) { "Debezium" } else { "Caudal" };
+        report.differ(format!("{topic}: only {who} tells {key} {value}"));
+    }
+    let count = report.topics.entry(topic.to_owned()).or_default();
+    (count.compared, count.equal) = (a.len() as u64, a.intersection(&b).count() as u64);
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == 36 && text.split('-').map(str::len).eq([8, 4, 4, 4, 12])
+}
+
+/// Lists of tables are in no order.
+fn sorted_tables(value: &str) -> String {
+    let Some((before, rest)) = value.split_once("\"data_collections\":\"") else { return value.to_owned() };
+    let Some((list, after)) = rest.split_once('"') else { return value.to_owned() };
+    let tables: BTreeSet<&str> = list.split(',').map(str::trim).collect();
+    format!("{before}\"data_collections\":\"{}\"{after}", tables.into_iter().collect::<Vec<_>>().join(","))
 }
 
 /// Keys, and the form of the values.

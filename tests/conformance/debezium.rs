@@ -15,7 +15,7 @@ pub(crate) struct Debezium {
 
 impl Debezium {
     /// Captures a database of the server into topics of `prefix`, with Debezium's and Connect's own defaults but for what is
-    /// announced: truncates, transactions, heartbeats.
+    /// announced: truncates, transactions, heartbeats, notifications.
     pub(crate) fn start(server: &MysqlServer, database: &str, prefix: &str, kafka: &Kafka) -> Result<Self> {
         let (name, class) = match server.family() {
             Family::MariaDb => ("mariadb", "io.debezium.connector.mariadb.MariaDbConnector"),
@@ -30,12 +30,12 @@ impl Debezium {
             "name={name}\nconnector.class={class}\ntasks.max=1\n{family}\n\
              database.hostname=127.0.0.1\ndatabase.port={}\ndatabase.user=admin\ndatabase.password=admin-secret\n\
              database.server.id={}\ntopic.prefix={prefix}\ndatabase.include.list={database}\n\
-             skipped.operations=none\nprovide.transaction.metadata=true\nheartbeat.interval.ms=500\npoll.interval.ms=50\n\
+             skipped.operations=none\nnotification.enabled.channels=sink\nnotification.sink.topic.name={prefix}.notifications\nprovide.transaction.metadata=true\nheartbeat.interval.ms=500\npoll.interval.ms=50\n\
              schema.history.internal=io.debezium.storage.file.history.FileSchemaHistory\n\
              schema.history.internal.file.filename=@DIR@/history\n\
              topic.creation.default.replication.factor=1\ntopic.creation.default.partitions=3\n\
              topic.creation.groups=single\ntopic.creation.single.partitions=1\ntopic.creation.single.replication.factor=1\n\
-             topic.creation.single.include={prefix},{prefix}\\\\.transaction,__debezium.*\n",
+             topic.creation.single.include={prefix},{prefix}\\\\.transaction,{prefix}\\\\.notifications,__debezium.*\n",
             server.port(),
             50_000 + u32::from(server.port()) % 10_000
         );

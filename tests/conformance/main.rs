@@ -60,7 +60,7 @@ async fn are_the_same(family: Family) {
 
     let debezium = Debezium::start(&server, &database, &prefix, kafka).unwrap();
     let connector = if family == Family::MariaDb { "mariadb" } else { "mysql" };
-    let records = "profile: debezium-3.5\n  transactions: true\n  heartbeats: 1s\n  topics: {partitions: 3}";
+    let records = "profile: debezium-3.5\n  transactions: true\n  heartbeats: 1s\n  notifications: {enabled: true}\n  topics: {partitions: 3}";
     let config = DaemonConfig::new(&prefix)
         .source_of("all", connector, &server.url(&database), &[])
         .extra(&format!("kafka:\n  {records}"));

@@ -4,12 +4,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod after;
+mod at_least_once;
 mod catchup;
 mod clients;
 mod consistency;
 mod cost;
 mod crash;
 mod damage;
+mod exactly;
 mod examples;
 mod formats;
 mod freshness;
@@ -18,11 +20,16 @@ mod kit;
 mod large;
 mod letters;
 mod log;
+mod monitoring;
+mod operator;
 mod ownership;
 mod partial;
 mod rebuild;
+mod registry;
 mod reread;
 mod rest;
+mod rounds;
+mod secured;
 mod shape;
 mod types;
 mod verify;

@@ -242,3 +242,91 @@ async fn a_busy_source_is_not_read_until_it_is_at_rest() {
     let pairs = TablePair::all(&server.admin_url(&db), &db).await.unwrap();
     wait_equal(&pairs, &server.url(&db), &sink.url, PATIENCE).await.unwrap();
 }
+
+/// What the re-read with this id has read so far.
+async fn rows_read(daemon: &Daemon, id: &str) -> u64 {
+    let Ok((_, body)) = daemon.get("/status").await else { return 0 };
+    let all: Value = serde_json::from_str(&body).unwrap_or_default();
+    let pipelines = all["pipelines"].as_array().cloned().unwrap_or_default();
+    let reading = pipelines.iter().flat_map(|p| p["reading"].as_array().cloned().unwrap_or_default());
+    reading.filter(|r| r["id"] == id).filter_map(|r| r["rows"].as_u64()).max().unwrap_or(0)
+}
+
+/// A daemon that is killed, or stopped, in the middle of a re-read goes on with the chunks that are left.
+async fn goes_on(family: Family, name: &str, kill: bool) {
+    const ROWS: u32 = 40_000;
+    let server = MysqlServer::shared(family);
+    let db = server.database(name).await.unwrap();
+    let tables = "CREATE TABLE items (id INT PRIMARY KEY, name VARCHAR(40)); CREATE TABLE marker (id BIGINT PRIMARY KEY)";
+    server.sql(&db, &format!("{tables}; INSERT INTO marker VALUES (0)")).await.unwrap();
+    for start in (0..ROWS).step_by(10_000) {
+        let rows: Vec<String> = (start..start + 10_000).map(|id| format!("({id}, 'old')")).collect();
+        server.sql(&db, &format!("INSERT INTO items VALUES {}", rows.join(","))).await.unwrap();
+    }
+    let sink = Postgres::shared().database(name).await.unwrap();
+    let config = DaemonConfig::new(&format!("{name}{}", std::process::id()))
+        .source("shop", &server.url(&db), &[])
+        .source_lines("shop", &["snapshot: {readers: 1, chunk_rows: 100}"])
+        .sink("dash", &sink, &["consistency: transaction"]);
+    let mut daemon = Daemon::start_healthy(&config).await.unwrap();
+    let pairs = TablePair::all(&server.admin_url(&db), &db).await.unwrap();
+    let equal = async || wait_equal(&pairs, &server.url(&db), &sink.url, PATIENCE).await.unwrap();
+    equal().await;
+    let far = ROWS - 10;
+    unlogged(server, &db, &format!("DELETE FROM items WHERE id < 10 OR id >= {far}")).await;
+    let id = send(&daemon, &["items", "--detach"]).await;
+    let begun = async || Ok(rows_read(&daemon, &id).await >= 500);
+    patience::until("some chunks to be read", PATIENCE, Duration::from_millis(5), begun).await.unwrap();
+    // No further chunk is read: what was is stored meanwhile.
+    let mut holder = server.admin(&db).await.unwrap();
+    mysql_async::prelude::Queryable::query_drop(&mut holder, "LOCK TABLES items WRITE").await.unwrap();
+    // What comes to the sink behind them shows that those before are stored.
+    stream_on(server, &db, &sink, 1).await;
+    let before = rows_read(&daemon, &id).await;
+    assert!(before < u64::from(far), "the re-read was over before it was cut off: {before}");
+    if kill {
+        daemon.kill().unwrap();
+    } else {
+        assert!(daemon.terminate(PATIENCE).await.unwrap().success());
+    }
+    mysql_async::prelude::Queryable::query_drop(&mut holder, "UNLOCK TABLES").await.unwrap();
+    drop(holder);
+    // The first would come if a chunk that is done were read again; the second must come.
+    let late = far - 10;
+    unlogged(server, &db, &format!("UPDATE items SET name = 'late' WHERE id IN (100, {late})")).await;
+    server
+        .sql(
+            &db,
+            &format!("DELETE FROM items WHERE id IN (200, {late} - 1); INSERT INTO items VALUES (5, 'new')"),
+        )
+        .await
+        .unwrap();
+    daemon.start_again().unwrap();
+    daemon.wait_healthy(PATIENCE).await.unwrap();
+    wait_phase(&daemon, &id, "done").await;
+    let name = async |id: u32| {
+        let client = sink.connect().await.unwrap();
+        let row =
+            client.query_one("SELECT name FROM public.items WHERE id = $1", &[&(id as i32)]).await.unwrap();
+        row.get::<_, String>(0)
+    };
+    stream_on(server, &db, &sink, 2).await;
+    assert_eq!((name(100).await, name(late).await), ("old".to_owned(), "late".to_owned()));
+    server.sql(&db, "UPDATE items SET name = 'logged' WHERE id = 100").await.unwrap();
+    equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_re_read_of_mariadb_goes_on_after_a_kill_with_the_chunks_that_are_left() {
+    goes_on(Family::MariaDb, "reread_killed_m", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_re_read_of_mysql_goes_on_after_a_kill_with_the_chunks_that_are_left() {
+    goes_on(Family::Mysql97, "reread_killed", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_re_read_goes_on_after_a_restart_with_the_chunks_that_are_left() {
+    goes_on(Family::MariaDb, "reread_stopped", false).await;
+}

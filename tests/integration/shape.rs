@@ -286,3 +286,44 @@ async fn a_polled_row_is_deleted_once_two_refreshes_lack_it_and_never_for_an_ans
     equal().await;
     assert_eq!(count().await, 37);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_window_of_time_is_polled_by_the_calendar_and_its_hashes_lie_with_the_daemons_data() {
+    for family in [Family::MariaDb, Family::Mysql97] {
+        let server = MysqlServer::shared(family);
+        let db = server.database("pollwin").await.unwrap();
+        let statements = "CREATE TABLE seen (id INT PRIMARY KEY, v TEXT, at DATETIME NOT NULL, KEY (at)); \
+            INSERT INTO seen VALUES (1, 'long ago', UTC_TIMESTAMP() - INTERVAL 3 DAY), (2, 'now', UTC_TIMESTAMP()); \
+            CREATE TABLE whole (id INT PRIMARY KEY, v TEXT); INSERT INTO whole VALUES (1, 'one')";
+        server.sql(&db, statements).await.unwrap();
+        let sink = Postgres::shared().database("pollwin").await.unwrap();
+        let poll = "poll: {schedule: {cron: \"* * * * * *\"}, tables: {seen: {mode: sliding_window, column: at, lookback: 12h}, \
+            whole: {schedule: {every: 1s, window: \"00:00-23:59\"}}}}";
+        let config = DaemonConfig::new("pollwin")
+            .source("shop", &server.url(&db), &[])
+            .source_lines("shop", &["mode: poll", "heartbeat: 300ms", poll])
+            .sink("pg", &sink, &[]);
+        let daemon = Daemon::start_healthy(&config).await.unwrap();
+        let client = &postgres::connect(&sink.url).await.unwrap();
+        let holds = async |sql: &str, wanted: &str| {
+            let holds = async || {
+                let row = client.query_opt(sql, &[]).await.ok().flatten();
+                Ok(row.is_some_and(|row| row.get::<_, Option<String>>(0).as_deref() == Some(wanted)))
+            };
+            patience::until(wanted, SOON, Duration::from_millis(100), holds).await.unwrap();
+        };
+        let seen = "SELECT string_agg(v, ',' ORDER BY id) FROM public.seen";
+        holds(seen, "now").await;
+        holds("SELECT string_agg(v, ',' ORDER BY id) FROM public.whole", "one").await;
+        // What lies before the window is not read, whatever becomes of it; what comes into it is.
+        let changes = "UPDATE seen SET v = 'changed' WHERE id = 1; UPDATE seen SET v = 'new' WHERE id = 2; \
+            INSERT INTO seen VALUES (3, 'came', UTC_TIMESTAMP()); UPDATE whole SET v = 'two'";
+        server.sql(&db, changes).await.unwrap();
+        holds(seen, "new,came").await;
+        holds("SELECT string_agg(v, ',' ORDER BY id) FROM public.whole", "two").await;
+        server.sql(&db, "UPDATE seen SET at = UTC_TIMESTAMP() WHERE id = 1").await.unwrap();
+        holds(seen, "changed,new,came").await;
+        let hashes = std::fs::read_dir(daemon.data_dir().join("poll/shop")).unwrap().count();
+        assert!(hashes > 0, "{}", daemon.log_tail());
+    }
+}

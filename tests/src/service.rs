@@ -39,8 +39,15 @@ impl Service {
     /// # Errors
     /// When it doesn't start: with what the start script said.
     pub fn start(kind: &'static str, options: &[&str]) -> Result<Self> {
+        Self::start_at(kind, free_port()?, options)
+    }
+
+    /// The same on a port that the caller knows to be free.
+    ///
+    /// # Errors
+    /// When it doesn't start.
+    pub fn start_at(kind: &'static str, port: u16, options: &[&str]) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix(&format!("caudal-{kind}-")).tempdir_in(run_dir())?.keep();
-        let port = free_port()?;
         let mut keeper = Command::new(scripts().join("keep"))
             .arg(kind)
             .arg(&dir)

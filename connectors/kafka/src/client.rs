@@ -2,11 +2,13 @@
 //!
 //! Memory: a producer queues at most `kafka.queue` bytes; a groupless reader fetches ahead at most 4 MiB.
 
-use crate::config::Resolved;
+use crate::config::{Mechanism, Resolved};
 use crate::faults::classify;
+use crate::oauth;
+use crate::telemetry::{Reports, Telemetry};
 use caudal_core::{Error, Result};
 use rdkafka::admin::AdminClient;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
@@ -15,6 +17,9 @@ use std::time::Duration;
 
 /// How long one request for metadata, offsets or topics may take.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How often a client reports of itself, unless the operator says otherwise.
+pub(crate) const STATISTICS_EVERY_MS: &str = "15000";
 
 /// A member of a group that is silent for so long has lost its partitions. The least that brokers allow by default.
 const SESSION_TIMEOUT_MS: &str = "6000";
@@ -33,6 +38,7 @@ pub(crate) enum Isolation {
 pub(crate) struct Clients {
     resolved: Arc<Resolved>,
     instance: Option<Arc<str>>,
+    telemetry: Arc<Telemetry>,
 }
 
 /// What an answer of a broker holds beside its largest record: other partitions' records.
@@ -42,12 +48,22 @@ const LEAST_ANSWER: u64 = 100_000_000;
 
 impl Clients {
     pub(crate) fn new(resolved: Resolved) -> Self {
-        Self { resolved: Arc::new(resolved), instance: None }
+        Self { resolved: Arc::new(resolved), instance: None, telemetry: Arc::default() }
     }
 
     /// The same for an instance that has a name for ever.
     pub(crate) fn of_instance(&self, name: &str) -> Self {
-        Self { resolved: Arc::clone(&self.resolved), instance: Some(Arc::from(name)) }
+        Self { instance: Some(Arc::from(name)), ..self.clone() }
+    }
+
+    /// What the clients report of themselves.
+    pub(crate) fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.telemetry
+    }
+
+    /// The context of a client that reports.
+    pub(crate) fn quiet(&self) -> Quiet {
+        Quiet { reports: Some(Arc::clone(&self.telemetry)) }
     }
 
     /// What all members of groups share. An instance with a name takes its own place again after a crash, at once; without
@@ -55,6 +71,8 @@ impl Clients {
     pub(crate) fn member(&self, role: &str, group: &str) -> ClientConfig {
         let mut config = self.base(role);
         config.set("group.id", group);
+        // A report names all partitions of the group, and what is worth knowing the readers tell.
+        config.set("statistics.interval.ms", "0");
         if let Some(instance) = &self.instance {
             config.set("group.instance.id", format!("{instance}-{group}"));
         }
@@ -74,6 +92,7 @@ impl Clients {
     /// What all clients share. `role` names the pipeline and the job in the client id that brokers show.
     pub(crate) fn base(&self, role: &str) -> ClientConfig {
         let mut config = ClientConfig::new();
+        config.set("statistics.interval.ms", STATISTICS_EVERY_MS);
         for (key, value) in &self.resolved.properties {
             config.set(key, value);
         }
@@ -88,7 +107,7 @@ impl Clients {
 
     /// A client for topics and their settings.
     pub(crate) fn admin(&self, role: &str) -> Result<AdminClient<Quiet>> {
-        self.base(role).create_with_context(Quiet).map_err(|e| classify(e, "make an admin client"))
+        self.base(role).create_with_context(self.quiet()).map_err(|e| classify(e, "make an admin client"))
     }
 
     /// A reader of assigned partitions from explicit offsets. It belongs to no group: the id is needed by the library, and
@@ -110,27 +129,68 @@ impl Clients {
                 Isolation::Uncommitted => "read_uncommitted",
             },
         );
-        config.create_with_context(Quiet).map_err(|e| classify(e, "make a reader"))
+        let reader = config.create_with_context(self.quiet()).map_err(|e| classify(e, "make a reader"))?;
+        self.authenticate(&reader);
+        Ok(reader)
+    }
+
+    /// Has a client that nobody polls before it is asked something ask for its token, where there are tokens: only who polls serves that.
+    pub(crate) fn authenticate<C: ConsumerContext>(&self, client: &BaseConsumer<C>) {
+        let sasl = self.resolved.config.sasl.as_ref();
+        if sasl.is_some_and(|sasl| sasl.mechanism == Mechanism::OauthBearer) {
+            // Lines of its log come by the same way.
+            for _ in 0..10 {
+                if let Some(Err(error)) = client.poll(Duration::from_millis(20)) {
+                    tracing::debug!(%error, "authenticate");
+                }
+            }
+        }
     }
 }
 
-/// Sends what librdkafka says to `tracing`, at levels that suit: its "errors" are mostly connections that it retries.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Quiet;
+/// Sends what librdkafka says to `tracing`, at levels that suit: its "errors" are mostly connections that it retries. Keeps what it
+/// reports of itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Quiet {
+    reports: Reports,
+}
+
+impl Quiet {
+    /// Takes a report; gives it in our form.
+    pub(crate) fn report(&self, report: &[u8]) -> Option<crate::telemetry::ClientReport> {
+        self.reports.as_ref()?.take(report)
+    }
+}
 
 impl ClientContext for Quiet {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(
+        &self,
+        setting: Option<&str>,
+    ) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+        oauth::token(setting)
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
 
-    fn stats_raw(&self, _: &[u8]) {}
+    fn stats_raw(&self, report: &[u8]) {
+        self.report(report);
+    }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "librdkafka", %error, reason);
+        complain(&error, reason);
     }
 }
 
 impl ConsumerContext for Quiet {}
+
+/// An "error" of librdkafka's.
+pub(crate) fn complain(error: &KafkaError, reason: &str) {
+    tracing::debug!(target: "librdkafka", %error, reason);
+}
 
 /// One line of librdkafka's log.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {

@@ -3,6 +3,8 @@
 //! After [`Config::resolve`] nothing can be "invalid config": what is left to fail depends on the brokers.
 
 use crate::format::{Format, Profile, Registry};
+use crate::monitoring::{Monitoring, Notifications, mistaken_topic};
+use crate::oauth::Endpoint;
 use caudal_core::quantity::{DurationText, SizeText};
 use caudal_core::{Error, Result};
 use schemars::JsonSchema;
@@ -29,12 +31,16 @@ pub struct Config {
     pub profile: Profile,
     /// The form of keys and values in data topics.
     pub format: Format,
-    /// The schema registry: for the format `avro`.
+    /// The schema registry: for the formats `avro` and `protobuf`.
     pub registry: Option<Registry>,
     /// Announces the source's transactions in `<prefix>.transaction`, and says in each event which is its transaction.
     pub transactions: bool,
     /// How often a record goes to `__debezium-heartbeat.<prefix>`. `0s`: never.
     pub heartbeats: DurationText,
+    /// What the daemon tells of itself in topics.
+    pub monitoring: Monitoring,
+    /// Debezium's notifications of snapshots.
+    pub notifications: Notifications,
     /// Compression of what is produced.
     pub compression: Compression,
     /// What a crash may do to the events in flight.
@@ -67,16 +73,21 @@ pub struct Tls {
 }
 
 /// SASL towards the brokers.
-#[derive(Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct Sasl {
     /// The mechanism.
-    #[serde(default)]
     pub mechanism: Mechanism,
-    /// User.
+    /// User; with OAUTHBEARER the client's id.
     pub username: String,
-    /// Password.
+    /// Password; with OAUTHBEARER the client's secret.
     pub password: String,
+    /// For OAUTHBEARER: where tokens are asked for with the client's credentials, `https://…`.
+    pub token_url: Option<String>,
+    /// For OAUTHBEARER: the scope that is asked for.
+    pub scope: Option<String>,
+    /// For OAUTHBEARER: PEM file of the authorities that the endpoint is trusted by. Left out: those that browsers trust.
+    pub token_ca: Option<String>,
 }
 
 /// SASL mechanisms.
@@ -92,6 +103,9 @@ pub enum Mechanism {
     #[default]
     #[serde(rename = "SCRAM-SHA-512")]
     ScramSha512,
+    /// Tokens of an OAuth 2 endpoint.
+    #[serde(rename = "OAUTHBEARER")]
+    OauthBearer,
 }
 
 impl Mechanism {
@@ -100,6 +114,7 @@ impl Mechanism {
             Self::Plain => "PLAIN",
             Self::ScramSha256 => "SCRAM-SHA-256",
             Self::ScramSha512 => "SCRAM-SHA-512",
+            Self::OauthBearer => "OAUTHBEARER",
         }
     }
 }
@@ -134,7 +149,8 @@ pub enum Delivery {
     /// Events and position are one transaction: a `read_committed` reader sees each event once.
     #[default]
     ExactlyOnce,
-    /// Events may come again after a crash.
+    /// Events are visible as soon as the brokers have them, sooner than a transaction ends; after a crash the last ones come again.
+    /// Sinks need `consistency: key`, and drop what a displaced daemon still wrote; other readers see that too.
     AtLeastOnce,
 }
 
@@ -207,6 +223,8 @@ impl Default for Config {
             registry: None,
             transactions: false,
             heartbeats: DurationText::secs(0),
+            monitoring: Monitoring::default(),
+            notifications: Notifications::default(),
             compression: Compression::default(),
             delivery: Delivery::default(),
             transaction_timeout: DurationText::secs(20),
@@ -239,11 +257,11 @@ impl Config {
                 "write it as [kafka-1:9092, kafka-2:9092]",
             );
         }
-        if self.delivery == Delivery::AtLeastOnce {
+        if self.delivery == Delivery::AtLeastOnce && self.profile != Profile::Safe {
             return wrong(
                 "delivery",
-                "at_least_once is not offered",
-                "leave it out: events are written exactly once",
+                "at_least_once needs a header on each record, which this profile does not have",
+                "take `profile: safe`, or leave `delivery` out: events are written exactly once",
             );
         }
         let timeout = self.transaction_timeout.get();
@@ -256,9 +274,49 @@ impl Config {
         if self.queue.bytes() < 1 << 20 {
             return wrong("queue", "is under 1MiB", "16MiB suits most");
         }
+        if let Some((field, cause)) = self.monitoring.mistake() {
+            return wrong(&format!("monitoring.{field}"), cause, "leave it out: the default suits most");
+        }
+        if let Err(cause) = mistaken_topic(&self.notifications) {
+            return wrong("notifications.topic", cause, "leave it out, or name a topic of your own");
+        }
+        self.resolve_sasl(name)?;
         self.resolve_topics(name)?;
         self.resolve_format(name)?;
         Ok(Resolved { properties: self.client_properties(), config: self })
+    }
+
+    fn resolve_sasl(&self, name: &str) -> Result<()> {
+        let Some(sasl) = &self.sasl else { return Ok(()) };
+        let wrong = |field: &str, message: &str, fix: &str| {
+            Err(Error::config(message).field(format!("{name}.sasl.{field}")).hint(fix))
+        };
+        let by_token = sasl.mechanism == Mechanism::OauthBearer;
+        for (field, value) in [("username", &sasl.username), ("password", &sasl.password)] {
+            if value.is_empty() {
+                let fix = if by_token {
+                    "write the client's id as `username`, its secret as `password`"
+                } else {
+                    "write it, the password as ${env:NAME}"
+                };
+                return wrong(field, "is missing", fix);
+            }
+        }
+        match &sasl.token_url {
+            None if by_token => {
+                wrong("token_url", "is missing", "write where the client gets its tokens: https://…/token")
+            }
+            Some(_) if !by_token => wrong(
+                "token_url",
+                "is not used by this mechanism",
+                "remove it, or set mechanism: OAUTHBEARER",
+            ),
+            Some(url) => match crate::registry::Address::parse(url) {
+                Ok(_) => Ok(()),
+                Err(cause) => wrong("token_url", cause, "write it as https://host/path"),
+            },
+            None => Ok(()),
+        }
     }
 
     fn resolve_topics(&self, name: &str) -> Result<()> {
@@ -306,7 +364,7 @@ impl Config {
                 return wrong(
                     "registry",
                     &format!("is not used by the format `{}`", self.format.as_str()),
-                    "leave it out, or take the format `avro`",
+                    "leave it out, or take the format `avro` or `protobuf`",
                 );
             }
             Some(registry) => {
@@ -363,8 +421,13 @@ impl Config {
         }
         if let Some(sasl) = &self.sasl {
             set("sasl.mechanism", sasl.mechanism.as_str());
-            set("sasl.username", &sasl.username);
-            set("sasl.password", &sasl.password);
+            match Endpoint::of(sasl) {
+                Some(endpoint) => drop(set("sasl.oauthbearer.config", &endpoint.setting())),
+                None => {
+                    set("sasl.username", &sasl.username);
+                    set("sasl.password", &sasl.password);
+                }
+            }
         }
         all
     }
@@ -465,7 +528,7 @@ mod tests {
     #[test]
     fn what_would_break_a_promise_is_refused_with_its_field() {
         assert!(refusal(Config::default()).starts_with("kafka.brokers: "));
-        let delivery = Config { delivery: Delivery::AtLeastOnce, ..config() };
+        let delivery = Config { delivery: Delivery::AtLeastOnce, profile: Profile::Debezium35, ..config() };
         assert!(refusal(delivery).starts_with("kafka.delivery: "));
         let mut short = config();
         short.topics.delete_retention = DurationText::secs(60);
@@ -473,6 +536,30 @@ mod tests {
         let mut acks = config();
         acks.properties.insert("acks".into(), "1".into());
         assert!(refusal(acks).starts_with("kafka.properties.acks: "));
+    }
+
+    #[test]
+    fn what_a_mechanism_needs_is_asked_for() {
+        let sasl = |mechanism, username: &str, token_url: Option<&str>| Config {
+            sasl: Some(Sasl {
+                mechanism,
+                username: username.into(),
+                password: "p".into(),
+                token_url: token_url.map(Into::into),
+                ..Sasl::default()
+            }),
+            ..config()
+        };
+        let bearer = Mechanism::OauthBearer;
+        assert!(refusal(sasl(Mechanism::Plain, "", None)).starts_with("kafka.sasl.username: "));
+        assert!(refusal(sasl(bearer, "u", None)).starts_with("kafka.sasl.token_url: "));
+        assert!(refusal(sasl(bearer, "u", Some("x"))).starts_with("kafka.sasl.token_url: "));
+        assert!(
+            refusal(sasl(Mechanism::Plain, "u", Some("https://x"))).starts_with("kafka.sasl.token_url: ")
+        );
+        let resolved = sasl(bearer, "u", Some("https://x/token")).resolve("kafka").unwrap();
+        assert_eq!(resolved.properties["sasl.mechanism"], "OAUTHBEARER");
+        assert!(!resolved.properties.contains_key("sasl.username"));
     }
 
     #[test]
@@ -490,8 +577,7 @@ mod tests {
     #[test]
     fn debug_shows_no_secret() {
         let mut config = config();
-        config.sasl =
-            Some(Sasl { mechanism: Mechanism::Plain, username: "u".into(), password: "hunter2".into() });
+        config.sasl = Some(Sasl { username: "u".into(), password: "hunter2".into(), ..Sasl::default() });
         config.properties.insert("ssl.key.password".into(), "hunter2".into());
         assert!(!format!("{config:?} {:?}", config.clone().resolve("kafka")).contains("hunter2"));
     }

@@ -34,6 +34,8 @@ pub enum Format {
     CloudEvents,
     /// The envelope in Avro, framed for a schema registry.
     Avro,
+    /// The envelope in Protobuf, framed for a schema registry.
+    Protobuf,
     /// Caudal's own envelope in Protobuf, which needs no registry.
     Caudal,
 }
@@ -48,6 +50,7 @@ impl Format {
             Self::Maxwell => "maxwell",
             Self::CloudEvents => "cloudevents",
             Self::Avro => "avro",
+            Self::Protobuf => "protobuf",
             Self::Caudal => "caudal",
         }
     }
@@ -59,7 +62,7 @@ impl Format {
 
     /// Whether records name a schema of a registry.
     pub(crate) fn is_registered(self) -> bool {
-        matches!(self, Self::Avro)
+        matches!(self, Self::Avro | Self::Protobuf)
     }
 }
 

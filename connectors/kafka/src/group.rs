@@ -8,11 +8,13 @@
 //!
 //! Sharing is not safety: what keeps two instances from writing is the sink's fence, with the offsets that it stores.
 
-use crate::client::{Clients, Quiet, log};
+use crate::acl::{Resource, classify_doing};
+use crate::client::{Clients, complain, log};
 use crate::faults::classify;
+use crate::oauth;
 use caudal_core::{Error, Fault, Result};
 use caudal_proto::side::TopicNames;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
@@ -46,8 +48,8 @@ pub(crate) fn seat(names: &TopicNames) -> Partition {
 pub(crate) struct Share {
     /// Its partitions.
     pub(crate) owned: BTreeSet<Partition>,
-    /// Something that only the operator can mend.
-    failure: Option<String>,
+    /// Something that only the operator can mend, and how.
+    failure: Option<(String, String)>,
     /// The membership is over: another instance has its name.
     pub(crate) over: bool,
 }
@@ -79,7 +81,7 @@ impl Member {
         let consumer = Arc::new(consumer);
         let (offsets, stop) = (Offsets::default(), Arc::default());
         let mut member = Self { consumer, share, offsets, stop, thread: None };
-        member.serve()?;
+        member.serve(clients.clone(), group.to_owned())?;
         Ok(member)
     }
 
@@ -108,7 +110,7 @@ impl Member {
         self.offsets.lock().unwrap_or_else(PoisonError::into_inner).extend(offsets);
     }
 
-    fn serve(&mut self) -> Result<()> {
+    fn serve(&mut self, clients: Clients, group: String) -> Result<()> {
         let (consumer, offsets, stop) =
             (Arc::clone(&self.consumer), Arc::clone(&self.offsets), Arc::clone(&self.stop));
         let thread = std::thread::Builder::new()
@@ -116,7 +118,7 @@ impl Member {
             .spawn(move || {
                 let mut published = Instant::now();
                 while !stop.load(Ordering::Relaxed) {
-                    poll(&consumer);
+                    poll(&consumer, &clients, &group);
                     if let Some((_, reason)) = consumer.client().fatal_error() {
                         tracing::warn!(reason, "the membership in a sink's group is over");
                         consumer.context().share.send_modify(|share| {
@@ -161,8 +163,7 @@ pub(crate) async fn own(
     let mut said = false;
     loop {
         let now = share.borrow_and_update().clone();
-        if let Some(failure) = now.failure {
-            let hint = "grant this user Read on groups starting with `caudal.`";
+        if let Some((failure, hint)) = now.failure {
             return Err(Error::config(failure).hint(hint));
         }
         if now.over {
@@ -206,11 +207,13 @@ pub(crate) fn check(
     Ok(())
 }
 
-fn poll(consumer: &BaseConsumer<Seat>) {
+fn poll(consumer: &BaseConsumer<Seat>, clients: &Clients, group: &str) {
     if let Some(Err(error)) = consumer.poll(Duration::from_millis(100)) {
-        let error = classify(error, "take part in the sink's group");
+        let doing = ("Read", Resource::Group(group));
+        let error = classify_doing(error, "take part in the sink's group", clients.resolved(), doing);
         if error.fault() == Fault::Config {
-            consumer.context().share.send_modify(|share| share.failure = Some(error.to_string()));
+            let hint = error.hint_text().unwrap_or_default().to_owned();
+            consumer.context().share.send_modify(|share| share.failure = Some((error.to_string(), hint)));
         }
     }
 }
@@ -238,12 +241,21 @@ struct Seat {
 }
 
 impl ClientContext for Seat {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(
+        &self,
+        setting: Option<&str>,
+    ) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+        oauth::token(setting)
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        Quiet.error(error, reason);
+        complain(&error, reason);
     }
 }
 
@@ -254,7 +266,10 @@ impl ConsumerContext for Seat {
                 if let Err(error) = consumer.pause(list) {
                     tracing::debug!(%error, "pause the group's partitions");
                 }
-                self.share.send_modify(|share| share.owned.extend(partitions(list)));
+                self.share.send_modify(|share| {
+                    share.owned.extend(partitions(list));
+                    share.failure = None;
+                });
             }
             Rebalance::Revoke(list) => self.share.send_modify(|share| {
                 for partition in partitions(list) {

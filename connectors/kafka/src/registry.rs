@@ -62,10 +62,18 @@ impl Address {
     }
 }
 
+impl Address {
+    /// Whether by TLS; host, port, path.
+    pub(crate) fn parts(&self) -> (bool, &str, u16, &str) {
+        (self.tls, &self.host, self.port, &self.path)
+    }
+}
+
 /// Which language a schema is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Language {
     Avro,
+    Protobuf,
 }
 
 /// Asks a registry.
@@ -115,6 +123,7 @@ impl Client {
     pub(crate) fn register(&self, subject: &str, language: Language, schema: &str) -> Result<u32> {
         let body = match language {
             Language::Avro => json!({ "schema": schema }),
+            Language::Protobuf => json!({ "schemaType": "PROTOBUF", "schema": schema }),
         };
         let path = format!("{}/subjects/{}/versions", self.address.path, escaped(subject));
         let (code, answer) = self.post(&path, &body.to_string()).map_err(|e| {

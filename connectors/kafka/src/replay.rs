@@ -73,6 +73,19 @@ impl Replayer {
         patience: Duration,
         mut each: impl FnMut(usize, Record<'_>) -> Result<()>,
     ) -> Result<()> {
+        self.messages(partitions, patience, |i, message| each(i, record(message)))
+    }
+
+    /// The same with all that a record has.
+    ///
+    /// # Errors
+    /// As [`Replayer::replay`].
+    pub(crate) fn messages(
+        &mut self,
+        partitions: &[Partition],
+        patience: Duration,
+        mut each: impl FnMut(usize, &BorrowedMessage<'_>) -> Result<()>,
+    ) -> Result<()> {
         let what = || match partitions {
             [(topic, partition), ..] => {
                 format!("read {topic}/{partition} and {} more to the end", partitions.len() - 1)
@@ -101,7 +114,7 @@ impl Replayer {
                     });
                     let Some((&i, &(_, end))) = found else { continue };
                     if message.offset() < end {
-                        each(i, record(&message))?;
+                        each(i, &message)?;
                     }
                     if message.offset() + 1 >= end {
                         open.remove(&i);

@@ -47,8 +47,9 @@ impl Log {
         let mut config = self.clients.base("signals");
         config.set("enable.idempotence", "true").set("acks", "all");
         config.set("message.timeout.ms", PATIENCE.as_millis().to_string());
-        let producer: FutureProducer<Quiet> =
-            config.create_with_context(Quiet).map_err(|e| classify(e, "make a producer of commands"))?;
+        let producer: FutureProducer<Quiet> = config
+            .create_with_context(self.clients.quiet())
+            .map_err(|e| classify(e, "make a producer of commands"))?;
         let value = serde_json::to_vec(record).map_err(|e| Error::bug("write a command").because(e))?;
         let topic = self.names.signals();
         let record = FutureRecord::to(&topic).key(source).payload(&value);
@@ -89,10 +90,19 @@ impl Log {
     }
 }
 
+/// Of a record that says something to be logged: what. Only of those that are sent while this daemon runs: all are read again at each
+/// start.
+fn message(record: &SignalRecord, message: &impl Message, began_ms: i64) -> Option<String> {
+    let is_new = message.timestamp().to_millis().is_some_and(|at| at >= began_ms);
+    let text = record.data.message.as_ref().filter(|_| is_new && record.kind == "log")?;
+    Some(text.replace("{}", &message.offset().to_string()))
+}
+
 fn read(consumer: &BaseConsumer<Quiet>, origin: &str, out: &mpsc::Sender<Result<(String, Signal)>>) {
+    let began_ms = crate::encode::system_clock() / 1_000;
     while !out.is_closed() {
         let item = match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) => signal(&message, origin).map(Ok),
+            Some(Ok(message)) => signal(&message, origin, began_ms).map(Ok),
             None | Some(Err(KafkaError::PartitionEOF(_))) => None,
             Some(Err(error)) => Some(Err(classify(error, "read commands"))),
         };
@@ -105,9 +115,18 @@ fn read(consumer: &BaseConsumer<Quiet>, origin: &str, out: &mpsc::Sender<Result<
 }
 
 /// What is no command is passed over with a warning: anybody may write here.
-fn signal(message: &impl Message, origin: &str) -> Option<(String, Signal)> {
-    let source = message.key().and_then(|key| std::str::from_utf8(key).ok())?.to_owned();
-    let record: Result<SignalRecord, _> = serde_json::from_slice(message.payload()?);
+fn signal(record: &impl Message, origin: &str, began_ms: i64) -> Option<(String, Signal)> {
+    let source = record.key().and_then(|key| std::str::from_utf8(key).ok())?.to_owned();
+    let (message, payload) = (record, record.payload()?);
+    let record: Result<SignalRecord, _> = serde_json::from_slice(payload);
+    if let Ok(record) = &record
+        && record.kind == "log"
+    {
+        if let Some(text) = self::message(record, message, began_ms) {
+            tracing::info!(source, id = record.id, "signal: {text}");
+        }
+        return None;
+    }
     let signal = record.ok().and_then(|record| record.signal(message.offset() + 1));
     if signal.is_none() {
         tracing::warn!(offset = message.offset(), source, "a record of the commands' topic is no command");

@@ -8,14 +8,16 @@
 //! Instances join the group `caudal.<prefix>.tasks` on that topic; the owner of partition n captures source n. That is
 //! sharing, not safety: what fences a displaced instance is its source's `transactional.id`.
 
-use crate::client::{Clients, Quiet, REQUEST_TIMEOUT, blocking, log};
+use crate::acl::{Resource, classify_doing};
+use crate::client::{Clients, REQUEST_TIMEOUT, blocking, complain, log};
 use crate::faults::classify;
+use crate::oauth;
 use crate::replay::Replayer;
 use crate::topics::{TopicSpec, Topics};
 use caudal_core::{Error, Fault, Result};
 use caudal_proto::side::{TaskRecord, TopicNames, VERSION};
 use rdkafka::TopicPartitionList;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
@@ -113,9 +115,8 @@ impl Membership {
         loop {
             {
                 let now = state.borrow_and_update();
-                if let Some(failure) = &now.failure {
-                    return Err(Error::config(failure.clone())
-                        .hint("grant this user Read on groups starting with `caudal.`"));
+                if let Some((failure, hint)) = &now.failure {
+                    return Err(Error::config(failure.clone()).hint(hint.clone()));
                 }
                 if now.owned.contains(&number) {
                     return Ok(());
@@ -235,12 +236,21 @@ struct Failures {
 }
 
 impl ClientContext for Failures {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(
+        &self,
+        setting: Option<&str>,
+    ) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+        oauth::token(setting)
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        Quiet.error(error, reason);
+        complain(&error, reason);
     }
 }
 
@@ -258,8 +268,8 @@ impl ProducerContext for Failures {
 #[derive(Clone, Debug, Default)]
 struct State {
     owned: BTreeSet<i32>,
-    /// Something that only the operator can mend.
-    failure: Option<String>,
+    /// Something that only the operator can mend, and how.
+    failure: Option<(String, String)>,
 }
 
 /// A source that the group gave to this instance.
@@ -300,7 +310,10 @@ impl Member {
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("caudal-tasks".into())
-            .spawn(move || poll(&consumer, &stopped))
+            .spawn({
+                let clients = clients.clone();
+                move || poll(&consumer, &stopped, &clients, &topic)
+            })
             .map_err(|e| Error::transient("start the thread of the group membership").because(e))?;
         Ok(Self { state, stop, thread: Some(thread) })
     }
@@ -318,7 +331,7 @@ impl Drop for Member {
 }
 
 /// Serves the membership. The records themselves are read elsewhere.
-fn poll(consumer: &BaseConsumer<Owned>, stop: &AtomicBool) {
+fn poll(consumer: &BaseConsumer<Owned>, stop: &AtomicBool, clients: &Clients, group: &str) {
     while !stop.load(Ordering::Relaxed) {
         if let Some((_, reason)) = consumer.client().fatal_error() {
             tracing::warn!(reason, "the membership in the group of captures is over");
@@ -326,9 +339,12 @@ fn poll(consumer: &BaseConsumer<Owned>, stop: &AtomicBool) {
             return;
         }
         if let Some(Err(error)) = consumer.poll(Duration::from_millis(50)) {
-            let error = classify(error, "take part in the group of captures");
+            let doing = ("Read", Resource::Group(group));
+            let error =
+                classify_doing(error, "take part in the group of captures", clients.resolved(), doing);
             if error.fault() == Fault::Config {
-                consumer.context().sender.send_modify(|s| s.failure = Some(error.to_string()));
+                let hint = error.hint_text().unwrap_or_default().to_owned();
+                consumer.context().sender.send_modify(|s| s.failure = Some((error.to_string(), hint)));
             }
         }
     }
@@ -339,12 +355,21 @@ struct Owned {
 }
 
 impl ClientContext for Owned {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(
+        &self,
+        setting: Option<&str>,
+    ) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+        oauth::token(setting)
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        Quiet.error(error, reason);
+        complain(&error, reason);
     }
 }
 
@@ -354,7 +379,10 @@ impl ConsumerContext for Owned {
             list.elements().iter().map(|e| e.partition()).collect()
         };
         match rebalance {
-            Rebalance::Assign(list) => self.sender.send_modify(|s| s.owned.extend(partitions(list))),
+            Rebalance::Assign(list) => self.sender.send_modify(|s| {
+                s.owned.extend(partitions(list));
+                s.failure = None;
+            }),
             Rebalance::Revoke(list) => self.sender.send_modify(|s| {
                 for partition in partitions(list) {
                     s.owned.remove(&partition);

@@ -6,6 +6,7 @@
 //! Side topics have one partition per source (see [`crate::tasks`]), `schemas` too: a source's open transaction holds up only
 //! its own readers.
 
+use crate::acl::{Resource, classify_doing};
 use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking};
 use crate::config::Resolved;
 use crate::faults::classify;
@@ -18,7 +19,7 @@ use rdkafka::admin::{
     TopicReplication,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::metadata::Metadata;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
@@ -148,6 +149,29 @@ impl TopicSpec {
         spec
     }
 
+    /// What the daemon tells of itself. Runs are kept for a time; of all else the last record of each key for ever, alerts that are over for
+    /// that time at least.
+    pub(crate) fn monitoring(names: &TopicNames, resolved: &Resolved) -> Vec<Self> {
+        let kept = resolved.config.monitoring.retention.get().as_millis().to_string();
+        let policy = |policy: &str| vec![Need::Exactly("cleanup.policy", policy.into())];
+        let mut runs = Self::new(names.runs(), 1, resolved, policy("delete"));
+        runs.settings.insert("retention.ms".into(), kept.clone());
+        let mut alerts = Self::new(names.alerts(), 1, resolved, policy("compact"));
+        alerts.settings.insert("min.compaction.lag.ms".into(), kept);
+        let latest = [names.metrics(), names.freshness()].map(|name| {
+            let mut spec = Self::new(name, 1, resolved, policy("compact"));
+            for (key, value) in [
+                ("segment.bytes", "16777216"),
+                ("min.cleanable.dirty.ratio", "0.1"),
+                ("max.compaction.lag.ms", "3600000"),
+            ] {
+                spec.settings.insert(key.into(), value.into());
+            }
+            spec
+        });
+        [runs, alerts].into_iter().chain(latest).collect()
+    }
+
     /// Debezium's topic of schema changes: kept for ever.
     pub(crate) fn schema_changes(names: &TopicNames, resolved: &Resolved) -> Self {
         let needs = vec![
@@ -160,6 +184,21 @@ impl TopicSpec {
     /// A topic of Debezium's that tells of what goes by, transactions or heartbeats: kept as long as the brokers keep by default.
     pub(crate) fn announcements(name: String, resolved: &Resolved) -> Self {
         Self::new(name, 1, resolved, vec![Need::Exactly("cleanup.policy", "delete".into())])
+    }
+
+    /// A topic of somebody else's: with what matters of another one's settings.
+    pub(crate) fn like(name: String, settings: Option<&Settings>) -> Self {
+        const KEPT: [&str; 6] = [
+            "cleanup.policy",
+            "delete.retention.ms",
+            "max.message.bytes",
+            "min.compaction.lag.ms",
+            "retention.bytes",
+            "retention.ms",
+        ];
+        let kept = settings.into_iter().flatten().filter(|(name, _)| KEPT.contains(&name.as_str()));
+        let settings = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Self { name, partitions: 1, settings, needs: Vec::new() }
     }
 
     fn new_topic(&self, replication: i32) -> NewTopic<'_> {
@@ -233,11 +272,14 @@ impl Topics {
             match result {
                 Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
                 Err((topic, code)) => {
-                    return Err(classify(
-                        rdkafka::error::KafkaError::AdminOp(code),
+                    let resolved = self.clients.resolved();
+                    let (error, doing) = (KafkaError::AdminOp(code), ("Create", Resource::Topic(&topic)));
+                    return Err(classify_doing(
+                        error,
                         format!("make topic {topic}: {code}"),
-                    )
-                    .hint("make it by hand with the settings of the user guide, or grant Create"));
+                        resolved,
+                        doing,
+                    ));
                 }
             }
         }
@@ -321,7 +363,7 @@ impl Topics {
     }
 
     /// The settings of existing topics, by topic; those that this user may not see are missing.
-    async fn settings(&self, topics: &[&str]) -> Result<HashMap<String, Settings>> {
+    pub(crate) async fn settings(&self, topics: &[&str]) -> Result<HashMap<String, Settings>> {
         let mut all = HashMap::new();
         for chunk in topics.chunks(100) {
             let resources: Vec<_> = chunk.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
@@ -348,8 +390,8 @@ impl Topics {
         let existing = self.list().await?;
         let resolved = self.clients.resolved();
         let data = format!("{}.", names.prefix());
-        let transactions = names.transactions();
-        let is_data = |name: &&str| name.starts_with(&data) && *name != transactions;
+        let others = [names.transactions(), names.notifications()];
+        let is_data = |name: &&str| name.starts_with(&data) && !others.iter().any(|other| other == name);
         let of_prefix: Vec<&str> = existing.keys().map(String::as_str).filter(is_data).collect();
         let settings = self.settings(&of_prefix).await?;
         let mut findings = Vec::new();
@@ -399,7 +441,7 @@ fn ask(asker: &BaseConsumer<Quiet>) -> Result<Metadata> {
 }
 
 /// A topic's settings by name.
-type Settings = HashMap<String, String>;
+pub(crate) type Settings = HashMap<String, String>;
 
 /// A setting that the broker does not tell passes: it has no such setting.
 fn refuse(spec: &TopicSpec, settings: &Settings) -> Result<()> {

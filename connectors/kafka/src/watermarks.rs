@@ -42,12 +42,20 @@ pub(crate) struct Chain {
     last: Option<u64>,
     /// Whether what lies below the next record is known: a stored position, or a full watermark.
     based: bool,
+    /// Whether only states of the source are wanted: those of records written at least once are passed over.
+    states: bool,
 }
 
 impl Chain {
     /// Of a source; `resumed` if a sink has a stored position in it, else it waits for a full watermark.
     pub(crate) fn new(source: impl Into<String>, resumed: bool) -> Self {
-        Self { source: source.into(), last: None, based: resumed }
+        Self { source: source.into(), last: None, based: resumed, states: false }
+    }
+
+    /// The same for a reader that shows states of the source: watermarks that are none count for nothing, and behind them it waits
+    /// for a full one.
+    pub(crate) fn of_states(self) -> Self {
+        Self { states: true, ..self }
     }
 
     /// Takes the next record of the source's partition. None: it says nothing yet (a part, and no full one before it).
@@ -72,6 +80,17 @@ impl Chain {
                 .hint("two sources share a partition of the watermarks topic; rename one of them"));
         }
         self.check_order(&record, offset)?;
+        if self.states && record.at_least_once {
+            if self.based || self.last.is_none() {
+                tracing::warn!(
+                    source = self.source,
+                    "the source is captured with `delivery: at_least_once`, and a sink with `consistency: transaction` waits until it is \
+                     captured exactly once again; take `consistency: key`"
+                );
+            }
+            (self.last, self.based) = (Some(record.number), false);
+            return Ok(None);
+        }
         self.last = Some(record.number);
         self.based |= record.full;
         Ok(self.based.then(|| watermark(record, offset, logged_ms)))
@@ -135,6 +154,7 @@ pub(crate) mod tests {
             ts_us: number as i64,
             ends: ends.collect(),
             incomplete: Incomplete::None,
+            at_least_once: false,
         };
         serde_json::to_vec(&record).unwrap()
     }
@@ -145,6 +165,21 @@ pub(crate) mod tests {
         assert_eq!(chain.take(Some(&record(4, false, &[("t", 3)])), (0, 0)).unwrap(), None);
         assert!(chain.take(Some(&record(5, true, &[("t", 3)])), (1, 0)).unwrap().is_some());
         assert!(chain.take(Some(&record(6, false, &[("t", 4)])), (2, 0)).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_was_written_at_least_once_is_no_state_to_be_shown() {
+        let loose = |number, full| {
+            let text = String::from_utf8(record(number, full, &[("t", 3)])).unwrap();
+            format!("{},\"at_least_once\":true}}", text.strip_suffix('}').unwrap()).into_bytes()
+        };
+        let mut chain = Chain::new("s", true).of_states();
+        assert!(chain.take(Some(&record(4, false, &[("t", 2)])), (0, 0)).unwrap().is_some());
+        assert_eq!(chain.take(Some(&loose(5, true)), (1, 0)).unwrap(), None);
+        assert_eq!(chain.take(Some(&record(6, false, &[("t", 3)])), (2, 0)).unwrap(), None);
+        assert!(chain.take(Some(&record(7, true, &[("t", 3)])), (3, 0)).unwrap().is_some());
+        let mut chain = Chain::new("s", true);
+        assert!(chain.take(Some(&loose(5, false)), (1, 0)).unwrap().is_some(), "it tells what is there");
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(crate) async fn open(
         desk: Arc::clone(desk),
         clock: Arc::new(jiff::Timestamp::now),
         jobs,
-        dir: config.poll.dir.join(&config.name),
+        dir: config.poll_dir(),
         written,
         heartbeat: config.heartbeat,
         from,

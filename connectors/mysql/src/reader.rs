@@ -52,6 +52,9 @@ use transaction::Tx;
 /// Most events of a batch, whatever their size.
 const MAX_EVENTS: usize = 65_536;
 
+/// After so many steps the clock is looked at, though the stream has more.
+const CLOCK_STEPS: u32 = 64;
+
 /// See the module.
 pub(crate) struct MySqlReader {
     config: Arc<Resolved>,
@@ -92,6 +95,8 @@ pub(crate) struct MySqlReader {
     /// The server that is read, as it names itself.
     server: Option<String>,
     guard: Guard,
+    /// Steps since the clock was looked at.
+    steps: u32,
     out: VecDeque<Batch>,
     inbox: Arc<Inbox>,
     /// The last command taken.
@@ -121,6 +126,8 @@ pub(crate) struct Start {
     pub(crate) first: Event,
     /// How long the server keeps its log.
     pub(crate) retention: Option<Duration>,
+    /// Where it is shown that its end is near.
+    pub(crate) purge: retention::Shown,
 }
 
 impl MySqlReader {
@@ -141,6 +148,7 @@ impl MySqlReader {
             log_end,
             first,
             retention,
+            purge,
         } = start;
         let replayed = token.resend.is_some().then(|| token.place.clone());
         Self {
@@ -170,7 +178,8 @@ impl MySqlReader {
             boundary: None,
             held: Some(first),
             server: token.server,
-            guard: Guard::new(retention),
+            guard: Guard::new(retention, purge),
+            steps: 0,
             out: VecDeque::new(),
             inbox,
             signal,
@@ -178,8 +187,18 @@ impl MySqlReader {
     }
 
     /// One step: an event of the stream, a chunk, or a tick of the clock. The stream goes first, for its events are what
-    /// everything else waits for; when it has none, what is there is handed on at once.
+    /// everything else waits for; when it has none, what is there is handed on at once. A stream that always has one more must not keep the
+    /// clock from ticking: who is far behind is who has to be warned.
     async fn step(&mut self) -> Result<()> {
+        self.steps += 1;
+        if self.steps >= CLOCK_STEPS {
+            self.steps = 0;
+            tokio::select! {
+                biased;
+                period = self.clock.next() => self.clock_step(period?),
+                () = std::future::ready(()) => {}
+            }
+        }
         if self.snapshot.has_piece() && (self.tx.is_none() || self.held.is_some()) {
             return self.piece_step().await;
         }

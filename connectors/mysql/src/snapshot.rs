@@ -38,7 +38,8 @@
 //! A statement that changes the table discards its open windows. So does a record of touched keys that exceeds its bound. A chunk is one
 //! batch together with the note of what ranges are left, so a restart reads again only what was not delivered.
 //!
-//! Reading rows again, for whatever reason, is the same with one step more: [`against`].
+//! Reading rows again, for whatever reason, is the same with one step more: [`against`]. It goes on after a restart as a first reading does:
+//! [`met`].
 //!
 //! Memory: `readers` chunks (`chunk_bytes` each, or one row if that is larger), at most [`window::MAX_BYTES`] of recorded keys for each table
 //! that is being read (of which there are at most `readers`), and what [`against`] names for each re-read.
@@ -48,9 +49,12 @@ pub(crate) mod against;
 pub(crate) mod board;
 pub(crate) mod bounds;
 pub(crate) mod cells;
+#[cfg(test)]
+mod checked_tests;
 pub(crate) mod chunk;
 pub(crate) mod commands;
 mod hand_on;
+pub(crate) mod met;
 #[cfg(test)]
 mod model;
 pub(crate) mod plan;

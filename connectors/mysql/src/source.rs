@@ -27,11 +27,12 @@ use async_trait::async_trait;
 use caudal_core::compare::SourceSide;
 use caudal_core::{
     Check, Error, PollStatus, Position, Progress, Reader, Result, SetAside, Signal, Source, TableId,
-    TableSchema, Written,
+    TableSchema, Warning, Written,
 };
 use caudal_poll::Desk;
 use choose::{Chosen, choose};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub fn source(name: &str, config: Config) -> Result<Arc<dyn Source>> {
             inbox: Arc::default(),
             written: Arc::default(),
             desk: Arc::default(),
+            purge: Arc::default(),
+            kept: Arc::default(),
         },
     }))
 }
@@ -66,6 +69,10 @@ struct Beside {
     written: Arc<OnceLock<Arc<dyn Written>>>,
     /// With `mode: poll`.
     desk: Arc<Desk>,
+    /// That the server will soon purge what is to be read.
+    purge: retention::Shown,
+    /// The folder of the instance's data.
+    kept: Arc<OnceLock<PathBuf>>,
 }
 
 #[async_trait]
@@ -96,6 +103,11 @@ impl Source for MySqlSource {
         let _ = self.beside.written.set(written);
     }
 
+    fn keep_in(&self, folder: &Path) {
+        // Only the first one counts.
+        let _ = self.beside.kept.set(folder.to_owned());
+    }
+
     fn signal(&self, signal: Signal) {
         match self.config.mode {
             Mode::Poll => self.beside.desk.signal(signal),
@@ -114,14 +126,22 @@ impl Source for MySqlSource {
         self.beside.desk.polls()
     }
 
+    fn warnings(&self) -> Vec<Warning> {
+        self.beside.purge.lock().map(|shown| shown.iter().cloned().collect()).unwrap_or_default()
+    }
+
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
-        if self.config.mode == Mode::Poll {
+        let config = match self.beside.kept.get() {
+            Some(folder) => Arc::new(self.config.keeping(folder)),
+            None => Arc::clone(&self.config),
+        };
+        if config.mode == Mode::Poll {
             let reader =
-                poll::open(&self.config, (self.beside.written.get().cloned(), &self.beside.desk), from).await;
+                poll::open(&config, (self.beside.written.get().cloned(), &self.beside.desk), from).await;
             return reader
                 .map_err(|e| self.config.own_field(e).context(format!("open source {}", self.config.name)));
         }
-        let reader = open(&self.config, &self.beside, &self.set_aside, from).await;
+        let reader = open(&config, &self.beside, &self.set_aside, from).await;
         let named = |e| self.config.own_field(e).context(format!("open source {}", self.config.name));
         Ok(Box::new(reader.map_err(named)?))
     }
@@ -199,6 +219,7 @@ async fn open(
         stream,
         first,
         retention,
+        purge: Arc::clone(&beside.purge),
         sql,
         timeline,
         snapshot,

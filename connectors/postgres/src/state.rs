@@ -104,12 +104,16 @@ impl State {
                  sink text NOT NULL, topic text NOT NULL, partition integer NOT NULL, topic_id uuid NOT NULL,
                  next_offset bigint NOT NULL, leader_epoch integer NOT NULL, epoch bigint NOT NULL,
                  as_of_ms bigint NOT NULL DEFAULT 0, unswept boolean NOT NULL DEFAULT false,
+                 writer_epoch bigint NOT NULL DEFAULT 0,
                  PRIMARY KEY (sink, topic, partition));
              ALTER TABLE {offsets} ADD COLUMN IF NOT EXISTS as_of_ms bigint NOT NULL DEFAULT 0;
              ALTER TABLE {offsets} ADD COLUMN IF NOT EXISTS unswept boolean NOT NULL DEFAULT false;
+             ALTER TABLE {offsets} ADD COLUMN IF NOT EXISTS writer_epoch bigint NOT NULL DEFAULT 0;
              COMMENT ON COLUMN {offsets}.as_of_ms IS
                  'milliseconds since the epoch: what was written to the partition before is applied';
              COMMENT ON COLUMN {offsets}.unswept IS 'a sweep of the table has begun and is not over';
+             COMMENT ON COLUMN {offsets}.writer_epoch IS
+                 'the newest writer of the partition that was read; what those before it wrote later is not applied';
              CREATE TABLE IF NOT EXISTS {tables} (
                  sink text NOT NULL, source_table text NOT NULL, target text NOT NULL, version integer NOT NULL,
                  generation integer NOT NULL, shape text NOT NULL, PRIMARY KEY (sink, source_table));
@@ -144,7 +148,7 @@ impl State {
 
     async fn exists(&self, connection: &Connection) -> Result<bool, Failure> {
         // The newest part of them.
-        let sql = "SELECT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = 'unswept') \
+        let sql = "SELECT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = 'writer_epoch') \
                    AND EXISTS (SELECT 1 FROM pg_class WHERE oid = to_regclass($2) AND relkind = 'v')";
         let names = [(&self.offsets as _, Type::TEXT), (&self.freshness as _, Type::TEXT)];
         let rows = connection.query(sql, &names).await?;
@@ -239,8 +243,9 @@ impl State {
         let config = connection.config();
         let sql = format!(
             "UPDATE {} AS o SET next_offset = n.next, topic_id = n.id, leader_epoch = n.leader, as_of_ms = n.as_of, \
-             unswept = n.unswept \
-             FROM unnest($3, $4, $5, $6, $7, $8, $9, $10) AS n(topic, id, partition, next, leader, as_of, unswept, old) \
+             unswept = n.unswept, writer_epoch = n.writer \
+             FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11) \
+             AS n(topic, id, partition, next, leader, as_of, unswept, writer, old) \
              WHERE o.sink = $1 AND o.epoch = coalesce($2, o.epoch) AND o.topic = n.topic AND o.partition = n.partition \
              AND o.next_offset = n.old",
             self.offsets
@@ -256,8 +261,8 @@ impl State {
         let config = connection.config();
         let epoch = Some(epoch.unwrap_or_default());
         let sql = format!(
-            "INSERT INTO {} (sink, epoch, topic, topic_id, partition, next_offset, leader_epoch, as_of_ms, unswept) \
-             SELECT $1, $2, n.* FROM unnest($3, $4, $5, $6, $7, $8, $9) AS n ON CONFLICT DO NOTHING",
+            "INSERT INTO {} (sink, epoch, topic, topic_id, partition, next_offset, leader_epoch, as_of_ms, unswept, \
+             writer_epoch) SELECT $1, $2, n.* FROM unnest($3, $4, $5, $6, $7, $8, $9, $10) AS n ON CONFLICT DO NOTHING",
             self.offsets
         );
         let columns = OffsetColumns::of(new);
@@ -328,6 +333,7 @@ struct OffsetColumns<'a> {
     leaders: Vec<i32>,
     as_of: Vec<i64>,
     unswept: Vec<bool>,
+    writers: Vec<i64>,
 }
 
 impl<'a> OffsetColumns<'a> {
@@ -340,6 +346,7 @@ impl<'a> OffsetColumns<'a> {
             leaders: offsets.iter().map(|o| o.leader_epoch).collect(),
             as_of: offsets.iter().map(|o| o.as_of_ms).collect(),
             unswept: offsets.iter().map(|o| o.unswept).collect(),
+            writers: offsets.iter().map(|o| o.writer_epoch).collect(),
         }
     }
 
@@ -354,12 +361,14 @@ impl<'a> OffsetColumns<'a> {
             (&self.leaders, Type::INT4_ARRAY),
             (&self.as_of, Type::INT8_ARRAY),
             (&self.unswept, Type::BOOL_ARRAY),
+            (&self.writers, Type::INT8_ARRAY),
         ]
     }
 }
 
 /// What is read of an offset.
-const COLUMNS: &str = "topic, topic_id, partition, next_offset, leader_epoch, as_of_ms, unswept";
+const COLUMNS: &str =
+    "topic, topic_id, partition, next_offset, leader_epoch, as_of_ms, unswept, writer_epoch";
 
 /// Rows of (topic, its id, partition, next offset, leader's epoch).
 fn offsets(rows: &[Row]) -> Offsets {
@@ -374,6 +383,7 @@ fn offsets(rows: &[Row]) -> Offsets {
             leader_epoch: row.get(4),
             as_of_ms: row.get(5),
             unswept: row.get(6),
+            writer_epoch: row.get(7),
         };
         ((topic, partition), offset)
     };

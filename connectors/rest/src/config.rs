@@ -69,9 +69,10 @@ pub struct Config {
     /// The greatest share of a table's known rows that one refresh may delete; an answer that lacks more is an error.
     #[serde(default = "share")]
     pub max_deleted_share: f64,
-    /// Where hashes of the rows are kept, 24 bytes for each: to be kept from one start to the next, but never needed.
-    #[serde(default = "dir")]
-    pub dir: PathBuf,
+    /// Where hashes of the rows are kept, 24 bytes for each: to be kept from one start to the next, but never needed. By default
+    /// `poll` in `data_dir`.
+    #[serde(default)]
+    pub dir: Option<PathBuf>,
     /// The source gives a sign of life at least so often.
     #[serde(default = "heartbeat")]
     pub heartbeat: DurationText,
@@ -231,10 +232,6 @@ fn share() -> f64 {
     0.2
 }
 
-fn dir() -> PathBuf {
-    PathBuf::from("caudal-data/poll")
-}
-
 fn heartbeat() -> DurationText {
     DurationText::secs(10)
 }
@@ -266,7 +263,7 @@ pub(crate) struct Resolved {
     /// For a page: its request, and the longest wait before it.
     pub(crate) page_timeout: Duration,
     pub(crate) most_deleted: f64,
-    pub(crate) dir: PathBuf,
+    pub(crate) dir: Option<PathBuf>,
     pub(crate) heartbeat: Duration,
 }
 
@@ -381,7 +378,7 @@ impl Config {
             attempts: self.attempts.max(1),
             page_timeout: timeout.saturating_mul(2) + LONGEST_WAIT,
             most_deleted: self.max_deleted_share,
-            dir: self.dir.join(name),
+            dir: self.dir,
             heartbeat: self.heartbeat.get().max(Duration::from_millis(500)),
         })
     }

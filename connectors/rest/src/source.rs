@@ -9,6 +9,7 @@ use caudal_core::{
     Check, PollStatus, Position, Progress, Reader, Result, Signal, Source, TableSchema, Written,
 };
 use caudal_poll::{Desk, Job, PollReader, Polled, Scope, Session, Start};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 /// Most rows of a page.
@@ -25,6 +26,7 @@ pub fn source(name: &str, config: Config) -> Result<Arc<dyn Source>> {
         config: Arc::new(config.resolve(name)?),
         written: OnceLock::new(),
         desk: Arc::default(),
+        kept: OnceLock::new(),
     }))
 }
 
@@ -32,6 +34,8 @@ struct RestSource {
     config: Arc<Resolved>,
     written: OnceLock<Arc<dyn Written>>,
     desk: Arc<Desk>,
+    /// The folder of the instance's data.
+    kept: OnceLock<PathBuf>,
 }
 
 /// One store, or the only system.
@@ -64,6 +68,10 @@ impl Source for RestSource {
         let _ = self.written.set(written);
     }
 
+    fn keep_in(&self, folder: &Path) {
+        let _ = self.kept.set(folder.to_owned());
+    }
+
     fn signal(&self, signal: Signal) {
         self.desk.signal(signal);
     }
@@ -84,7 +92,11 @@ impl Source for RestSource {
             systems: (0..config.places.len()).map(system).collect(),
             concurrent: config.stores.as_ref().map_or(1, |stores| stores.concurrent),
             jobs: jobs(config),
-            dir: config.dir.clone(),
+            dir: caudal_poll::folder(
+                config.dir.as_deref(),
+                self.kept.get().map(PathBuf::as_path),
+                &config.name,
+            ),
             written: self.written.get().cloned(),
             heartbeat: config.heartbeat,
             desk: Arc::clone(&self.desk),

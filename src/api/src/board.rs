@@ -29,13 +29,24 @@ pub struct Board {
     started_us: i64,
     pipelines: Vec<StatusHandle>,
     rates: Mutex<Rates>,
+    /// Metrics of what the pipelines use.
+    others: Option<Exposing>,
 }
+
+/// Gives Prometheus text.
+type Exposing = Box<dyn Fn() -> String + Send + Sync>;
 
 impl Board {
     /// For these pipelines, started now.
     #[must_use]
     pub fn new(info: Info, pipelines: Vec<StatusHandle>) -> Self {
-        Self { info, started_us: now_us(), pipelines, rates: Mutex::default() }
+        Self { info, started_us: now_us(), pipelines, rates: Mutex::default(), others: None }
+    }
+
+    /// The same, with further metrics in Prometheus text (version 0.0.4), asked for each time.
+    #[must_use]
+    pub fn exposing(self, others: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self { others: Some(Box::new(others)), ..self }
     }
 
     /// Samples the rates until the daemon stops.
@@ -107,6 +118,9 @@ impl Board {
         reading::expose(&mut text, &reading);
         tables(&mut text, self.sinks());
         process::expose(&mut text, &self.info.version, self.started_us);
+        if let Some(others) = &self.others {
+            text.push_str(&others());
+        }
         text
     }
 

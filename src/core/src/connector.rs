@@ -15,6 +15,7 @@ use crate::reread::{Progress, Signal, Written};
 use crate::schema::{TableId, TableSchema};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A system that can be read: what its configuration resolved to. Opens readers.
@@ -33,6 +34,10 @@ pub trait Source: Send + Sync {
 
     /// Tells what the log holds of this source's tables: a re-read is reconciled with it. Called once, before `open`.
     fn bind(&self, _written: Arc<dyn Written>) {}
+
+    /// The folder of this instance's data, which outlives the process: for what can be made again, and is better kept. Called once,
+    /// before `open`, if there is one.
+    fn keep_in(&self, _folder: &Path) {}
 
     /// A command. A source takes it between two batches, and stores that it did with the next one; after a restart of the
     /// process all commands are given again, in order.
@@ -63,6 +68,11 @@ pub trait Source: Send + Sync {
 
     /// Tables that cannot be followed for now, while the others are.
     fn set_aside(&self) -> Vec<SetAside> {
+        Vec::new()
+    }
+
+    /// What somebody should see to before it is too late, while all still runs.
+    fn warnings(&self) -> Vec<Warning> {
         Vec::new()
     }
 }
@@ -160,6 +170,17 @@ pub trait DeadLetters: Send + Sync {
     fn open(&self) -> Option<u64> {
         None
     }
+}
+
+/// Something to see to before it is too late.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// What it is: `binlog_purge`.
+    pub kind: String,
+    /// What is the matter.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
 }
 
 /// A table that a source cannot follow for now.

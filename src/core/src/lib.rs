@@ -26,7 +26,9 @@ pub use batch::{
 };
 pub use cell::{Cell, Slice};
 pub use check::{Check, Severity};
-pub use connector::{DeadLetters, Outcome, Prepare, Reader, Rejected, SetAside, Sink, Source, Writer};
+pub use connector::{
+    DeadLetters, Outcome, Prepare, Reader, Rejected, SetAside, Sink, Source, Warning, Writer,
+};
 pub use fault::{Error, Fault, Result};
 pub use polled::{PollRun, PollStatus};
 pub use position::{LogOffset, LogPosition, Position, SourcePosition};

@@ -76,4 +76,8 @@ pub struct LogOffset {
     /// Whether a sweep of the topic's table has begun and is not over ([`crate::Sweep`]): who resumes begins it again.
     #[serde(default)]
     pub unswept: bool,
+    /// The newest of the writers whose records are read, where records tell theirs (`delivery: at_least_once`): what one before it
+    /// wrote later is dropped. 0 where they tell none.
+    #[serde(default)]
+    pub writer_epoch: i64,
 }

@@ -3,7 +3,7 @@
 use crate::freshness::Freshness;
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
-use caudal_core::{Error, PollStatus, Position, Progress, SetAside, Source};
+use caudal_core::{Error, PollStatus, Position, Progress, SetAside, Source, Warning};
 use serde::Serialize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +27,22 @@ pub enum State {
     Failed,
     /// Stopped on request.
     Stopped,
+}
+
+impl State {
+    /// As `/status` names it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Retrying => "retrying",
+            Self::Parked => "parked",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// The last error, as the operator should see it.
@@ -73,6 +89,8 @@ pub struct PipelineStatus {
     pub polls: Vec<PollStatus>,
     /// Tables that the source cannot follow for now, while the others are.
     pub set_aside: Vec<SetAside>,
+    /// What somebody should see to before it is too late.
+    pub warnings: Vec<Warning>,
 }
 
 #[derive(Debug)]
@@ -168,6 +186,7 @@ impl StatusHandle {
             reading: self.0.source.as_ref().map(|s| s.progress()).unwrap_or_default(),
             polls: self.0.source.as_ref().map(|s| s.polls()).unwrap_or_default(),
             set_aside: self.0.source.as_ref().map(|s| s.set_aside()).unwrap_or_default(),
+            warnings: self.0.source.as_ref().map(|s| s.warnings()).unwrap_or_default(),
         }
     }
 

@@ -34,6 +34,11 @@ pub enum Error {
         "data_dir: {0} is in use by another running log. Stop that process, or choose another `data_dir`"
     )]
     FolderLocked(PathBuf),
+    /// There is no log in the folder.
+    #[error(
+        "data_dir: there is no log in {0}. Name the folder of a daemon that has run with its embedded log"
+    )]
+    NoLog(PathBuf),
     /// The folder can't be written.
     #[error(
         "data_dir: cannot write to {path}: {cause}. Create it, make it writable for this user, or choose another `data_dir`"

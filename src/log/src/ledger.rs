@@ -15,10 +15,12 @@
 
 mod event;
 mod files;
+mod inspect;
 mod journal;
 mod state;
 
 pub(crate) use event::{CommittedOffset, Decision, Event, GroupOffset, TopicPartition};
+pub(crate) use inspect::{Known, inspect};
 pub(crate) use journal::Ledger;
 pub(crate) use state::{LedgerState, Phase, Transaction};
 

@@ -14,7 +14,7 @@
 //!
 //! # Rooms
 //! `connection` reads frames, `api` has one file per family of requests, `topics` and `group` hold what they are about,
-//! `storage` is a partition on disk, `batch` the format of records, `disk` the only door to the file system.
+//! `inspect` and `compact` are for the operator of a log that is not running; `storage` is a partition on disk, `batch` the format of records, `disk` the only door to the file system.
 //!
 //! # Memory
 //! Request frames and fetched records in flight are bounded by `Config::buffer_bytes` each (64 MiB; small frames of up to
@@ -25,12 +25,14 @@
 mod api;
 mod batch;
 mod clock;
+mod compact;
 mod config;
 mod connection;
 mod coordinator;
 mod disk;
 mod error;
 mod group;
+mod inspect;
 mod ledger;
 mod log;
 mod maintenance;
@@ -41,6 +43,8 @@ mod tests;
 mod topic_config;
 mod topics;
 
+pub use compact::{CompactedTopic, compact};
 pub use config::Config;
 pub use error::Error;
+pub use inspect::{Finding, Inspection, MOST_FINDINGS, Severity, inspect};
 pub use log::Log;

@@ -30,9 +30,12 @@ mod trim;
 mod waiters;
 
 pub(crate) use append::{AppendError, Appended, TopicRules};
+pub(crate) use checkpoint::durable_end;
 pub(crate) use compaction::CompactionRules;
 pub(crate) use partition::{KnownProducer, Partition, PartitionId};
 pub(crate) use read::Fetched;
+pub(crate) use recovery::segments;
+pub(crate) use segment::HeaderWalk;
 pub(crate) use sync::{Durability, Flusher, NotDurable};
 pub(crate) use transactions::Aborted;
 pub(crate) use trim::Retention;

@@ -53,7 +53,19 @@ pub use shapes::same as same_shape;
 
 use async_trait::async_trait;
 use caudal_core::{BatchBuilder, Result, TableId, TableSchema};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Where a source's hashes are kept: in the folder that the configuration names, or else with the instance's data.
+#[must_use]
+pub fn folder(named: Option<&Path>, kept: Option<&Path>, source: &str) -> PathBuf {
+    let folder = match (named, kept) {
+        (Some(named), _) => named.to_owned(),
+        (None, Some(kept)) => kept.join("poll"),
+        (None, None) => PathBuf::from("caudal-data/poll"),
+    };
+    folder.join(source)
+}
 
 /// A system that is polled.
 #[async_trait]

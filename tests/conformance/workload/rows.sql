@@ -39,3 +39,6 @@ INSERT INTO orders VALUES (@base+1, 'Ada', 10.00), (@base+2, 'Bob', NULL), (@bas
 INSERT INTO order_lines (order_id, line, item, qty) VALUES (@base+1, 1, 'pen', 2), (@base+1, 2, 'ink', 2), (@base+3, 1, 'nib', NULL);
 INSERT INTO emptied VALUES (@base+1, 'a'), (@base+2, 'b');
 INSERT INTO shaped VALUES (@base+1, 1, 'a'), (@base+2, 2, 'b');
+INSERT INTO further VALUES (@base+1, X'00FF7F', 'ñandú', TRUE, '', 'long', ST_GeomFromText('MULTILINESTRING((0 0,1 1),(2 2,3 3,4 5))'),
+   ST_GeomFromText('MULTIPOLYGON(((0 0,4 0,4 4,0 0)),((9 9,10 9,10 10,9 9)))'), 0.25, -1.5),
+  (@base+2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL), (@base+3, X'', '', FALSE, '', '', NULL, NULL, 0, 0);

@@ -11,6 +11,8 @@ DELETE FROM keyless WHERE a = @base+1;
 DELETE FROM moments WHERE id = @base+3;
 DELETE FROM texts WHERE code = CONCAT('k', @base) AND part = 3;
 DELETE FROM places;
+UPDATE further SET id = @base+40, mb = X'01', bo = NULL WHERE id = @base+1;
+UPDATE further SET n = 'x' WHERE id = @base+3;
 BEGIN; INSERT INTO orders VALUES (@base+20, 'rolled back', 1); ROLLBACK;
 BEGIN; DELETE FROM orders WHERE id = @base+1; INSERT INTO orders VALUES (@base+1, 'again', 1); UPDATE orders SET id = @base+30 WHERE id = @base+1; COMMIT;
 TRUNCATE TABLE emptied;

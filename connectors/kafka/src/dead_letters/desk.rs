@@ -168,7 +168,7 @@ fn open(clients: &Clients, topic: &str, role: &str) -> Option<BaseConsumer<Quiet
     config.set("group.id", format!("{role}-none")).set("enable.auto.commit", "false");
     config.set("enable.partition.eof", "true").set("auto.offset.reset", "error");
     config.set("queued.max.messages.kbytes", "1024").set("fetch.wait.max.ms", "1000");
-    let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet).ok()?;
+    let consumer: BaseConsumer<Quiet> = config.create_with_context(clients.quiet()).ok()?;
     // Of all topics: to ask for one by name may make it.
     let there = consumer.fetch_metadata(None, REQUEST_TIMEOUT).ok()?;
     there.topics().iter().find(|t| t.name() == topic && !t.partitions().is_empty())?;
@@ -185,7 +185,7 @@ pub(crate) fn producer(clients: &Clients, role: &str) -> Result<FutureProducer<Q
     config.set("enable.idempotence", "true").set("acks", "all").set("linger.ms", "5");
     config.set("message.max.bytes", limit.to_string());
     config.set("message.timeout.ms", PATIENCE.as_millis().to_string());
-    config.create_with_context(Quiet).map_err(|e| classify(e, "make a producer of dead letters"))
+    config.create_with_context(clients.quiet()).map_err(|e| classify(e, "make a producer of dead letters"))
 }
 
 /// Writes a letter again, or (none) drops it.

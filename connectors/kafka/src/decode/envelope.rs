@@ -3,6 +3,7 @@
 
 use super::Place;
 use super::avro;
+use super::protobuf;
 use super::scan::{Malformed, Quoted, Scanner, unescape};
 use super::value::{Text, cell};
 use caudal_core::batch::NO_ROW;
@@ -54,7 +55,10 @@ pub(super) fn deletion(
     batch: &mut BatchBuilder,
 ) -> Result<EventHead, Malformed> {
     let before = match key.first() {
-        Some(0) => avro::key(key, place, schema, batch)?,
+        Some(0) => match protobuf::key(key, place, schema, batch) {
+            Some(found) => found?,
+            None => avro::key(key, place, schema, batch)?,
+        },
         _ => json_key(key, place, schema, batch)?,
     };
     let of_key = |column: &u32| !matches!(batch.cells[(before + column) as usize], Cell::Unchanged);

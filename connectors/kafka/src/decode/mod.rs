@@ -10,6 +10,7 @@ mod envelope;
 mod instant;
 mod number;
 mod own;
+mod protobuf;
 mod scan;
 mod value;
 
@@ -140,6 +141,7 @@ fn event(
     let cells = batch.cells.len();
     // JSON begins with neither.
     let decoded = match value.first() {
+        Some(0) if protobuf::is_one(value) => protobuf::event(value, place, schema, batch),
         Some(0) => avro::event(value, place, schema, batch),
         Some(&own::FIRST_BYTE) => own::event(value, place, schema, batch),
         _ => match std::str::from_utf8(value) {

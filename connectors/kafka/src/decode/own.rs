@@ -12,14 +12,14 @@ pub(super) const FIRST_BYTE: u8 = 8;
 
 /// A record, and where it lies.
 #[derive(Clone, Copy)]
-struct Whole<'a> {
-    record: &'a [u8],
-    place: Place,
+pub(super) struct Whole<'a> {
+    pub(super) record: &'a [u8],
+    pub(super) place: Place,
 }
 
 impl Whole<'_> {
     /// The slice of a part of the record.
-    fn slice(self, part: &[u8]) -> Slice {
+    pub(super) fn slice(self, part: &[u8]) -> Slice {
         self.place.slice(part.as_ptr().addr() - self.record.as_ptr().addr(), part.len())
     }
 }
@@ -56,11 +56,11 @@ pub(super) fn event(
     found.head(schema, batch)
 }
 
-fn damaged() -> Malformed {
+pub(super) fn damaged() -> Malformed {
     Malformed::new("Protobuf expected")
 }
 
-fn text(bytes: &[u8]) -> Result<&str, Malformed> {
+pub(super) fn text(bytes: &[u8]) -> Result<&str, Malformed> {
     std::str::from_utf8(bytes).map_err(|_| Malformed::new("UTF-8 expected"))
 }
 

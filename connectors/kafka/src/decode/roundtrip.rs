@@ -314,7 +314,7 @@ proptest! {
         }
         builder.events.extend([event(Op::Create, NO_ROW, 0), event(Op::Delete, 0, NO_ROW), event(Op::Truncate, NO_ROW, NO_ROW)]);
         let batch = builder.build(Position::Source(SourcePosition::default()), None);
-        let forms = [(Profile::Debezium35, Format::Json), (Profile::Safe, Format::JsonSchema), (Profile::Safe, Format::Avro), (Profile::Safe, Format::Caudal)];
+        let forms = [(Profile::Debezium35, Format::Json), (Profile::Safe, Format::JsonSchema), (Profile::Safe, Format::Avro), (Profile::Safe, Format::Protobuf), (Profile::Safe, Format::Caudal)];
         for (profile, format) in forms {
             let back = by(&encoder(profile, format), &batch, &schema);
             prop_assert!(back.undecodable.is_empty(), "{format:?}: {}", back.undecodable[0].cause);
@@ -337,7 +337,7 @@ proptest! {
         let (number, text) = (of(&ColumnType::Int { bits: 64 }), of(&ColumnType::Text { max_chars: None }));
         (schema.key, schema.key_kind) = (vec![text, number], KeyKind::Primary);
         let schema = Arc::new(schema);
-        let forms = [Format::Json, Format::JsonSchema, Format::Avro, Format::Caudal];
+        let forms = [Format::Json, Format::JsonSchema, Format::Avro, Format::Protobuf, Format::Caudal];
         for format in forms {
             let mut builder = BatchBuilder::default();
             builder.table(&schema);
@@ -362,8 +362,8 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_or_changed_record_of_avro_never_panics(
-        row in row(), cut in any::<prop::sample::Index>(), byte in any::<u8>(),
+    fn a_cut_or_changed_record_under_a_registry_never_panics(
+        row in row(), cut in any::<prop::sample::Index>(), byte in any::<u8>(), avro in any::<bool>(),
     ) {
         let schema = schema();
         let mut builder = BatchBuilder::default();
@@ -376,7 +376,7 @@ proptest! {
         }
         builder.events.push(event(Op::Create, NO_ROW, 0));
         let batch = builder.build(Position::Source(SourcePosition::default()), None);
-        let encoded = encoder(Profile::Safe, Format::Avro).encode(&batch).unwrap();
+        let encoded = encoder(Profile::Safe, if avro { Format::Avro } else { Format::Protobuf }).encode(&batch).unwrap();
         let value = encoded.arena[encoded.records[0].value.clone().unwrap()].to_vec();
         let at = cut.index(value.len() - 1) + 1;
         let topic: Arc<str> = "t".into();

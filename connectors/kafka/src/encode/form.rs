@@ -2,7 +2,7 @@
 
 use crate::encode::change::Change;
 use crate::encode::value::How;
-use crate::encode::{avro, cloudevents, connect, flat, json, maxwell, own};
+use crate::encode::{avro, cloudevents, connect, flat, json, maxwell, own, protobuf};
 use crate::format::Format;
 use crate::registry::{Client, Language};
 use caudal_core::{Cell, Error, Result, TableSchema};
@@ -24,6 +24,12 @@ pub(crate) enum Form {
         key: u32,
         value: u32,
     },
+    /// The numbers of the files of keys and of values, and of the columns.
+    Protobuf {
+        key: u32,
+        value: u32,
+        columns: Vec<u32>,
+    },
     /// Caudal's own; keys are those of `Json`.
     Own,
 }
@@ -39,18 +45,22 @@ impl Form {
         let (topic, connector) = names;
         Ok(match (format, registry) {
             (Format::Avro, Some(registry)) => {
-                let key = avro::key_schema(schema, hows, topic);
-                let value = avro::value_schema(schema, hows, topic, connector);
-                let keyed = !schema.key.is_empty();
-                let register = |part: &str, text: &str| {
-                    registry.register(&format!("{topic}-{part}"), Language::Avro, text)
-                };
-                Self::Avro {
-                    key: if keyed { register("key", &key)? } else { 0 },
-                    value: register("value", &value)?,
-                }
+                let texts = (
+                    avro::key_schema(schema, hows, topic),
+                    avro::value_schema(schema, hows, topic, connector),
+                );
+                let (key, value) = registered(registry, Language::Avro, (schema, topic), &texts)?;
+                Self::Avro { key, value }
             }
-            (Format::Avro, None) => return Err(Error::bug("the format `avro` without a registry")),
+            (Format::Protobuf, Some(registry)) => {
+                let texts =
+                    (protobuf::key_schema(schema, hows, topic), protobuf::value_schema(schema, hows, topic));
+                let (key, value) = registered(registry, Language::Protobuf, (schema, topic), &texts)?;
+                Self::Protobuf { key, value, columns: protobuf::numbers(schema) }
+            }
+            (Format::Avro | Format::Protobuf, None) => {
+                return Err(Error::bug(format!("the format `{}` without a registry", format.as_str())));
+            }
             (format, _) => Self::unregistered(format, schema, hows, names),
         })
     }
@@ -85,6 +95,10 @@ impl Form {
                 avro::frame(out, *key);
                 avro::key(out, change, cells)
             }
+            Self::Protobuf { key, columns, .. } => {
+                protobuf::frame(out, *key);
+                protobuf::key(out, change, cells, columns)
+            }
         }
     }
 
@@ -106,6 +120,10 @@ impl Form {
                 avro::frame(out, *value);
                 avro::envelope(out, change)
             }
+            Self::Protobuf { value, columns, .. } => {
+                protobuf::frame(out, *value);
+                protobuf::envelope(out, change, columns)
+            }
         }
     }
 
@@ -118,4 +136,16 @@ impl Form {
     pub(crate) fn tells_truncation(&self) -> bool {
         !matches!(self, Self::Flat)
     }
+}
+
+/// Registers the schemas of a table's keys, if it has any, and of its values, under the subjects that belong to their topic; gives their numbers.
+fn registered(
+    registry: &Client,
+    language: Language,
+    (schema, topic): (&TableSchema, &str),
+    (key, value): &(String, String),
+) -> Result<(u32, u32)> {
+    let register = |part: &str, text: &str| registry.register(&format!("{topic}-{part}"), language, text);
+    let key = if schema.key.is_empty() { 0 } else { register("key", key)? };
+    Ok((key, register("value", value)?))
 }

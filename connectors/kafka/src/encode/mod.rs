@@ -24,6 +24,7 @@ mod maxwell;
 pub(crate) mod orders;
 mod own;
 pub(crate) mod plan;
+pub(crate) mod protobuf;
 pub(crate) mod split;
 pub(crate) mod text;
 pub(crate) mod value;
@@ -46,6 +47,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub const TRUNCATE_HEADER: &str = "caudal.truncate";
 /// Key of a truncation's control record in a compacted topic.
 pub const TRUNCATE_KEY: &str = r#"{"caudal.control":"truncate"}"#;
+/// Header of a record that is written at least once: `<epoch>/<number>`, the writer and the record's number among all of that writer.
+/// A partition's records that are not in this order come from a writer that was displaced.
+pub const ORDER_HEADER: &str = "caudal.order";
 /// Debezium's header on the deletion of a row that lives on under another key.
 pub const NEW_KEY_HEADER: &str = "__debezium.newkey";
 /// Debezium's header on the creation of a row that came from another key.

@@ -31,7 +31,7 @@ pub(crate) fn envelope(out: &mut Vec<u8>, change: &Change<'_>) -> Result<()> {
     Ok(())
 }
 
-fn nested(
+pub(crate) fn nested(
     out: &mut Vec<u8>,
     field: u32,
     change: &Change<'_>,
@@ -42,8 +42,11 @@ fn nested(
     if end(out, start) {
         return Ok(());
     }
-    Err(Error::data(format!("a row of {} is over the 256 MiB of the format `caudal`", change.plan.schema.id))
-        .hint("leave out the large column, or take the format `json`"))
+    Err(Error::data(format!(
+        "a row of {} is over the 256 MiB of a message in Protobuf",
+        change.plan.schema.id
+    ))
+    .hint("leave out the large column, or take the format `json`"))
 }
 
 fn row_of(out: &mut Vec<u8>, change: &Change<'_>, cells: &[Cell]) -> Result<()> {

@@ -39,7 +39,7 @@ impl How {
             nullable: column.nullable,
             wide: native.starts_with("float(") && native.contains(','),
             point: native.starts_with("point"),
-            fits: matches!(format, Format::JsonSchema | Format::Avro),
+            fits: matches!(format, Format::JsonSchema | Format::Avro | Format::Protobuf),
             read: false,
         }
     }

@@ -117,8 +117,8 @@ pub(super) mod memory {
         visible: HashMap<(String, i32), Visible>,
         ends: HashMap<(String, i32), i64>,
         located: Vec<i64>,
-        /// Truncation ids, by topic and offset.
-        headers: HashMap<(String, i64), String>,
+        /// Name and value, by topic and offset.
+        headers: HashMap<(String, i64), (&'static str, String)>,
     }
 
     impl Memory {
@@ -149,8 +149,18 @@ pub(super) mod memory {
         /// Makes a truncation's control record visible in a partition.
         pub(in super::super) fn truncate(&mut self, topic: &str, partition: i32, offset: i64, id: &str) {
             let value = br#"{"before":null,"after":null,"source":{"ts_us":1},"op":"t","ts_ms":1}"#;
-            self.headers.insert((topic.to_owned(), offset), id.to_owned());
+            self.head(topic, offset, (crate::encode::TRUNCATE_HEADER, id));
             self.show_in((topic, partition), offset, Some((crate::encode::TRUNCATE_KEY, Some(value))));
+        }
+
+        /// Gives the record at an offset a header.
+        pub(in super::super) fn head(
+            &mut self,
+            topic: &str,
+            offset: i64,
+            (name, value): (&'static str, &str),
+        ) {
+            self.headers.insert((topic.to_owned(), offset), (name, value.to_owned()));
         }
 
         /// Sets the end that open transactions make.
@@ -215,7 +225,7 @@ pub(super) mod memory {
                     headers: &self
                         .headers
                         .get(&(at.0.clone(), offset))
-                        .map_or_else(Vec::new, |id| vec![(crate::encode::TRUNCATE_HEADER, id.as_bytes())]),
+                        .map_or_else(Vec::new, |(name, value)| vec![(*name, value.as_bytes())]),
                 });
             }
             Ok(Polled::Taken)

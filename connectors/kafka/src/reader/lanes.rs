@@ -9,6 +9,7 @@
 
 use super::feed::{Feed, Fetched, Lane, Polled, Start, Wanted};
 use super::wake::Wake;
+use crate::acl::{Resource, classify_doing};
 use crate::client::{Clients, Isolation, Quiet};
 use crate::decode::Header;
 use crate::faults::classify;
@@ -27,6 +28,8 @@ use std::time::Duration;
 
 /// Least share of a partition, bytes.
 const LEAST_QUEUE: usize = 16 << 10;
+/// A reader of more partitions gives no report of itself: it would be megabytes, every few seconds.
+const REPORTED: usize = 2_000;
 /// How long a broker may hold a fetch that finds nothing. Short, because one fetch is under way at a time: while a partition's
 /// queue is full it is left out, and a fetch of the others, which have nothing, keeps it waiting once the queue is empty.
 const FETCH_WAIT_MS: &str = "10";
@@ -88,6 +91,7 @@ pub(super) type Tails = Arc<Mutex<HashMap<(Arc<str>, i32), (i64, i64)>>>;
 
 /// Partitions of a log.
 pub(super) struct Lanes {
+    clients: Clients,
     consumer: Arc<BaseConsumer<Quiet>>,
     /// Asks for ends with open transactions included.
     observer: BaseConsumer<Quiet>,
@@ -112,9 +116,15 @@ impl Lanes {
         config.set("queued.max.messages.kbytes", (share >> 10).max(1).to_string());
         config.set("fetch.message.max.bytes", share.clamp(LEAST_QUEUE, 1 << 20).to_string());
         config.set("fetch.max.bytes", fetch.to_string());
+        if expected > REPORTED {
+            config.set("statistics.interval.ms", "0");
+        }
         config.set("fetch.wait.max.ms", FETCH_WAIT_MS).set("fetch.queue.backoff.ms", "5");
-        let consumer = config.create_with_context(Quiet).map_err(|e| classify(e, "make a reader"))?;
+        let consumer =
+            config.create_with_context(clients.quiet()).map_err(|e| classify(e, "make a reader"))?;
+        clients.authenticate(&consumer);
         Ok(Self {
+            clients: clients.clone(),
             consumer: Arc::new(consumer),
             observer: clients.reader(&format!("{role}-ends"), Isolation::Uncommitted)?,
             queues: Vec::new(),
@@ -163,6 +173,8 @@ impl Lanes {
 
     /// Serves what does not belong to a partition: errors of the client.
     fn serve(&self) -> Result<()> {
+        // It has no partitions: this only serves what it asks for.
+        drop(self.observer.poll(Duration::ZERO));
         while let Some(event) = self.consumer.poll(Duration::ZERO) {
             match event {
                 Ok(message) => {
@@ -171,7 +183,7 @@ impl Lanes {
                         "a record of {topic}/{partition} came on the common queue"
                     )));
                 }
-                Err(error) => judge(error, "read the log")?,
+                Err(error) => judge(error, "read the log", (&self.clients, Resource::Topics("")))?,
             }
         }
         Ok(())
@@ -221,7 +233,8 @@ impl Feed for Lanes {
             Some(Ok(message)) => message,
             Some(Err(error)) => {
                 let what = format!("read {}/{} from offset {}", queue.topic, queue.partition, queue.seen);
-                return judge(error, &what).map(|()| Polled::Empty);
+                let resource = Resource::Topic(&queue.topic);
+                return judge(error, &what, (&self.clients, resource)).map(|()| Polled::Empty);
             }
             None => return Ok(Polled::Empty),
         };
@@ -321,12 +334,12 @@ fn start(wanted: &Wanted, first: i64, end: i64) -> Result<i64> {
 /// Which of a client's errors end the reading. Lost connections do not: the client reconnects below us, and only when all
 /// brokers are gone is it the engine's turn. An offset that was removed under the reader is judged when it is opened again: it begins
 /// elsewhere, or says why it cannot.
-fn judge(error: KafkaError, what: &str) -> Result<()> {
+fn judge(error: KafkaError, what: &str, (clients, resource): (&Clients, Resource<'_>)) -> Result<()> {
     match error.rdkafka_error_code() {
         Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => Ok(()),
         Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
             Err(Error::transient(format!("{what}: that offset is no longer there")).because(error))
         }
-        _ => Err(classify(error, what)),
+        _ => Err(classify_doing(error, what, clients.resolved(), ("Read", resource))),
     }
 }

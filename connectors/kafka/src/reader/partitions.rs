@@ -14,7 +14,7 @@
 use super::feed::{Feed, Fetched, Lane, Polled, Start, Wanted};
 use super::join::{Join, Joined};
 use crate::decode::{Record, decode, tombstone};
-use crate::encode::TRUNCATE_HEADER;
+use crate::encode::{ORDER_HEADER, TRUNCATE_HEADER};
 use crate::schemas::{self, Schemas, Shapes};
 use crate::topic_ids::TopicIds;
 use crate::watermarks::Watermark;
@@ -71,6 +71,18 @@ struct Partition {
     deleted: Option<Vec<u8>>,
     /// A truncation that waits for those of the table's other partitions.
     barred: Option<Barred>,
+    /// Writer and number of the newest record read, where records tell theirs.
+    order: Order,
+}
+
+/// A record's place among those written at least once: writer and number. None is told by others: the least.
+type Order = (u64, u64);
+
+/// What a record tells of its place.
+fn order(fetched: &Fetched<'_>) -> Option<Order> {
+    let (_, text) = fetched.headers.iter().find(|(name, _)| *name == ORDER_HEADER)?;
+    let (epoch, number) = std::str::from_utf8(text).ok()?.split_once('/')?;
+    Some((epoch.parse().ok()?, number.parse().ok()?))
 }
 
 /// A truncation of a table in several partitions, as one of them holds it. It is executed once, when all have come to it: what
@@ -190,7 +202,11 @@ impl Partitions {
                     Start::At(_) => stored.map_or(0, |s| s.as_of_ms).max(base_ms),
                     _ => began,
                 };
-                self.add(wanted, lane, (feed.position(lane), end), as_of_ms);
+                let writer = match wanted.start {
+                    Start::At(_) => stored.map_or(0, |s| s.writer_epoch.max(0) as u64),
+                    _ => 0,
+                };
+                self.add(wanted, lane, (feed.position(lane), end), (as_of_ms, writer));
             }
             self.note_anew(&new, &reasons, store)?;
         }
@@ -223,7 +239,7 @@ impl Partitions {
         Wanted { topic: Arc::clone(&name.0), partition: name.1, start }
     }
 
-    fn add(&mut self, wanted: &Wanted, lane: Lane, (next, end): (i64, i64), as_of_ms: i64) {
+    fn add(&mut self, wanted: &Wanted, lane: Lane, (next, end): (i64, i64), (as_of_ms, writer): (i64, u64)) {
         let name = (Arc::clone(&wanted.topic), wanted.partition);
         let topic_id = self.ids.get(&name.0).copied().unwrap_or_default();
         let partition = Partition {
@@ -240,6 +256,7 @@ impl Partitions {
             unswept: false,
             deleted: None,
             barred: None,
+            order: (writer, 0),
         };
         self.names.insert(name, lane);
         self.lanes.insert(lane, partition);
@@ -358,7 +375,7 @@ impl Partitions {
         let mut taken = Ok(());
         let polled = feed.poll(lane, end, &mut |fetched| {
             taken = partition.pass(fetched.offset, promise);
-            if taken.is_ok() {
+            if taken.is_ok() && !partition.drops(&fetched) {
                 taken = partition.take(fetched, schemas, whole, batch);
             }
         })?;
@@ -590,6 +607,19 @@ impl Partition {
         }
     }
 
+    /// Passes over a record of a writer that was displaced before it wrote it (`writer/at_least_once.rs`).
+    fn drops(&mut self, fetched: &Fetched<'_>) -> bool {
+        let Some(order) = order(fetched) else { return false };
+        if order > self.order {
+            self.order = order;
+            return false;
+        }
+        let (topic, partition, offset) = (&self.topic, self.partition, fetched.offset);
+        tracing::debug!(%topic, partition, offset, "a record of a displaced writer is dropped");
+        self.next = offset + 1;
+        true
+    }
+
     /// `whole`: this reader has all partitions of the table.
     fn take(
         &mut self,
@@ -665,6 +695,7 @@ impl Partition {
             leader_epoch: -1,
             as_of_ms: self.as_of_ms,
             unswept: self.unswept,
+            writer_epoch: self.order.0 as i64,
         }
     }
 }

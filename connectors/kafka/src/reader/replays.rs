@@ -92,6 +92,7 @@ impl Replays {
             leader_epoch: -1,
             as_of_ms: 0,
             unswept: false,
+            writer_epoch: 0,
         };
         (stored, Replayed { letter: letter.id.clone(), event, stored: (partition, offset) })
     }

@@ -70,6 +70,12 @@ impl Log {
         self.show(topic, offset, Some(("k", Some(value.as_bytes()))));
     }
 
+    /// A row that was written at least once, by a writer.
+    fn ordered(&self, topic: &str, (offset, id): (i64, i64), order: &str) {
+        self.0.lock().unwrap().head(topic, offset, (crate::encode::ORDER_HEADER, order));
+        self.row(topic, offset, id);
+    }
+
     /// An offset that holds no record: a commit marker, an aborted record.
     fn marker(&self, topic: &str, offset: i64) {
         self.show(topic, offset, None);
@@ -499,6 +505,30 @@ fn rows_of_a_shared_partition_come_before_their_watermark_and_freshness_after_it
 }
 
 #[test]
+fn records_of_a_displaced_writer_are_dropped_also_after_a_restart() {
+    let owned = BTreeSet::from([("a".to_owned(), 0)]);
+    // The second writer repeats what the first had not stored; the first wakes, and is displaced.
+    let records =
+        [(1, "1/1"), (2, "1/2"), (2, "2/1"), (3, "1/3"), (4, "2/2"), (5, "1/4"), (6, "2/3"), (7, "3/1")];
+    let read = |count: usize, from: &LogPosition| {
+        let log = empty_tables();
+        for (offset, (id, order)) in records.iter().take(count).enumerate() {
+            log.ordered("a", (offset as i64, *id), order);
+        }
+        let limits = limits(1 << 20);
+        deliveries(&mut Shared::open(log, &[sides()], (&owned, &owned), from, limits, &no_ids).unwrap())
+    };
+    let first = read(5, &LogPosition::default());
+    assert_eq!(first.iter().flat_map(ids).collect::<Vec<_>>(), [1, 2, 2, 4]);
+    let stored = stored(&first);
+    let at: Vec<_> = stored.offsets.iter().map(|o| (o.offset, o.writer_epoch)).collect();
+    assert_eq!(at, [(5, 2)]);
+    let second = read(8, &stored);
+    assert_eq!(second.iter().flat_map(ids).collect::<Vec<_>>(), [6, 7]);
+    assert_eq!(offset(second.last().unwrap(), "a"), Some(8), "what is dropped is passed");
+}
+
+#[test]
 fn a_sink_that_was_filled_in_key_mode_goes_on_in_transaction_mode() {
     let log = empty_tables();
     for n in 0..4 {
@@ -513,6 +543,7 @@ fn a_sink_that_was_filled_in_key_mode_goes_on_in_transaction_mode() {
         leader_epoch: -1,
         as_of_ms: 0,
         unswept: false,
+        writer_epoch: 0,
     };
     let from = LogPosition { offsets: vec![at("a", 2), at("b", 0)] };
     let all = deliveries(&mut log.whole(&from, 1 << 20).unwrap());
@@ -535,6 +566,7 @@ fn a_sink_that_is_ahead_of_a_watermark_waits_for_one_that_holds_all_it_has() {
         leader_epoch: -1,
         as_of_ms: 0,
         unswept: false,
+        writer_epoch: 0,
     };
     let from = LogPosition { offsets: vec![at("a", 2), at("b", 0)] };
     let mut mode = log.whole(&from, 1 << 20).unwrap();

@@ -111,7 +111,7 @@ impl<F: Feed> Whole<F> {
         for SourceSides { source, watermarks: side, schemas } in sources {
             shapes.open(&mut feed, schemas)?;
             let (lane, base_ms) = resume(&mut feed, side, from)?;
-            let chain = Chain::new(source.as_str(), base_ms.is_some());
+            let chain = Chain::new(source.as_str(), base_ms.is_some()).of_states();
             followed.push(Followed {
                 side: side.clone(),
                 chain,
@@ -331,6 +331,7 @@ impl<F: Feed> Whole<F> {
             leader_epoch: -1,
             as_of_ms: followed.base_ms,
             unswept: false,
+            writer_epoch: 0,
         });
         let batch = batch.build(Position::Log(position), Some(boundary));
         Delivery { batch, complete: Some(step.source), replayed: None }

@@ -1,6 +1,7 @@
 //! One short-lived connection to a broker: TLS and SASL as configured, then requests one at a time.
 
 use crate::config::{Config, Mechanism, Sasl, Tls};
+use crate::oauth::Endpoint;
 use crate::topic_ids::scram::{Hash, Scram};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{
@@ -58,6 +59,7 @@ impl Connection {
                 let message = format!("\0{}\0{}", sasl.username, sasl.password);
                 return self.exchange(message).await.map(|_| ());
             }
+            Mechanism::OauthBearer => return self.bear_token(sasl).await,
             Mechanism::ScramSha256 => Hash::Sha256,
             Mechanism::ScramSha512 => Hash::Sha512,
         };
@@ -69,6 +71,14 @@ impl Connection {
         let (second, wanted) = scram.second(first).ok_or_else(refused)?;
         let last = self.exchange(second).await?;
         if last != wanted.as_bytes() { Err(refused()) } else { Ok(()) }
+    }
+
+    /// RFC 7628, section 3.1.
+    async fn bear_token(&mut self, sasl: &Sasl) -> io::Result<()> {
+        let endpoint = Endpoint::of(sasl).ok_or_else(|| io::Error::other("no endpoint for tokens"))?;
+        let token =
+            tokio::task::spawn_blocking(move || endpoint.token()).await.map_err(io::Error::other)??;
+        self.exchange(format!("n,,\x01auth=Bearer {}\x01\x01", token.token)).await.map(|_| ())
     }
 
     async fn exchange(&mut self, message: String) -> io::Result<Bytes> {

@@ -42,22 +42,46 @@ pub(crate) async fn fetch(resolved: &Resolved, topics: &[String]) -> TopicIds {
     TopicIds::new()
 }
 
+/// What this user may do with topics, by name: bit n stands for Kafka's operation n. Never fails; what is missing is not known.
+pub(crate) async fn allowed(resolved: &Resolved, topics: &[String]) -> HashMap<String, i32> {
+    for broker in &resolved.config.brokers {
+        if let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, metadata(broker, resolved, topics, 8)).await {
+            let known = answer.topics.into_iter().filter(|topic| topic.error_code == 0);
+            return known
+                .filter_map(|topic| Some((topic.name?.to_string(), topic.topic_authorized_operations)))
+                .collect();
+        }
+    }
+    HashMap::new()
+}
+
 async fn ask(broker: &str, resolved: &Resolved, topics: &[String]) -> io::Result<TopicIds> {
+    let answer = metadata(broker, resolved, topics, FIRST_WITH_IDS).await?;
+    let found = answer.topics.into_iter().filter(|topic| topic.error_code == 0);
+    Ok(found.filter_map(|topic| Some((topic.name?.to_string(), topic.topic_id))).collect())
+}
+
+/// Nothing from a broker that does not know version `least`.
+async fn metadata(
+    broker: &str,
+    resolved: &Resolved,
+    topics: &[String],
+    least: i16,
+) -> io::Result<MetadataResponse> {
     let mut connection = Connection::open(broker, &resolved.config).await?;
     let versions: ApiVersionsResponse =
         connection.call(ApiKey::ApiVersions, 0, &ApiVersionsRequest::default()).await?;
     let offered = versions.api_keys.iter().find(|api| api.api_key == ApiKey::Metadata as i16);
     let version = offered.map_or(0, |api| api.max_version.min(NEWEST_ASKED));
-    if version < FIRST_WITH_IDS {
-        return Ok(TopicIds::new());
+    if version < least {
+        return Ok(MetadataResponse::default());
     }
     let name = |name: &String| {
         MetadataRequestTopic::default().with_name(Some(TopicName(StrBytes::from_string(name.clone()))))
     };
     let request = MetadataRequest::default()
         .with_topics(Some(topics.iter().map(name).collect()))
+        .with_include_topic_authorized_operations(true)
         .with_allow_auto_topic_creation(false);
-    let answer: MetadataResponse = connection.call(ApiKey::Metadata, version, &request).await?;
-    let found = answer.topics.into_iter().filter(|topic| topic.error_code == 0);
-    Ok(found.filter_map(|topic| Some((topic.name?.to_string(), topic.topic_id))).collect())
+    connection.call(ApiKey::Metadata, version, &request).await
 }

@@ -3,10 +3,11 @@
 //! Each record carries the number of its slot (a partition of the running transaction); a report adds its offset to the slot. What
 //! the slots prove: `count` records got `first ..= last`; contiguous if `last - first + 1 == count`.
 
-use crate::client::{Quiet, log};
+use crate::client::{Quiet, complain, log};
+use crate::oauth;
 use crate::writer::statistics::Statistics;
 use rdkafka::Message;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
@@ -38,11 +39,12 @@ pub(crate) struct Deliveries {
     state: Mutex<State>,
     changed: Condvar,
     statistics: Arc<Statistics>,
+    quiet: Quiet,
 }
 
 impl Deliveries {
-    pub(crate) fn new(statistics: Arc<Statistics>) -> Self {
-        Self { state: Mutex::default(), changed: Condvar::new(), statistics }
+    pub(crate) fn new(statistics: Arc<Statistics>, quiet: Quiet) -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), statistics, quiet }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -87,16 +89,27 @@ impl Deliveries {
 }
 
 impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(
+        &self,
+        setting: Option<&str>,
+    ) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+        oauth::token(setting)
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
 
-    fn stats(&self, report: rdkafka::Statistics) {
-        self.statistics.client(&report);
+    fn stats_raw(&self, report: &[u8]) {
+        if let Some(report) = self.quiet.report(report) {
+            self.statistics.client(&report);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        Quiet.error(error, reason);
+        complain(&error, reason);
     }
 }
 

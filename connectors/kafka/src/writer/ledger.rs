@@ -29,6 +29,11 @@ impl Ledger {
         self.ends.insert(partition, last + 2);
     }
 
+    /// After records outside of a transaction: no marker follows `last`.
+    pub(crate) fn written(&mut self, partition: Partition, last: i64) {
+        self.ends.insert(partition, last + 1);
+    }
+
     /// All partitions with their ends.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&Partition, i64)> {
         self.ends.iter().map(|(partition, &end)| (partition, end))

@@ -12,12 +12,16 @@
 //! before it is sent ([`ledger`]). The delivery reports are compared with the prediction before the commit; if anyone else wrote
 //! meanwhile, the transaction is aborted and repeated in steps: data first, then the watermark with the offsets as they are.
 //!
+//! `delivery: at_least_once` gives up the first two points for less delay: `at_least_once.rs`.
+//!
 //! Memory: the encoded batches between two commits (bounded by the engine), librdkafka's queue (`kafka.queue`), and per
 //! table and partition some 100 bytes.
 
+pub(crate) mod at_least_once;
 pub(crate) mod deliveries;
 pub(crate) mod flush;
 pub(crate) mod ledger;
+mod rest;
 pub(crate) mod session;
 pub(crate) mod sink;
 pub(crate) mod statistics;

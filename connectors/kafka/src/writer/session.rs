@@ -1,10 +1,13 @@
 //! One opened capture: the fenced producer and what it knows of its log.
 
-use crate::client::Clients;
+use crate::acl::{Resource, classify_doing, classify_writing};
+use crate::client::{Clients, Quiet};
+use crate::config::Delivery;
 use crate::faults::{classify, is_fenced};
 use crate::replay::{Partition, Replayer};
 use crate::topic_ids;
 use crate::topics::{Layout, Topic};
+use crate::writer::at_least_once::{self, Loose};
 use crate::writer::deliveries::Deliveries;
 use crate::writer::ledger::Ledger;
 use crate::writer::statistics::Statistics;
@@ -40,6 +43,8 @@ pub(crate) struct KnownTopic {
 pub(crate) struct Session {
     pub(crate) identity: Identity,
     pub(crate) producer: ThreadedProducer<Deliveries>,
+    /// Writes records outside of transactions, where they are written at least once.
+    pub(crate) loose: Option<Loose>,
     pub(crate) ledger: Ledger,
     pub(crate) topics: HashMap<String, KnownTopic>,
     /// End offsets of the partitions touched since the last watermark.
@@ -79,7 +84,15 @@ impl Session {
         let producer = producer(&identity, Arc::clone(&statistics))?;
         let patience = identity.clients.resolved().config.transaction_timeout.get();
         producer.init_transactions(patience * 2).map_err(|e| {
-            failure(&producer, e, format!("fence the former writer of source {}", identity.source))
+            let context = format!("fence the former writer of source {}", identity.source);
+            match is_displaced(&producer, &e, &context) {
+                Some(error) => error,
+                None => {
+                    let id = transactional_id(&identity);
+                    let doing = ("Write", Resource::TransactionalId(&id));
+                    classify_doing(e, context, identity.clients.resolved(), doing)
+                }
+            }
         })?;
         let names = &identity.names;
         let mut replayer = Replayer::new(&identity.clients, &identity.source);
@@ -88,11 +101,12 @@ impl Session {
             Stored::read(&mut replayer, names, who, patience * 2)?;
         let mut session = Self {
             producer,
+            loose: None,
             ledger: Ledger::default(),
             topics: HashMap::new(),
             touched: BTreeMap::new(),
             watermark: 0,
-            epoch: 1,
+            epoch: stored.epoch(),
             ts_us: i64::MIN,
             last_full: None,
             full_wanted: false,
@@ -107,7 +121,6 @@ impl Session {
         };
         if let Some(record) = stored.record {
             session.watermark = record.watermark;
-            session.epoch = record.epoch + 1;
             session.transaction = record.transaction;
             for (topic, ends) in record.touched {
                 let ends = ends.into_iter().map(|(partition, end)| ((topic.clone(), partition), end));
@@ -126,6 +139,11 @@ impl Session {
             let shapes =
                 topic.shapes.into_iter().map(|(version, shape)| (version, Arc::new(shape))).collect();
             session.topics.insert(name, KnownTopic { id: topic.id, shapes });
+        }
+        if session.identity.clients.resolved().config.delivery == Delivery::AtLeastOnce {
+            // Before the ends are asked: who displaces this writer from here on has a greater number.
+            at_least_once::claim(&session)?;
+            session.loose = Some(Loose::new(&session.identity, Arc::clone(&session.statistics))?);
         }
         session.ledger.learn(replayer.ends(&partitions)?);
         Ok(session)
@@ -203,29 +221,78 @@ impl Session {
 
     /// An error of the producer with its fault: fenced beats all.
     pub(crate) fn failure(&self, error: KafkaError, context: &str) -> Error {
-        failure(&self.producer, error, format!("{context} of source {}", self.identity.source))
+        let context = format!("{context} of source {}", self.identity.source);
+        if let Some(error) = is_displaced(&self.producer, &error, &context) {
+            return error;
+        }
+        let names = &self.identity.names;
+        let sides = [names.positions(), names.watermarks(), names.schemas(), names.prefix().to_owned()];
+        let topics: Vec<String> = self.topics.keys().cloned().chain(sides).collect();
+        classify_writing(error, context, self.identity.clients.resolved(), &topics, names.prefix())
     }
 }
 
-fn failure(producer: &ThreadedProducer<Deliveries>, error: KafkaError, context: String) -> Error {
+/// The error of a producer that another has displaced.
+fn is_displaced(producer: &ThreadedProducer<Deliveries>, error: &KafkaError, context: &str) -> Option<Error> {
+    let hint = "another daemon has taken over this source";
     match producer.client().fatal_error() {
         Some((code, reason)) if is_fenced(code) => {
-            Error::fenced(format!("{context}: {reason}")).hint("another daemon has taken over this source")
+            Some(Error::fenced(format!("{context}: {reason}")).hint(hint))
         }
-        _ => classify(error, context),
+        _ if error.rdkafka_error_code().is_some_and(is_fenced) => {
+            Some(Error::fenced(format!("{context}: {error}")).hint(hint))
+        }
+        _ => None,
     }
 }
 
 /// Longer than a batch is usually on its way; see [`crate::writer::flush`].
 pub(crate) const LINGER: Duration = Duration::from_millis(25);
 
+fn transactional_id(identity: &Identity) -> String {
+    format!("caudal.{}.{}", identity.names.prefix(), identity.source)
+}
+
+/// The producer that all must have before they write to the source's topics: making it fences the one before.
 fn producer(identity: &Identity, statistics: Arc<Statistics>) -> Result<ThreadedProducer<Deliveries>> {
-    let resolved = identity.clients.resolved();
+    let mut client = settings(identity, "capture");
+    let timeout = identity.clients.resolved().config.transaction_timeout.get().as_millis().to_string();
+    client.set("transactional.id", transactional_id(identity));
+    client.set("transaction.timeout.ms", &timeout);
+    made(&client, identity, statistics)
+}
+
+/// A producer with these settings, for a source.
+pub(crate) fn made(
+    client: &rdkafka::ClientConfig,
+    identity: &Identity,
+    statistics: Arc<Statistics>,
+) -> Result<ThreadedProducer<Deliveries>> {
+    made_for(client, &format!("source {}", identity.source), (statistics, identity.clients.quiet()))
+}
+
+/// A producer with these settings.
+pub(crate) fn made_for(
+    client: &rdkafka::ClientConfig,
+    what: &str,
+    (statistics, quiet): (Arc<Statistics>, Quiet),
+) -> Result<ThreadedProducer<Deliveries>> {
+    client
+        .create_with_context(Deliveries::new(statistics, quiet))
+        .map_err(|e| classify(e, format!("make the producer of {what}")))
+}
+
+/// What all producers of events are set to: each record counts once all replicas in sync have it, and is written once.
+pub(crate) fn settings(identity: &Identity, job: &str) -> rdkafka::ClientConfig {
+    settings_for(&identity.clients, &format!("{}-{job}", identity.source))
+}
+
+/// The same for a client of that role.
+pub(crate) fn settings_for(clients: &Clients, role: &str) -> rdkafka::ClientConfig {
+    let resolved = clients.resolved();
     let config = &resolved.config;
     let timeout = config.transaction_timeout.get().as_millis().to_string();
-    let mut client = identity.clients.base(&format!("{}-capture", identity.source));
-    client.set("transactional.id", format!("caudal.{}.{}", identity.names.prefix(), identity.source));
-    client.set("transaction.timeout.ms", &timeout);
+    let mut client = clients.base(role);
     client.set("message.timeout.ms", &timeout);
     client.set("acks", "all");
     client.set("enable.idempotence", "true");
@@ -240,8 +307,6 @@ fn producer(identity: &Identity, statistics: Arc<Statistics>) -> Result<Threaded
     set_default(&mut client, resolved, "batch.num.messages", "10000");
     set_default(&mut client, resolved, "statistics.interval.ms", "10000");
     client
-        .create_with_context(Deliveries::new(statistics))
-        .map_err(|e| classify(e, format!("make the producer of source {}", identity.source)))
 }
 
 /// Sets what the operator has not.

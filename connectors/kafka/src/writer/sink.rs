@@ -7,6 +7,8 @@ use crate::log::{CaptureOptions, Log};
 use crate::registry::Client;
 use crate::tasks::Ownership;
 use crate::topics::{Layout, TopicSpec, Topics};
+use crate::writer::at_least_once;
+use crate::writer::rest::Rest;
 use crate::writer::session::{Identity, Session};
 use crate::writer::transaction::{self, Accepted};
 use async_trait::async_trait;
@@ -101,6 +103,7 @@ impl Sink for CaptureSink {
         Ok(Box::new(CaptureWriter {
             last: session.resumed.clone(),
             session: Some(Box::new(session)),
+            rest: None,
             encoder: Arc::new(Encoder::new(options.clone(), layout)),
             options,
             topics,
@@ -126,6 +129,8 @@ fn context(options: &EncodeOptions) -> Vec<(&'static str, String)> {
 struct CaptureWriter {
     /// Away while a commit runs; gone for good if that was cancelled or has failed.
     session: Option<Box<Session>>,
+    /// Has the session meanwhile, where a position is still to be stored.
+    rest: Option<Rest>,
     encoder: Arc<Encoder>,
     options: EncodeOptions,
     topics: Topics,
@@ -146,6 +151,14 @@ impl CaptureWriter {
         self.session
             .as_deref_mut()
             .ok_or_else(|| Error::transient("the writer was used up by a failed commit"))
+    }
+
+    /// Takes the session back from its rest.
+    async fn wake(&mut self) -> Result<()> {
+        if let Some(rest) = self.rest.take() {
+            self.session = Some(rest.end().await?);
+        }
+        Ok(())
     }
 
     /// Makes the topics of the batch's tables, and of its schema changes, before anything goes to them.
@@ -212,6 +225,7 @@ impl Writer for CaptureWriter {
 
     async fn write(&mut self, batch: &mut Batch) -> Result<Outcome> {
         self.check_ownership()?;
+        self.wake().await?;
         let Position::Source(position) = batch.position.clone() else {
             return Err(Error::bug("a capture was given a position of the log"));
         };
@@ -227,6 +241,7 @@ impl Writer for CaptureWriter {
 
     async fn commit(&mut self) -> Result<Position> {
         self.check_ownership()?;
+        self.wake().await?;
         if !self.accepted.is_empty() {
             let accepted = std::mem::take(&mut self.accepted);
             let reached = accepted.last().map(|a| a.position.clone());
@@ -239,7 +254,10 @@ impl Writer for CaptureWriter {
                 Ok(session)
             })
             .await?;
-            self.session = Some(session);
+            match at_least_once::due_in(&session) {
+                Some(left) => self.rest = Some(Rest::begin(session, left)),
+                None => self.session = Some(session),
+            }
             self.last = reached;
         }
         let last = self.last.clone().ok_or_else(|| Error::bug("commit before anything was ever written"))?;

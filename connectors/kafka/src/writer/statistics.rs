@@ -1,5 +1,6 @@
 //! What captures count, for metrics.
 
+use crate::telemetry::ClientReport;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Counters of one capture; they only grow, but for the queue's two gauges. Shared with whoever shows them.
@@ -58,9 +59,9 @@ impl Statistics {
         self.repeated.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn client(&self, report: &rdkafka::Statistics) {
-        self.queued_records.store(report.msg_cnt, Relaxed);
-        self.queued_bytes.store(report.msg_size, Relaxed);
-        self.sent_bytes.store(report.tx_bytes.unsigned_abs(), Relaxed);
+    pub(crate) fn client(&self, report: &ClientReport) {
+        self.queued_records.store(report.queued_records, Relaxed);
+        self.queued_bytes.store(report.queued_bytes, Relaxed);
+        self.sent_bytes.store(report.sent_bytes.unsigned_abs(), Relaxed);
     }
 }

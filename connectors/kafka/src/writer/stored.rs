@@ -2,7 +2,7 @@
 
 use crate::replay::Replayer;
 use caudal_core::{Error, Result, SourcePosition, TableSchema};
-use caudal_proto::side::{PositionRecord, SchemaRecord, TopicNames, VERSION};
+use caudal_proto::side::{EpochRecord, PositionRecord, SchemaRecord, TopicNames, VERSION};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use uuid::Uuid;
@@ -60,6 +60,8 @@ impl Stored {
 #[derive(Debug, Default)]
 pub(crate) struct StoredPosition {
     pub(crate) record: Option<PositionRecord>,
+    /// The last writer at least once; 0: there was none.
+    claimed: u64,
     notes: BTreeMap<String, Option<String>>,
 }
 
@@ -79,6 +81,11 @@ impl StoredPosition {
                 }
                 self.record = Some(record);
             }
+            (b"#epoch", Some(value)) => {
+                // What cannot be read is no claim of a release that this one follows.
+                let claim = serde_json::from_slice::<EpochRecord>(value);
+                self.claimed = claim.map_or(self.claimed, |claim| claim.epoch.max(self.claimed));
+            }
             ([b'/', name @ ..], value) => {
                 let name = String::from_utf8_lossy(name).into_owned();
                 match value {
@@ -93,6 +100,11 @@ impl StoredPosition {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The number of the writer that takes over now.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.record.as_ref().map_or(0, |record| record.epoch).max(self.claimed) + 1
     }
 
     /// Where the source resumes.

@@ -1,20 +1,26 @@
 //! One Kafka transaction: schema records, data, watermark, position.
 //!
 //! In one step ([`Steps::One`]) all is sent at once with predicted offsets, and the delivery reports are compared before the
-//! commit. In many ([`Steps::Many`]) the sending stops wherever an offset is needed until all before is delivered.
+//! commit. In many ([`Steps::Many`]) the sending stops wherever an offset is needed until all before is delivered. Records that
+//! are written at least once are sent in no transaction ([`Steps::Loose`]): `at_least_once.rs` says what is then.
 
+use crate::encode::ORDER_HEADER;
 use crate::encode::plan::TablePlan;
 use crate::encode::{Encoded, system_clock};
 use crate::replay::Partition;
+use crate::writer::at_least_once;
+use crate::writer::deliveries::Deliveries;
 use crate::writer::deliveries::{Delivered, NO_SLOT};
 use crate::writer::flush::flush;
 use crate::writer::ledger::Slots;
 use crate::writer::session::{LINGER, Session};
 use caudal_core::{Boundary, Error, Result, SourcePosition};
-use caudal_proto::side::{PositionRecord, SchemaRecord, TopicEnds, VERSION, WatermarkRecord};
+use caudal_proto::side::{
+    OpenTransaction, PositionRecord, SchemaRecord, TopicEnds, VERSION, WatermarkRecord,
+};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,10 +46,34 @@ pub(crate) struct Accepted {
     pub(crate) ddl: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+/// How records are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Steps {
+pub(super) enum Steps {
     One,
     Many,
+    /// In no transaction.
+    Loose,
+}
+
+/// Where a source stands after some batches: what is stored of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
+    pub(super) token: String,
+    /// Notes that changed.
+    pub(super) notes: BTreeMap<String, Option<String>>,
+    /// The announced transaction that goes on.
+    pub(super) open: Option<OpenTransaction>,
+}
+
+impl Standing {
+    /// After these too.
+    pub(super) fn follow(&mut self, accepted: &[Accepted]) {
+        for Accepted { position, encoded, .. } in accepted {
+            self.notes.extend(position.notes.iter().map(|(name, text)| (name.clone(), text.clone())));
+            self.token.clone_from(&position.token);
+            self.open.clone_from(&encoded.open);
+        }
+    }
 }
 
 /// Commits all that was accepted as one transaction.
@@ -52,6 +82,9 @@ enum Steps {
 /// `Fenced`, `Transient` (reopen: the outcome is settled there), `Config`, `Data`; `Bug` for a shape that changed without
 /// a new version.
 pub(crate) fn commit(session: &mut Session, mut accepted: Vec<Accepted>) -> Result<()> {
+    if session.loose.is_some() {
+        return at_least_once::write(session, accepted);
+    }
     pause(session);
     if attempt(session, &mut accepted, Steps::One)? {
         return Ok(());
@@ -65,7 +98,7 @@ pub(crate) fn commit(session: &mut Session, mut accepted: Vec<Accepted>) -> Resu
 }
 
 /// Once a minute: a writer that stays would else be told of in each transaction.
-fn warn_of_another_writer(session: &mut Session) {
+pub(super) fn warn_of_another_writer(session: &mut Session) {
     if session.last_warning.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
         session.last_warning = Some(Instant::now());
         tracing::warn!(
@@ -108,13 +141,13 @@ fn attempt(session: &mut Session, accepted: &mut Vec<Accepted>, steps: Steps) ->
     accepted.clear();
     session.commit_transaction()?;
     let done = run.done();
-    apply(session, done);
+    apply(session, steps, done);
     Ok(true)
 }
 
 /// What a committed transaction changes in the books.
-struct Done {
-    lasts: Vec<(Partition, i64)>,
+pub(super) struct Done {
+    pub(super) lasts: Vec<(Partition, i64)>,
     touched: BTreeMap<Partition, i64>,
     shapes: Vec<Arc<TablePlan>>,
     watermark: Option<(i64, bool)>,
@@ -123,15 +156,21 @@ struct Done {
     bytes: u64,
 }
 
-fn apply(session: &mut Session, done: Done) {
+/// Takes into the books what was sent and, in a transaction, committed.
+pub(super) fn apply(session: &mut Session, steps: Steps, done: Done) {
     for (partition, last) in done.lasts {
-        session.ledger.committed(partition, last);
+        match steps {
+            Steps::Loose => session.ledger.written(partition, last),
+            Steps::One | Steps::Many => session.ledger.committed(partition, last),
+        }
     }
     for plan in done.shapes {
         let topic = session.topics.entry(plan.topic.clone()).or_default();
         topic.shapes.insert(plan.schema.version, Arc::clone(&plan.schema));
     }
-    session.touched = done.touched;
+    if steps != Steps::Loose {
+        session.touched = done.touched;
+    }
     let now = Instant::now();
     if let Some((ts_us, full)) = done.watermark {
         session.watermark += 1;
@@ -148,10 +187,13 @@ fn apply(session: &mut Session, done: Done) {
     session.statistics.committed(done.records, done.bytes);
 }
 
-struct Run<'a> {
+pub(super) struct Run<'a> {
     session: &'a Session,
+    producer: &'a ThreadedProducer<Deliveries>,
     steps: Steps,
-    slots: Slots,
+    /// The number of the next record, where records tell theirs.
+    pub(super) number: u64,
+    pub(super) slots: Slots,
     /// Records sent, of all topics.
     sent: u64,
     records: u64,
@@ -163,9 +205,13 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(session: &'a Session, steps: Steps) -> Self {
+    /// Through the producer of the steps, which has nothing in flight.
+    pub(super) fn new(session: &'a Session, steps: Steps) -> Self {
+        let loose = session.loose.as_ref().filter(|_| steps == Steps::Loose);
         Self {
             session,
+            producer: loose.map_or(&session.producer, |loose| &loose.producer),
+            number: loose.map_or(0, |loose| loose.number),
             steps,
             slots: Slots::default(),
             sent: 0,
@@ -184,16 +230,23 @@ impl<'a> Run<'a> {
             self.send_batch(batch, boundary)?;
         }
         self.send_heartbeat()?;
-        self.send_position(accepted)?;
+        let mut standing = Standing::default();
+        standing.follow(accepted);
+        if !accepted.is_empty() {
+            self.send_position(&standing)?;
+        }
         self.delivered()
     }
 
     /// The records of a batch, with the watermark at its boundary.
-    fn send_batch(&mut self, batch: &Accepted, boundary: Option<&Boundary>) -> Result<()> {
+    pub(super) fn send_batch(&mut self, batch: &Accepted, boundary: Option<&Boundary>) -> Result<()> {
         let encoded = &batch.encoded;
         let split = boundary.and(encoded.boundary);
         let mut slots: Vec<Vec<Option<usize>>> =
             encoded.tables.iter().map(|t| vec![None; t.partitions.max(1) as usize]).collect();
+        if self.steps == Steps::Loose {
+            self.publish_first(batch)?;
+        }
         let mut met = vec![false; encoded.tables.len()];
         for (i, record) in encoded.records.iter().enumerate() {
             if let (Some(boundary), true) = (boundary, split == Some(i)) {
@@ -211,7 +264,8 @@ impl<'a> Run<'a> {
             let key = record.key.as_ref().map(|span| &arena[span.clone()]);
             let value = record.value.as_ref().map(|span| &arena[span.clone()]);
             let own = record.header.as_ref().map(|(kind, span)| (kind.name(), &arena[span.clone()]));
-            let headers = headers(own, &self.session.context);
+            let order = self.next_order();
+            let headers = headers(own, order.as_deref(), &self.session.context);
             self.send(&plan.topic, record.partition, (key, value), headers, slot)?;
             self.slots.list[slot].sent += 1;
             self.records += 1;
@@ -226,7 +280,7 @@ impl<'a> Run<'a> {
         }
         let names = &self.session.identity.names;
         for (key, value) in &batch.ddl {
-            let headers = headers(None, &self.session.context);
+            let headers = headers(None, None, &self.session.context);
             self.send(names.prefix(), 0, (Some(key), Some(value)), headers, NO_SLOT)?;
         }
         let transactions = names.transactions();
@@ -237,8 +291,17 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// What a record tells of its place among all, where records do.
+    fn next_order(&mut self) -> Option<String> {
+        if self.steps != Steps::Loose {
+            return None;
+        }
+        self.number += 1;
+        Some(format!("{}/{}", self.session.epoch, self.number))
+    }
+
     /// Debezium's heartbeat, if it is time.
-    fn send_heartbeat(&mut self) -> Result<()> {
+    pub(super) fn send_heartbeat(&mut self) -> Result<()> {
         let identity = &self.session.identity;
         let every = identity.clients.resolved().config.heartbeats.get();
         if every.is_zero() || self.session.last_heartbeat.is_some_and(|at| at.elapsed() < every) {
@@ -262,6 +325,45 @@ impl<'a> Run<'a> {
         if self.shapes.iter().any(|p| p.topic == plan.topic && p.schema.version == version) {
             return Ok(());
         }
+        if self.steps == Steps::Loose {
+            return self.publish(&[plan], position);
+        }
+        let (key, record) = self.schema_record(plan, position)?;
+        self.send_side(&self.session.identity.names.schemas(), &key, Some(&record))?;
+        self.shapes.push(Arc::clone(plan));
+        Ok(())
+    }
+
+    /// The shapes that a batch's records need from its first record on, in one go: those of a topic that has but one in it.
+    fn publish_first(&mut self, batch: &Accepted) -> Result<()> {
+        let tables = &batch.encoded.tables;
+        let known = |plan: &TablePlan| {
+            let known = self.session.topics.get(&plan.topic);
+            let version = plan.schema.version;
+            known.is_some_and(|t| t.shapes.contains_key(&version))
+                || self.shapes.iter().any(|p| p.topic == plan.topic && p.schema.version == version)
+        };
+        let alone = |plan: &TablePlan| tables.iter().filter(|other| other.topic == plan.topic).count() == 1;
+        let plans: Vec<_> = tables.iter().filter(|plan| alone(plan) && !known(plan)).collect();
+        if plans.is_empty() { Ok(()) } else { self.publish(&plans, &batch.position.token) }
+    }
+
+    /// Commits shapes before a record has them, so that whoever reads a record finds its shape.
+    fn publish(&mut self, plans: &[&Arc<TablePlan>], position: &str) -> Result<()> {
+        let records = plans.iter().map(|plan| self.schema_record(plan, position));
+        let records = records.collect::<Result<Vec<_>>>()?;
+        let topic = self.session.identity.names.schemas();
+        let session = self.session;
+        session.aside(|aside| {
+            records.iter().try_for_each(|(key, record)| aside.send_side(&topic, key, Some(record)))
+        })?;
+        self.shapes.extend(plans.iter().map(|plan| Arc::clone(plan)));
+        Ok(())
+    }
+
+    /// A shape's key and record.
+    fn schema_record(&self, plan: &Arc<TablePlan>, position: &str) -> Result<(String, SchemaRecord)> {
+        let known = self.session.topics.get(&plan.topic);
         self.settle()?;
         let from = (0..plan.partitions as i32)
             .map(|partition| (partition, self.end(&(plan.topic.clone(), partition))))
@@ -277,14 +379,11 @@ impl<'a> Run<'a> {
             position: position.to_owned(),
             schema: plan.schema.as_ref().clone(),
         };
-        let key = format!("{}/{version}", plan.topic);
-        self.send_side(&identity.names.schemas(), &key, Some(&record))?;
-        self.shapes.push(Arc::clone(plan));
-        Ok(())
+        Ok((format!("{}/{}", plan.topic, plan.schema.version), record))
     }
 
     /// The watermark with the ends as they are at this point of the sending.
-    fn send_watermark(&mut self, boundary: &Boundary) -> Result<()> {
+    pub(super) fn send_watermark(&mut self, boundary: &Boundary) -> Result<()> {
         self.settle()?;
         let session = self.session;
         // A sink that finds its own watermark gone needs a full one to begin with, and that must be there.
@@ -320,6 +419,7 @@ impl<'a> Run<'a> {
             ts_us,
             ends: by_topic,
             incomplete: boundary.scope.as_ref().map(|s| s.incomplete.clone()).unwrap_or_default(),
+            at_least_once: session.loose.is_some(),
         };
         self.send_side(&session.identity.names.watermarks(), &session.identity.source, Some(&record))?;
         self.watermark = Some((ts_us, full));
@@ -327,21 +427,16 @@ impl<'a> Run<'a> {
     }
 
     /// The position, with the notes that changed since the last.
-    fn send_position(&mut self, accepted: &[Accepted]) -> Result<()> {
-        let Some(last) = accepted.last() else { return Ok(()) };
+    pub(super) fn send_position(&mut self, standing: &Standing) -> Result<()> {
         self.settle()?;
         let identity = &self.session.identity;
         let topic = identity.names.positions();
-        let mut notes: BTreeMap<&str, Option<&str>> = BTreeMap::new();
-        for batch in accepted {
-            notes.extend(batch.position.notes.iter().map(|(name, text)| (name.as_str(), text.as_deref())));
-        }
-        for (name, text) in notes {
+        for (name, text) in &standing.notes {
             let key = format!("{}/{name}", identity.source);
             self.send(
                 &topic,
                 identity.number,
-                (Some(key.as_bytes()), text.map(str::as_bytes)),
+                (Some(key.as_bytes()), text.as_deref().map(str::as_bytes)),
                 None,
                 NO_SLOT,
             )?;
@@ -352,11 +447,11 @@ impl<'a> Run<'a> {
         }
         let record = PositionRecord {
             v: VERSION,
-            token: last.position.token.clone(),
+            token: standing.token.clone(),
             touched,
             watermark: self.session.watermark + u64::from(self.watermark.is_some()),
             epoch: self.session.epoch,
-            transaction: last.encoded.open.clone(),
+            transaction: standing.open.clone(),
         };
         self.send_side(&topic, &identity.source, Some(&record))
     }
@@ -377,14 +472,14 @@ impl<'a> Run<'a> {
     fn settle(&self) -> Result<()> {
         match self.steps {
             Steps::One => Ok(()),
-            Steps::Many => self.delivered(),
+            Steps::Many | Steps::Loose => self.delivered(),
         }
     }
 
     fn slot_end(&self, slot: usize) -> i64 {
-        let delivered = self.session.producer.context().slot(slot);
+        let delivered = self.producer.context().slot(slot);
         match self.steps {
-            Steps::Many if delivered.count > 0 => delivered.last + 1,
+            Steps::Many | Steps::Loose if delivered.count > 0 => delivered.last + 1,
             _ => self.slots.list[slot].end(),
         }
     }
@@ -397,8 +492,8 @@ impl<'a> Run<'a> {
     }
 
     /// Waits until all that was sent is delivered.
-    fn delivered(&self) -> Result<()> {
-        let producer = &self.session.producer;
+    pub(super) fn delivered(&self) -> Result<()> {
+        let producer = self.producer;
         let deliveries = producer.context();
         let failed = |e| self.session.failure(e, "deliver the records");
         // Full batches leave by themselves; only what cannot fill one any more is told to.
@@ -419,11 +514,11 @@ impl<'a> Run<'a> {
 
     /// Whether each partition's records got the offsets that the watermark, position and schema records tell.
     fn as_predicted(&self) -> Result<bool> {
-        let deliveries = self.session.producer.context();
+        let deliveries = self.producer.context();
         Ok(self.slots.list.iter().enumerate().all(|(i, slot)| {
             let delivered = deliveries.slot(i);
             match self.steps {
-                Steps::Many => delivered.count == slot.sent,
+                Steps::Many | Steps::Loose => delivered.count == slot.sent,
                 Steps::One => {
                     let wanted = Delivered { first: slot.start, last: slot.end() - 1, count: slot.sent };
                     delivered == wanted
@@ -432,8 +527,23 @@ impl<'a> Run<'a> {
         }))
     }
 
-    fn done(self) -> Done {
-        let deliveries = self.session.producer.context();
+    /// Whether nobody else wrote to the partitions meanwhile, as far as offsets tell.
+    pub(super) fn is_alone(&self) -> bool {
+        let deliveries = self.producer.context();
+        self.slots.list.iter().enumerate().all(|(i, slot)| {
+            let wanted = Delivered { first: slot.start, last: slot.end() - 1, count: slot.sent };
+            deliveries.slot(i) == wanted
+        })
+    }
+
+    /// Where the partitions that were written to end now.
+    pub(super) fn ends(&self) -> BTreeMap<Partition, i64> {
+        let slots = self.slots.list.iter().enumerate();
+        slots.map(|(i, slot)| (slot.partition.clone(), self.slot_end(i))).collect()
+    }
+
+    pub(super) fn done(self) -> Done {
+        let deliveries = self.producer.context();
         let lasts = (0..self.slots.list.len())
             .map(|i| (self.slots.list[i].partition.clone(), deliveries.slot(i).last))
             .collect();
@@ -448,7 +558,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn send_side<T: Serialize>(&mut self, topic: &str, key: &str, record: Option<&T>) -> Result<()> {
+    pub(super) fn send_side<T: Serialize>(
+        &mut self,
+        topic: &str,
+        key: &str,
+        record: Option<&T>,
+    ) -> Result<()> {
         let value = serde_json::to_vec(&record)
             .map_err(|e| Error::bug(format!("encode a record of {topic}")).because(e))?;
         let partition = self.session.identity.number;
@@ -463,7 +578,7 @@ impl<'a> Run<'a> {
         headers: Option<OwnedHeaders>,
         slot: usize,
     ) -> Result<()> {
-        let producer = &self.session.producer;
+        let producer = self.producer;
         let mut record: BaseRecord<'_, [u8], [u8], usize> =
             BaseRecord::with_opaque_to(topic, slot).partition(partition);
         record.key = key;
@@ -493,14 +608,19 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A record's own header, then those that all records of the session have.
-fn headers(own: Option<(&str, &[u8])>, context: &[(&'static str, String)]) -> Option<OwnedHeaders> {
-    let count = usize::from(own.is_some()) + context.len();
+/// A record's own header, its place where it tells one, then those that all records of the session have.
+fn headers(
+    own: Option<(&str, &[u8])>,
+    order: Option<&str>,
+    context: &[(&'static str, String)],
+) -> Option<OwnedHeaders> {
+    let count = usize::from(own.is_some()) + usize::from(order.is_some()) + context.len();
     if count == 0 {
         return None;
     }
     let context = context.iter().map(|(key, value)| (*key, value.as_bytes()));
-    let all = own.into_iter().chain(context);
+    let order = order.map(|order| (ORDER_HEADER, order.as_bytes()));
+    let all = own.into_iter().chain(order).chain(context);
     Some(all.fold(OwnedHeaders::new_with_capacity(count), |headers, (key, value)| {
         headers.insert(Header { key, value: Some(value) })
     }))

@@ -5,6 +5,7 @@
 mod conformance;
 mod crash;
 mod kit;
+mod loose;
 
 use caudal_core::{Ddl, Fault, Op, Position, Severity, TableId};
 use caudal_kafka::{CaptureOptions, Log};
@@ -515,6 +516,7 @@ async fn a_wrong_password_is_for_the_operator() {
         mechanism: caudal_kafka::config::Mechanism::Plain,
         username: "cdc".into(),
         password: "wrong".into(),
+        ..caudal_kafka::config::Sasl::default()
     });
     let mut right = config.clone();
     if let Some(sasl) = &mut right.sasl {

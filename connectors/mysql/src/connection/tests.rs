@@ -124,3 +124,19 @@ async fn rows_of_a_statement_are_read_one_by_one_and_it_is_closed_behind_them() 
 fn login_byte() -> u8 {
     0x09
 }
+
+#[tokio::test]
+async fn a_connection_is_probed_as_configured_and_after_30_10_and_5_by_default() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let secs = Duration::from_secs;
+    let chosen = Keepalive { idle: secs(7), interval: secs(3), probes: 2 };
+    for (keepalive, expected) in
+        [(Keepalive::default(), (secs(30), secs(10), 5)), (chosen, (secs(7), secs(3), 2))]
+    {
+        let tcp = dial(listener.local_addr().unwrap(), keepalive).await.unwrap();
+        let socket = SockRef::from(&tcp);
+        assert!(socket.keepalive().unwrap());
+        let times = (socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap());
+        assert_eq!((times.0, times.1, socket.tcp_keepalive_retries().unwrap()), expected);
+    }
+}

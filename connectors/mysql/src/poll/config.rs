@@ -3,7 +3,7 @@
 use crate::selection::TablePattern;
 use caudal_core::quantity::{DurationText, SizeText};
 use caudal_core::{Error, Result, TableId};
-use caudal_poll::{Job, Mode, Schedule};
+use caudal_poll::{Job, Mode, Schedule, ScheduleConfig};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -16,6 +16,8 @@ use std::time::Duration;
 pub struct PollConfig {
     /// From the start of a table's run to the start of its next.
     pub every: DurationText,
+    /// In place of `every`: by the calendar, `schedule: {cron: "*/30 6-22 * * *", zone: America/Caracas}`. Without a zone, UTC.
+    pub schedule: Option<ScheduleConfig>,
     /// By table pattern, how it is polled: `orders: {mode: incremental, column: updated_at}`. Of several patterns that mean a
     /// table the longest counts. Tables that none means are read as a whole.
     pub tables: BTreeMap<String, TablePoll>,
@@ -29,8 +31,9 @@ pub struct PollConfig {
     pub attempts: u32,
     /// The greatest share of a table's known rows that one refresh may delete; an answer that lacks more is an error.
     pub max_deleted_share: f64,
-    /// Where hashes of the rows are kept, 24 bytes for each: to be kept from one start to the next, but never needed.
-    pub dir: PathBuf,
+    /// Where hashes of the rows are kept, 24 bytes for each: to be kept from one start to the next, but never needed. By default
+    /// `poll` in `data_dir`.
+    pub dir: Option<PathBuf>,
 }
 
 /// How one table is polled.
@@ -49,9 +52,11 @@ pub struct TablePoll {
     /// For `sliding_window`: how far back a run reads.
     #[schemars(with = "Option<String>")]
     pub lookback: Option<DurationText>,
-    /// In place of `poll.every`.
+    /// In place of `poll.every` and `poll.schedule`.
     #[schemars(with = "Option<String>")]
     pub every: Option<DurationText>,
+    /// The same by the calendar.
+    pub schedule: Option<ScheduleConfig>,
 }
 
 /// Which rows a run reads.
@@ -73,13 +78,14 @@ impl Default for PollConfig {
     fn default() -> Self {
         Self {
             every: DurationText::secs(60),
+            schedule: None,
             tables: BTreeMap::new(),
             page_rows: 5_000,
             page_bytes: SizeText::mib(4),
             timeout: DurationText::secs(300),
             attempts: 3,
             max_deleted_share: 0.2,
-            dir: PathBuf::from("caudal-data/poll"),
+            dir: None,
         }
     }
 }
@@ -88,9 +94,11 @@ impl Default for PollConfig {
 #[derive(Clone, Debug)]
 pub(crate) struct Polls {
     config: PollConfig,
-    /// The longest pattern first.
-    tables: Vec<(TablePattern, TablePoll)>,
-    pub(crate) dir: PathBuf,
+    /// The longest pattern first; with a schedule of its own.
+    tables: Vec<(TablePattern, TablePoll, Option<Schedule>)>,
+    pub(crate) dir: Option<PathBuf>,
+    /// In place of `every`.
+    schedule: Option<Schedule>,
 }
 
 impl PollConfig {
@@ -127,17 +135,37 @@ impl PollConfig {
                     .field("poll.tables")
                     .hint("add `column: updated_at`, or use `mode: full_refresh`"));
             }
-            tables.push((pattern, poll.clone()));
+            let schedule = match (&poll.schedule, poll.every) {
+                (Some(_), Some(_)) => {
+                    return Err(Error::config(format!("`{text}` has both `every` and `schedule`"))
+                        .field("poll.tables")
+                        .hint("leave one of them out"));
+                }
+                (Some(schedule), None) => Some(scheduled(schedule, "poll.tables")?),
+                (None, every) => every.map(|every| Schedule::Every(every.get())),
+            };
+            tables.push((pattern, poll.clone(), schedule));
         }
-        Ok(Polls { dir: self.dir.clone(), config: self, tables })
+        let schedule = self.schedule.as_ref().map(|s| scheduled(s, "poll.schedule")).transpose()?;
+        Ok(Polls { dir: self.dir.clone(), schedule, config: self, tables })
     }
+}
+
+fn scheduled(schedule: &ScheduleConfig, field: &str) -> Result<Schedule> {
+    schedule.resolve(&jiff::tz::TimeZone::UTC).map_err(|e| match e.field_name() {
+        Some("zone" | "cron" | "every" | "window") if field == "poll.schedule" => {
+            let own = format!("{field}.{}", e.field_name().unwrap_or_default());
+            e.field(own)
+        }
+        _ => e.field(field),
+    })
 }
 
 impl Polls {
     /// How a table is polled.
     pub(crate) fn job(&self, id: &TableId) -> Result<Job> {
-        let found = self.tables.iter().find(|(p, _)| p.matches(&id.database, &id.table));
-        let poll = found.map(|(_, poll)| poll.clone()).unwrap_or_default();
+        let found = self.tables.iter().find(|(p, ..)| p.matches(&id.database, &id.table));
+        let (poll, own) = found.map(|(_, poll, own)| (poll.clone(), own.clone())).unwrap_or_default();
         let column = poll.column.clone().unwrap_or_default();
         let or =
             |text: Option<DurationText>, secs: u64| text.map_or(Duration::from_secs(secs), DurationText::get);
@@ -152,7 +180,7 @@ impl Polls {
             system: 0,
             scope: None,
             mode,
-            schedule: Schedule::Every(poll.every.unwrap_or(config.every).get()),
+            schedule: own.or_else(|| self.schedule.clone()).unwrap_or(Schedule::Every(config.every.get())),
             page_rows: config.page_rows,
             page_bytes: config.page_bytes.bytes() as usize,
             timeout: config.timeout.get().max(Duration::from_secs(1)),

@@ -19,20 +19,22 @@
 //! chunks: they may be late or wrong, which costs a question and no row. A delete that the stream delivered since B is remembered (up to
 //! a bound), so that it is not told twice.
 //!
-//! A re-read does not survive a restart in part: it begins again, and leaves out what it delivered the first time.
+//! A restart in between: [`super::met`].
 //!
-//! Memory: the index's (1 MB and 1 bit a key for 10 million), one chunk, and 250 candidates or 1 MiB of their rows.
+//! Memory: the index's (1 MB and 1 bit a key for 10 million), one chunk, 250 candidates or 1 MiB of their rows, and of a re-read by
+//! values up to [`HELD_BYTES`] of the topic's rows that have them, so that the topic need not be read once more.
 
 use crate::canonical;
 use crate::snapshot::bounds::{self, Stored};
 use crate::snapshot::chunk::Chunk;
+use crate::snapshot::met::Met;
 use crate::snapshot::plan::{Filter, Plan};
 use crate::snapshot::request::Rows;
 use crate::snapshot::values::of_cell;
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
-    Batch, BatchBuilder, Cell, Error, EventHead, Op, Result, Slice, SnapshotMark, TableSchema, Written,
-    WrittenRows,
+    Batch, BatchBuilder, Cell, Error, EventHead, LogPosition, Op, Position, Result, Slice, SnapshotMark,
+    TableSchema, Written, WrittenRows,
 };
 use caudal_index::{Builder, Index, KeyHash, Marks, content_hash, key_hash};
 use std::collections::HashSet;
@@ -43,11 +45,31 @@ use std::sync::Arc;
 const CANDIDATES: usize = 250;
 /// Bytes of their rows.
 const CANDIDATE_BYTES: usize = 1 << 20;
+/// Bound on the rows of the topic that are held for a re-read by values.
+const HELD_BYTES: usize = 4 << 20;
 
 /// What the topic holds of a table, as far as a request concerns it.
 pub(crate) struct Against {
     pub(crate) index: Arc<Index>,
     pub(crate) marks: Marks,
+    /// The topic's rows that it concerns, if they are few.
+    held: Option<Batch>,
+    /// Keys that were met, over restarts.
+    pub(crate) met: Arc<Met>,
+}
+
+/// What an index is made for.
+pub(crate) struct Purpose {
+    pub(crate) written: Arc<dyn Written>,
+    pub(crate) plan: Arc<Plan>,
+    /// Which of the topic's rows.
+    pub(crate) rows: Rows,
+    /// Where the index is made.
+    pub(crate) spool_dir: PathBuf,
+    /// Where it is kept which keys were met.
+    pub(crate) met_dir: PathBuf,
+    /// The name of what a re-read that goes on had met.
+    pub(crate) resumed: Option<String>,
 }
 
 /// Which of the topic's rows a request concerns.
@@ -71,20 +93,17 @@ impl Concerned {
     }
 }
 
-/// Reads the table's topic and makes an index of it.
+/// Reads the table's topic and makes an index of it. Tells whether a re-read that was to go on can: what it had met is marked then.
 ///
 /// # Errors
 /// What the log gives; `Config` if the disk is full.
-pub(crate) async fn build(
-    written: Arc<dyn Written>,
-    plan: Arc<Plan>,
-    rows: Rows,
-    dir: PathBuf,
-) -> Result<Against> {
-    let path = dir.join(format!("caudal-keys-{:016x}", rand::random::<u64>()));
+pub(crate) async fn build(purpose: Purpose) -> Result<(Against, bool)> {
+    let Purpose { written, plan, rows, spool_dir, met_dir, resumed } = purpose;
+    let path = spool_dir.join(format!("caudal-keys-{:016x}", rand::random::<u64>()));
     let mut builder = Builder::new(&path, None)?;
     let mut topic = written.open(plan.id()).await?;
     let mut aligned = Aligned::default();
+    let mut held = Held::new(&rows);
     let mut concerned = None;
     let mut lost = 0;
     while let Some(batch) = topic.next().await? {
@@ -109,20 +128,51 @@ pub(crate) async fn build(
                 builder.remove(hashes.0)?;
             } else {
                 builder.put(hashes.0, hashes.1)?;
+                held.take(&batch, event);
             }
         }
     }
     if lost > 0 {
         tracing::warn!(table = %plan.id(), records = lost, "re-read: records of the topic cannot be decoded: their rows are delivered anew");
     }
-    let index = tokio::task::spawn_blocking(move || {
+    let finished = tokio::task::spawn_blocking(move || {
         let index = builder.finish("")?;
         // It is gone with the process.
         let _ = std::fs::remove_file(&path);
-        Ok::<_, Error>(index)
+        let (marks, met) = (Marks::new(index.len()), Arc::new(Met::new(&met_dir)));
+        let mut against = Against { index: Arc::new(index), marks, held: held.rows(), met };
+        let Some(resumed) = resumed else { return Ok((against, false)) };
+        let found = Met::resume(&met_dir, &resumed, &mut against)?;
+        let goes_on = found.is_some();
+        against.met = found.map_or(against.met, Arc::new);
+        Ok::<_, Error>((against, goes_on))
     });
-    let index = index.await.map_err(|e| Error::bug("build a key index").because(e))??;
-    Ok(Against { marks: Marks::new(index.len()), index: Arc::new(index) })
+    finished.await.map_err(|e| Error::bug("build a key index").because(e))?
+}
+
+/// Rows of the topic that a re-read by values concerns, newer ones behind older ones of the same key. None once there are too many.
+struct Held(Option<BatchBuilder>);
+
+impl Held {
+    fn new(rows: &Rows) -> Self {
+        Self(matches!(rows, Rows::Matching { .. }).then(BatchBuilder::default))
+    }
+
+    fn take(&mut self, batch: &Batch, event: &EventHead) {
+        let (Some(builder), Some(image)) = (&mut self.0, batch.after(event)) else { return };
+        let row: Vec<Cell> = image.iter().map(|cell| copied(*cell, batch, builder)).collect();
+        let after = builder.cells.len() as u32;
+        builder.cells.extend(row);
+        let table = builder.table(batch.table(event));
+        builder.events.push(EventHead { table, transaction: 0, before: NO_ROW, after, row: 0, ..*event });
+        if builder.size() > HELD_BYTES {
+            self.0 = None;
+        }
+    }
+
+    fn rows(self) -> Option<Batch> {
+        self.0.map(|builder| builder.build(Position::Log(LogPosition::default()), None))
+    }
 }
 
 /// How the rows of one shape lie in another.
@@ -202,7 +252,8 @@ pub(crate) fn compare(mut chunk: Box<Chunk>, index: &Index) -> Result<Box<Chunk>
 
 /// Keys of the index that no chunk brought.
 pub(crate) struct Search {
-    topic: Box<dyn WrittenRows>,
+    /// None: `held` is all.
+    topic: Option<Box<dyn WrittenRows>>,
     held: Option<(Batch, usize)>,
     aligned: Aligned,
 }
@@ -218,12 +269,17 @@ pub(crate) struct Candidates {
 }
 
 impl Search {
-    /// From the topic's beginning.
+    /// From the topic's beginning, or among the rows that are held.
     ///
     /// # Errors
     /// What the log gives.
-    pub(crate) async fn open(written: &dyn Written, plan: &Plan) -> Result<Self> {
-        Ok(Self { topic: written.open(plan.id()).await?, held: None, aligned: Aligned::default() })
+    pub(crate) async fn open(written: &dyn Written, plan: &Plan, against: &mut Against) -> Result<Self> {
+        let held = against.held.take().map(|rows| (rows, 0));
+        let topic = match held {
+            Some(_) => None,
+            None => Some(written.open(plan.id()).await?),
+        };
+        Ok(Self { topic, held, aligned: Aligned::default() })
     }
 
     /// The next candidates; none when there are no more. Each is given once: it is marked.
@@ -244,10 +300,13 @@ impl Search {
         {
             let (batch, at) = match self.held.take() {
                 Some(held) => held,
-                None => match self.topic.next().await? {
-                    Some(batch) => (batch, 0),
-                    None => break,
-                },
+                None => {
+                    let Some(topic) = &mut self.topic else { break };
+                    match topic.next().await? {
+                        Some(batch) => (batch, 0),
+                        None => break,
+                    }
+                }
             };
             if let Some(event) = batch.events.get(at) {
                 self.look(&batch, event, against, plan, (&mut found, &mut values))?;

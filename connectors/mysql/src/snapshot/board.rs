@@ -120,6 +120,9 @@ impl Snapshot {
     pub(crate) fn finish(&mut self, serial: u64, phase: Phase) {
         let Some(at) = self.tables.iter().position(|(s, _)| *s == serial) else { return };
         let (_, table) = self.tables.remove(at);
+        if let Some(against) = &table.against {
+            against.met.remove();
+        }
         let progress = Progress { phase, seconds_left: None, ..table.progress(None) };
         self.log(&progress, "snapshot: table done");
         self.board.ended(progress);

@@ -158,8 +158,8 @@ impl Snapshot {
             .map(|(serial, _)| *serial)
             .collect();
         for serial in serials {
-            let note = self.table(serial).and_then(|t| t.request.as_ref().map(Request::note));
-            self.notes.extend(note.map(|note| (note, None)));
+            let notes: Vec<String> = self.table(serial).into_iter().flat_map(|t| t.request_notes()).collect();
+            self.notes.extend(notes.into_iter().map(|note| (note, None)));
             self.finish(serial, Phase::Stopped);
         }
     }

@@ -31,8 +31,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What is done wrongly.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum Wrong {
+    #[default]
     Nothing,
     /// Step 2 is left out.
     NoWait,
@@ -83,8 +84,8 @@ fn apply(rows: &mut Rows, change: &Change) {
     }
 }
 
-#[derive(Clone)]
-struct Model {
+#[derive(Clone, Default)]
+pub(super) struct Model {
     source: Arc<Mutex<Source>>,
     wrong: Wrong,
     /// What the SELECT will give, if it came first.
@@ -187,7 +188,7 @@ impl Shapes for Fixed {
     }
 }
 
-fn plan() -> Arc<Plan> {
+pub(super) fn plan() -> Arc<Plan> {
     let column = |id: u32, name: &str| Column {
         id,
         name: name.to_owned(),
@@ -215,7 +216,7 @@ fn plan() -> Arc<Plan> {
     Arc::new(Plan::of_model(Arc::new(schema), 100_000))
 }
 
-fn config(readers: u32, rows: u32) -> Arc<Resolved> {
+pub(super) fn config(readers: u32, rows: u32) -> Arc<Resolved> {
     let text = format!(r#"{{"url":"mysql://u@h/d","snapshot":{{"readers":{readers},"chunk_rows":{rows}}}}}"#);
     let config: Config = serde_json::from_str(&text).unwrap();
     Arc::new(config.resolve("model").unwrap())
@@ -364,4 +365,31 @@ async fn with_the_select_before_the_wait_the_model_finds_wrong_rows() {
 #[tokio::test]
 async fn with_recording_begun_late_the_model_finds_wrong_rows() {
     assert!(wrong_ends(Wrong::RecordLate).await.0 > 0);
+}
+
+#[tokio::test]
+async fn a_chunk_is_read_again_if_its_table_is_changed_while_its_window_is_open() {
+    let rows: Rows = (0..30).map(|key| (key, 0)).collect();
+    let source = Source { now: rows.clone(), seen: rows.clone(), ..Source::default() };
+    let model = Model { source: Arc::new(Mutex::new(source)), ..Model::default() };
+    let (notes, board) = (Notes::default(), Arc::<Board>::default());
+    let mut snapshot = Snapshot::none(config(1, 50), Arc::new(model), &notes, None, board);
+    let (id, mut shapes) = (TableId::new("d", "t"), Fixed(plan()));
+    snapshot.read_first(id.clone(), TableNote::default());
+    let place = Place { gtid: None, file: String::new(), pos: 0 };
+    snapshot.advance(&mut shapes, &place).await.unwrap();
+    snapshot.changed(Some(&[id]));
+    snapshot.finished().await.unwrap();
+    assert!(snapshot.is_ready() && snapshot.take().is_empty(), "a chunk in the shape before the change");
+    // After a while it is read again.
+    let mut read = 0;
+    while !snapshot.is_done() {
+        snapshot.advance(&mut shapes, &place).await.unwrap();
+        tokio::select! {
+            finished = snapshot.finished() => finished.unwrap(),
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+        }
+        read += snapshot.take().iter().map(|emission| emission.builder.events.len()).sum::<usize>();
+    }
+    assert_eq!(read, rows.len());
 }

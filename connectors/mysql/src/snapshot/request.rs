@@ -2,9 +2,10 @@
 //!
 //! A request is a note of the source's position (`reread/<id>`), written with the batch that holds, or follows, what asked for it:
 //! so a statement that was passed has its re-read stored, whenever the process dies. A request that a resent transaction makes
-//! again is the same request.
+//! again is the same request. The note also says how far the re-read is ([`Far`]), once it takes more than one chunk.
 
 use crate::snapshot::bounds::Stored;
+use crate::snapshot::progress::RangeNote;
 use caudal_core::TableId;
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,24 @@ pub(crate) enum Rows {
     },
 }
 
+/// How far a re-read is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Far {
+    /// What is not cut into ranges yet lies behind this key; all with none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) from: Option<Vec<Stored>>,
+    /// Ranges that readers had begun.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ranges: Vec<RangeNote>,
+    /// Only `ranges` are left, and then the keys that no chunk brought.
+    #[serde(default)]
+    pub(crate) cut: bool,
+    /// Rows read, delivered, deleted.
+    pub(crate) rows: (u64, u64, u64),
+    /// Names what was met ([`super::met`]).
+    pub(crate) met: String,
+}
+
 /// A re-read of rows of one table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Request {
@@ -78,6 +97,9 @@ pub(crate) struct Request {
     /// The id of the command that asked for it; empty where the source asked itself.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) asked_by: String,
+    /// How far it is, as it was stored. What waits while it is going on says nothing of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) far: Option<Far>,
 }
 
 impl Request {
@@ -89,7 +111,7 @@ impl Request {
         };
         let content = serde_json::to_vec(&(&table, &rows)).unwrap_or_default();
         let id = format!("{:016x}", crate::canonical::stable_hash(&content));
-        Self { id, table, rows, reason, asked_by: String::new() }
+        Self { id, table, rows, reason, asked_by: String::new(), far: None }
     }
 
     /// The whole table.
@@ -112,6 +134,25 @@ impl Request {
         serde_json::to_string(self).unwrap_or_default()
     }
 
+    /// Takes the values of `other` in, if both are asked for by the source itself, of the same table and columns, and they are not too many.
+    /// The topic is read once for both then.
+    pub(crate) fn take_in(&mut self, other: &Self) -> bool {
+        let own = |r: &Self| r.asked_by.is_empty() && r.reason != Reason::Asked && r.far.is_none();
+        if self.table != other.table || !own(self) || !own(other) {
+            return false;
+        }
+        let (Rows::Matching { columns, values }, Rows::Matching { columns: same, values: more }) =
+            (&mut self.rows, &other.rows)
+        else {
+            return false;
+        };
+        let fits = columns == same && values.len() + more.len() <= MAX_VALUES;
+        if fits {
+            values.extend_from_slice(more);
+        }
+        fits
+    }
+
     /// Whether all that `other` asks for is done when this is.
     pub(crate) fn covers(&self, other: &Self) -> bool {
         self.table == other.table && (self.rows == Rows::All || self.rows == other.rows)
@@ -126,6 +167,29 @@ pub(crate) fn reread_note(id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn small_requests_of_the_same_columns_become_one_and_others_do_not() {
+        let of = |table: &str, column: &str, values: std::ops::Range<i64>| {
+            let values = values.map(|n| vec![Stored::Int(n)]).collect();
+            let rows = Rows::Matching { columns: vec![column.to_owned()], values };
+            Request::new(TableId::new("d", table), rows, Reason::Cascade)
+        };
+        let mut one = of("t", "p", 0..2);
+        assert!(one.take_in(&of("t", "p", 2..3)));
+        let Rows::Matching { values, .. } = &one.rows else { panic!("by values") };
+        assert_eq!(values.len(), 3);
+        for other in [
+            of("t", "q", 0..1),
+            of("u", "p", 0..1),
+            of("t", "p", 0..MAX_VALUES as i64 - 2),
+            Request::table(TableId::new("d", "t"), Reason::Cascade),
+            of("t", "p", 5..6).asked_by("somebody"),
+            Request { far: Some(Far::default()), ..of("t", "p", 5..6) },
+        ] {
+            assert!(!one.take_in(&other), "{other:?}");
+        }
+    }
 
     #[test]
     fn the_same_request_twice_is_one_and_a_whole_table_covers_its_parts() {

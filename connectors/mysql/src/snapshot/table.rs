@@ -11,7 +11,7 @@ use crate::snapshot::bounds::Stored;
 use crate::snapshot::chunk::Chunk;
 use crate::snapshot::plan::{Filter, Plan};
 use crate::snapshot::progress::{RangeNote, TableNote, schema_note, schema_text, table_note};
-use crate::snapshot::request::{Request, Rows};
+use crate::snapshot::request::{Far, Request, Rows};
 use crate::snapshot::window::Recording;
 use crate::value::Value;
 use caudal_core::{Error, Phase, Progress, Result, TableId};
@@ -72,6 +72,12 @@ pub(crate) struct Table {
     pub(crate) id: TableId,
     /// None: it is read for the first time.
     pub(crate) request: Option<Request>,
+    /// Requests whose values `request` holds too.
+    pub(crate) others: Vec<Request>,
+    /// Of a re-read that goes on after a restart: the name of what it had met.
+    pub(crate) resumed: Option<String>,
+    /// Whether how far it is was noted.
+    pub(crate) noted: bool,
     pub(crate) plan: Option<Arc<Plan>>,
     pub(crate) not_before: Option<Instant>,
     pub(crate) step: Step,
@@ -116,15 +122,76 @@ impl Table {
         Ok(table)
     }
 
-    /// Reads again what a request asks for.
-    pub(crate) fn again(request: Request, most: u32, step: Step) -> Self {
-        Self { step, ..Self { request: Some(request.clone()), ..Self::new(request.table, most) } }
+    /// Reads again what a request asks for, from where it stood; `others` are those that it has taken in.
+    pub(crate) fn again(mut request: Request, others: Vec<Request>, most: u32, step: Step) -> Self {
+        // Without a log there is nothing that it was reconciled with.
+        let far = request.far.take().filter(|_| !matches!(step, Step::Rows));
+        let table = far.and_then(|far| Self::goes_on(&request, far, most));
+        let table = table.unwrap_or_else(|| Self::new(request.table.clone(), most));
+        Self { step, others, request: Some(request), ..table }
+    }
+
+    /// None if what was stored cannot be read.
+    fn goes_on(request: &Request, far: Far, most: u32) -> Option<Self> {
+        let (read, delivered, deleted) = far.rows;
+        let note = TableNote { from: far.from, ranges: far.ranges, cut: far.cut, ..TableNote::default() };
+        let table = Self::first(request.table.clone(), &note, most).ok()?;
+        Some(Self {
+            read,
+            delivered,
+            deleted,
+            read_before: read,
+            resumed: Some(far.met),
+            noted: true,
+            ..table
+        })
+    }
+
+    /// What the topic holds is known. A re-read that was to go on begins anew if what it had met is not.
+    pub(crate) fn indexed(&mut self, against: Against, goes_on: bool) {
+        if self.resumed.is_some() && !goes_on {
+            tracing::info!(table = %self.id, "re-read: what was read before the restart is not known any more: it begins anew");
+            self.anew();
+        }
+        let leftover = against.marks.unset() > 0;
+        self.step = match (self.is_read(), leftover) {
+            (false, _) => Step::Rows,
+            (true, true) => Step::Search(None),
+            (true, false) => Step::Done,
+        };
+        self.against = Some(against);
+    }
+
+    /// Reads from the beginning after all.
+    pub(crate) fn anew(&mut self) {
+        (self.front, self.resumed) = (Front::At(None), None);
+        self.ranges.clear();
+        (self.read, self.delivered, self.deleted, self.read_before) = (0, 0, 0, 0);
+    }
+
+    /// The names of the notes of what is asked for.
+    pub(crate) fn request_notes(&self) -> impl Iterator<Item = String> {
+        self.request.iter().chain(&self.others).map(Request::note)
+    }
+
+    /// How far a re-read is; none if a restart must begin it anew.
+    pub(crate) fn far(&self) -> Option<Far> {
+        let met = self.against.as_ref()?.met.name()?.to_owned();
+        if !self.others.is_empty() {
+            return None;
+        }
+        let TableNote { from, ranges, .. } = self.note(false, None);
+        let rows = (self.read, self.delivered, self.deleted);
+        Some(Far { from, ranges, cut: matches!(self.front, Front::End), rows, met })
     }
 
     fn new(id: TableId, most: u32) -> Self {
         Self {
             id,
             request: None,
+            others: Vec::new(),
+            resumed: None,
+            noted: false,
             plan: None,
             not_before: None,
             step: Step::Rows,
@@ -235,7 +302,7 @@ impl Table {
         let mut notes = Vec::new();
         match &self.request {
             None => notes.push((table_note(&self.id), Some(self.note(done, upto).text()))),
-            Some(request) if done => notes.push((request.note(), None)),
+            Some(_) if done => notes.extend(self.request_notes().map(|note| (note, None))),
             Some(_) => {}
         }
         if let (false, Some(plan)) = (self.told, &self.plan) {

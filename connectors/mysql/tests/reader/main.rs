@@ -5,16 +5,20 @@
 #![allow(clippy::unwrap_used, reason = "tests: an error is a failed test, whatever it says")]
 
 mod access;
+mod capture;
 mod cascades;
 mod check;
 mod conformance;
 mod ddl;
 mod effects;
 mod failover;
+mod late;
 mod mirror;
+mod order;
 mod own;
 mod reread;
 mod resume;
+mod resumed;
 mod selection;
 mod server;
 mod snapshot;

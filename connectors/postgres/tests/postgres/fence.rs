@@ -120,6 +120,7 @@ fn in_partition(partition: i32, offset: i64) -> Position {
             leader_epoch: 3,
             as_of_ms: 0,
             unswept: false,
+            writer_epoch: 0,
         }],
     })
 }

@@ -179,6 +179,7 @@ pub(crate) fn at(offset: i64) -> Position {
             leader_epoch: 3,
             as_of_ms: 0,
             unswept: false,
+            writer_epoch: 0,
         }],
     })
 }

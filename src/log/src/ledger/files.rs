@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 /// Longest line that is read; the longest written is a transaction's over 10,000 partitions.
-const MAX_LINE_BYTES: usize = 64 << 20;
+pub(super) const MAX_LINE_BYTES: usize = 64 << 20;
 
 pub(super) fn journal_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("journal-{number:010}.log"))
@@ -28,7 +28,7 @@ pub(super) fn line(event: &Event) -> io::Result<Vec<u8>> {
     Ok(format!("{:08x} {text}\n", crc32c::crc32c(text.as_bytes())).into_bytes())
 }
 
-fn parse(line: &[u8]) -> Option<Event> {
+pub(super) fn parse(line: &[u8]) -> Option<Event> {
     let line = line.strip_suffix(b"\n")?;
     let (crc, text) = line.split_at_checked(9)?;
     let crc = u32::from_str_radix(std::str::from_utf8(&crc[..8]).ok()?, 16).ok()?;
@@ -56,11 +56,23 @@ pub(super) struct Loaded {
     pub(super) last_number: u64,
 }
 
-/// Reads the newest snapshot and the journals that follow it.
-pub(super) fn load(dir: &Path) -> Result<Loaded, Error> {
+/// The numbers of a folder's files, ascending.
+pub(super) struct Present {
+    pub(super) snapshots: Vec<u64>,
+    pub(super) journals: Vec<u64>,
+}
+
+/// Which files there are.
+pub(super) fn present(dir: &Path) -> Result<Present, Error> {
     let failed = |cause| Error::storage(format!("read {}", dir.display()), cause);
     let snapshots = numbers(dir, "state-", ".json").map_err(failed)?;
     let journals = numbers(dir, "journal-", ".log").map_err(failed)?;
+    Ok(Present { snapshots, journals })
+}
+
+/// Reads the newest snapshot and the journals that follow it.
+pub(super) fn load(dir: &Path) -> Result<Loaded, Error> {
+    let Present { snapshots, journals } = present(dir)?;
     let last_number = snapshots.iter().chain(&journals).max().copied().unwrap_or(0);
     let (from, mut state) = match snapshots.last() {
         Some(number) => (*number, load_state(&state_path(dir, *number))?),
@@ -74,7 +86,7 @@ pub(super) fn load(dir: &Path) -> Result<Loaded, Error> {
     Ok(Loaded { state, last_number })
 }
 
-fn load_state(path: &Path) -> Result<LedgerState, Error> {
+pub(super) fn load_state(path: &Path) -> Result<LedgerState, Error> {
     let failed = |cause| Error::storage(format!("read {}", path.display()), cause);
     let text = fs::read(path).map_err(failed)?;
     let damaged = |e: serde_json::Error| Error::Damaged { path: path.into(), what: e.to_string() };

@@ -87,6 +87,14 @@ impl Checkpoint {
     }
 }
 
+/// Up to where a partition's folder is known to have been durable.
+///
+/// # Errors
+/// When the file is there and can't be read.
+pub(crate) fn durable_end(dir: &Path) -> Result<i64, Error> {
+    load(dir).map(|checkpoint| checkpoint.synced)
+}
+
 /// Reads the file; a partition without one starts at 0.
 pub(super) fn load(dir: &Path) -> Result<Checkpoint, Error> {
     let path = dir.join(FILE);

@@ -168,6 +168,12 @@ fn remove_unfinished(disk: &Disk, dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The segment files of a folder, each with the offset at which it begins, ascending.
+pub(crate) fn segments(dir: &Path) -> io::Result<Vec<(i64, std::path::PathBuf)>> {
+    let bases = base_offsets(dir)?;
+    Ok(bases.into_iter().map(|base| (base, Segment::path(dir, base))).collect())
+}
+
 fn base_offsets(dir: &Path) -> io::Result<Vec<i64>> {
     let mut bases = Vec::new();
     for entry in fs::read_dir(dir)? {

@@ -59,7 +59,7 @@ impl Segment {
 }
 
 /// Walks batch headers of a file between two positions, reading ahead in blocks of 64 KiB.
-pub(super) struct HeaderWalk<'a> {
+pub(crate) struct HeaderWalk<'a> {
     file: &'a DiskFile,
     position: u64,
     end: u64,
@@ -68,12 +68,12 @@ pub(super) struct HeaderWalk<'a> {
 }
 
 impl<'a> HeaderWalk<'a> {
-    pub(super) fn new(file: &'a DiskFile, from: u64, end: u64) -> HeaderWalk<'a> {
+    pub(crate) fn new(file: &'a DiskFile, from: u64, end: u64) -> HeaderWalk<'a> {
         HeaderWalk { file, position: from, end, block: Vec::new(), block_at: from }
     }
 
     /// The next whole batch's position and header; `None` at the end, an error for what is no batch.
-    pub(super) fn next(&mut self) -> io::Result<Option<(u64, BatchHeader)>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<(u64, BatchHeader)>> {
         if self.position >= self.end {
             return Ok(None);
         }

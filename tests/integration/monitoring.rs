@@ -1,0 +1,291 @@
+//! What the daemon tells of itself in topics, read as whoever watches Kafka reads it: with ordinary consumers and tools.
+
+use std::process::Command;
+use std::time::Duration;
+
+use caudal_tests::compare::wait_equal;
+use caudal_tests::kafka::{consume, produce};
+use caudal_tests::patience::until;
+use caudal_tests::{Daemon, DaemonConfig, Family, Kafka, MysqlServer, PgDatabase, Postgres, TablePair};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(120);
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// The values of a topic, in order, each with its key in `_key`.
+async fn values(daemon: &Daemon, topic: &str) -> Vec<Value> {
+    let records = consume(daemon.brokers(), topic).await.unwrap_or_default();
+    let keyed = |record: &caudal_tests::kafka::Consumed| {
+        let mut value = record.json();
+        value["_key"] = record.key().into();
+        value
+    };
+    records.iter().map(keyed).collect()
+}
+
+/// Waits until a topic holds what `wanted` looks for; gives it.
+async fn wait_for(daemon: &Daemon, topic: &str, what: &str, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    let there = async || Ok(wanted(&values(daemon, topic).await));
+    let waited = until(&format!("{what} in {topic}"), LIMIT, PAUSE, there).await;
+    if let Err(error) = waited {
+        let all = values(daemon, topic).await;
+        panic!("{error:#}\n{all:#?}\n{}", daemon.log_tail());
+    }
+    values(daemon, topic).await
+}
+
+fn last<'a>(all: &'a [Value], key: &str) -> Option<&'a Value> {
+    all.iter().rev().find(|value| value["_key"] == key)
+}
+
+/// The state of an alert, and its value.
+fn alert(all: &[Value], id: &str) -> (String, f64) {
+    let text = |value: &Value| value["state"].as_str().unwrap_or_default().to_owned();
+    last(all, id).map_or_else(Default::default, |a| (text(a), a["value"].as_f64().unwrap_or_default()))
+}
+
+struct Scene {
+    server: &'static MysqlServer,
+    db: String,
+    sink: PgDatabase,
+    prefix: String,
+}
+
+impl Scene {
+    async fn new(name: &str) -> Self {
+        let server = MysqlServer::shared(Family::MariaDb);
+        let db = server.database(name).await.unwrap();
+        let rows: Vec<String> = (1..=300).map(|id| format!("({id}, 1)")).collect();
+        let table = "CREATE TABLE items (id BIGINT PRIMARY KEY, n INT NOT NULL)";
+        server.sql(&db, &format!("{table}; INSERT INTO items VALUES {}", rows.join(","))).await.unwrap();
+        let sink = Postgres::shared().database(name).await.unwrap();
+        Self { server, db, sink, prefix: format!("{name}{}", std::process::id()) }
+    }
+
+    fn topic(&self, name: &str) -> String {
+        format!("caudal.{}.{name}", self.prefix)
+    }
+
+    async fn sql(&self, text: &str) {
+        self.server.sql(&self.db, text).await.unwrap();
+    }
+
+    async fn equal(&self, daemon: &Daemon, sink: &PgDatabase) {
+        let pairs = TablePair::all(&self.server.admin_url(&self.db), &self.db).await.unwrap();
+        let equal = wait_equal(&pairs, &self.server.url(&self.db), &sink.url, LIMIT).await;
+        equal.unwrap_or_else(|e| panic!("{e:#}\n{}", daemon.log_tail()));
+    }
+}
+
+/// Often, so that a test need not wait.
+const OFTEN: &str = "  monitoring: {interval: 1s}\n  properties: {statistics.interval.ms: \"500\"}";
+
+#[tokio::test]
+async fn runs_metrics_and_freshness_are_told_to_ordinary_consumers_and_tools() {
+    let scene = Scene::new("told").await;
+    let config = DaemonConfig::new(&scene.prefix)
+        .brokers(&Kafka::shared().bootstrap())
+        .source("shop", &scene.server.url(&scene.db), &[])
+        .sink("dash", &scene.sink, &[])
+        .kafka(OFTEN);
+    let daemon = Daemon::start_healthy(&config).await.unwrap();
+    scene.equal(&daemon, &scene.sink).await;
+    let table = format!("{}.items", scene.db);
+
+    let done = |all: &[Value]| all.iter().any(|run| run["kind"] == "snapshot" && run["state"] == "done");
+    let runs = wait_for(&daemon, &scene.topic("runs"), "the snapshot's end", done).await;
+    let run = runs.iter().find(|run| run["state"] == "done").unwrap();
+    assert_eq!((&run["pipeline"], &run["table"]), (&"capture/shop".into(), &table.as_str().into()));
+    assert_eq!((&run["rows"], &run["v"]), (&300.into(), &1.into()), "{run}");
+    assert!(run["ended_us"].as_i64() >= run["started_us"].as_i64() && run["took_ms"].is_u64(), "{run}");
+    assert_eq!(run["_key"], run["id"]);
+
+    // A comparison tells of itself where the daemon does.
+    let binary = caudal_tests::daemon::binary().unwrap();
+    let verified =
+        Command::new(binary).args(["verify", "dash", "--config"]).arg(daemon.config_file()).output();
+    assert!(verified.unwrap().status.success());
+    let verified = |all: &[Value]| all.iter().any(|run| run["kind"] == "verify" && run["rows"] == 300);
+    wait_for(&daemon, &scene.topic("runs"), "the comparison", verified).await;
+
+    let counted = |all: &[Value]| {
+        let events = |name: &str| last(all, name).map(|m| m["pipeline"]["events"].as_u64() >= Some(300));
+        let client = |key: &str| last(all, key).is_some_and(|m| m["client"]["sent_bytes"].as_i64() > Some(0));
+        [events("capture/shop"), events("sink/dash")] == [Some(true), Some(true)]
+            && client("client/caudal-shop-capture/producer")
+    };
+    let metrics = wait_for(&daemon, &scene.topic("metrics"), "the counters", counted).await;
+    let of_sink = &last(&metrics, "sink/dash").unwrap()["pipeline"];
+    assert_eq!((&of_sink["state"], &of_sink["dead_letters"]), (&"running".into(), &0.into()), "{of_sink}");
+    assert!(of_sink["lag_seconds"].is_number(), "{of_sink}");
+    let exposed = daemon.get("/metrics").await.unwrap().1;
+    for name in ["caudal_kafka_sent_bytes_total", "caudal_kafka_requests_total", "caudal_kafka_queued_bytes"]
+    {
+        let line = format!("{name}{{client=\"caudal-shop-capture\",kind=\"producer\"}} ");
+        assert!(exposed.contains(&line), "{line} not in\n{exposed}");
+    }
+    assert!(exposed.contains("caudal_kafka_broker_rtt_seconds{client=\"caudal-shop-capture\""), "{exposed}");
+
+    // The moment of a table moves with the source.
+    let key = format!("dash/shop/{table}");
+    let complete = |all: &[Value]| last(all, &key).and_then(|f| f["complete_to_us"].as_i64());
+    let fresh =
+        wait_for(&daemon, &scene.topic("freshness"), "the table", |all| complete(all).is_some()).await;
+    let first = complete(&fresh);
+    scene.sql("INSERT INTO items VALUES (1000, 1)").await;
+    let fresh =
+        wait_for(&daemon, &scene.topic("freshness"), "a later moment", |all| complete(all) > first).await;
+    let whole = last(&fresh, "dash").unwrap();
+    assert!(whole["complete_to_us"].is_i64() && whole["table"].is_null(), "{whole}");
+    let of_table = last(&fresh, &key).unwrap();
+    assert_eq!((&of_table["sink"], &of_table["source"]), (&"dash".into(), &"shop".into()), "{of_table}");
+
+    // Kafka's own consumer reads it as it is, and Kafka's own tool finds the sink's group.
+    let console = console_consumer(daemon.brokers(), &scene.topic("runs"));
+    assert!(console.contains(&format!("\"table\":\"{table}\"")), "{console}");
+}
+
+/// What Kafka's console consumer prints of a topic within some seconds.
+fn console_consumer(brokers: &str, topic: &str) -> String {
+    let get = caudal_tests::service::scripts().join("get-kafka");
+    let dist = String::from_utf8(Command::new(get).output().unwrap().stdout).unwrap();
+    let out = Command::new("java")
+        .args(["-XX:+UseSerialGC", "-cp", &format!("{}/libs/*", dist.trim())])
+        .args(["org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", brokers])
+        .args(["--topic", topic, "--from-beginning", "--max-messages", "1", "--timeout-ms", "60000"])
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+#[tokio::test]
+async fn alerts_are_raised_told_again_when_they_grow_and_resolved_also_over_a_restart() {
+    let scene = Scene::new("alarmed").await;
+    let strict = Postgres::shared().database("alarmed_strict").await.unwrap();
+    let config = DaemonConfig::new(&scene.prefix)
+        .source("shop", &scene.server.url(&scene.db), &[])
+        .sink("dash", &scene.sink, &["on_reject: dead_letter"])
+        .sink("strict", &strict, &["on_reject: park"])
+        .extra("kafka:\n  monitoring: {interval: 1s}");
+    let mut daemon = Daemon::start_healthy(&config).await.unwrap();
+    scene.equal(&daemon, &scene.sink).await;
+    scene.equal(&daemon, &strict).await;
+    let alerts = scene.topic("alerts");
+    assert!(values(&daemon, &alerts).await.is_empty());
+
+    // A row that neither takes: one sink sets it aside, the other stands still. What comes after it in the same table comes through.
+    for sink in [&scene.sink, &strict] {
+        sink.sql("ALTER TABLE items ADD CONSTRAINT small CHECK (n < 100)").await.unwrap();
+    }
+    scene.sql("INSERT INTO items VALUES (2000, 500); INSERT INTO items VALUES (2001, 5)").await;
+    let raised = wait_for(&daemon, &alerts, "both alerts", |all| {
+        alert(all, "sink/dash/dead_letters") == ("open".into(), 1.0)
+            && alert(all, "sink/strict/parked").0 == "open"
+    })
+    .await;
+    let parked = last(&raised, "sink/strict/parked").unwrap();
+    assert!(parked["message"].as_str().unwrap().contains("constraint small"), "{parked}");
+    assert!(parked["hint"].as_str().unwrap().contains("on_reject: dead_letter"), "{parked}");
+    assert_eq!((&parked["severity"], &parked["kind"]), (&"critical".into(), &"parked".into()));
+    let letters = last(&raised, "sink/dash/dead_letters").unwrap();
+    assert_eq!(
+        (&letters["pipeline"], &letters["hint"]),
+        (&"sink/dash".into(), &"caudal dlq dash list".into())
+    );
+    let row = async || {
+        let client = scene.sink.connect().await?;
+        Ok(!client.query("SELECT 1 FROM items WHERE id = 2001", &[]).await?.is_empty())
+    };
+    until("the row behind the poison row", LIMIT, PAUSE, row).await.unwrap();
+
+    scene.sql("INSERT INTO items VALUES (2002, 600); INSERT INTO items VALUES (2003, 700)").await;
+    wait_for(&daemon, &alerts, "the growth", |all| {
+        alert(all, "sink/dash/dead_letters") == ("open".into(), 3.0)
+    })
+    .await;
+
+    // What was wrong is mended while the daemon is away: it knows from the topic what to resolve.
+    daemon.kill().unwrap();
+    for sink in [&scene.sink, &strict] {
+        sink.sql("ALTER TABLE items DROP CONSTRAINT small").await.unwrap();
+    }
+    daemon.start_again().unwrap();
+    daemon.wait_healthy(LIMIT).await.unwrap();
+    wait_for(&daemon, &alerts, "the end of parking", |all| alert(all, "sink/strict/parked").0 == "resolved")
+        .await;
+    let mut replay = Command::new(caudal_tests::daemon::binary().unwrap());
+    replay.args(["dlq", "dash", "replay", "--all", "--config"]).arg(daemon.config_file());
+    assert!(replay.status().unwrap().success());
+    let told = wait_for(&daemon, &alerts, "the end of the letters", |all| {
+        alert(all, "sink/dash/dead_letters").0 == "resolved"
+    })
+    .await;
+    let opened = told.iter().filter(|a| a["_key"] == "sink/strict/parked" && a["state"] == "open").count();
+    assert_eq!(opened, 1, "raised twice: {told:#?}");
+    scene.equal(&daemon, &scene.sink).await;
+}
+
+/// `<aggregate> <type>` of each notification about a snapshot.
+fn kinds(all: &[Value], aggregate: &str, id: Option<&str>) -> Vec<String> {
+    let meant = |n: &&Value| n["aggregate_type"] == aggregate && id.is_none_or(|id| n["id"] == id);
+    all.iter().filter(meant).map(|n| n["type"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn debeziums_signals_are_taken_from_any_producer_and_its_notifications_tell_what_became_of_them() {
+    let scene = Scene::new("signalled").await;
+    let config = DaemonConfig::new(&scene.prefix)
+        .source("shop", &scene.server.url(&scene.db), &[])
+        .sink("dash", &scene.sink, &[])
+        .extra("kafka:\n  notifications: {enabled: true}");
+    let daemon = Daemon::start_healthy(&config).await.unwrap();
+    scene.equal(&daemon, &scene.sink).await;
+    let topic = format!("{}.notifications", scene.prefix);
+    let table = format!("{}.items", scene.db);
+    let initial = ["STARTED", "IN_PROGRESS", "TABLE_SCAN_COMPLETED", "COMPLETED"];
+    let told =
+        wait_for(&daemon, &topic, "the snapshot", |all| kinds(all, "Initial Snapshot", None) == initial)
+            .await;
+    let scanned = told.iter().find(|n| n["type"] == "TABLE_SCAN_COMPLETED").unwrap();
+    let about = &scanned["additional_data"];
+    assert_eq!(about["connector_name"], scene.prefix.as_str(), "{scanned}");
+    assert_eq!(
+        (&about["scanned_collection"], &about["total_rows_scanned"]),
+        (&table.as_str().into(), &"300".into())
+    );
+    assert_eq!(scanned["_key"], format!("{{\"id\":\"{}\"}}", scanned["id"].as_str().unwrap()));
+
+    // As Debezium's users send them: by the topics' prefix, types in any case, data as JSON or as a text of it.
+    let signals = scene.topic("signals");
+    let send = async |value: Value| {
+        produce(daemon.brokers(), &signals, &scene.prefix, &value.to_string()).await.unwrap();
+    };
+    let execute = |id: &str, kind: &str| serde_json::json!({"id": id, "type": "execute-snapshot", "data": {"data-collections": [table], "type": kind}});
+    send(execute("one", "INCREMENTAL")).await;
+    let whole =
+        |all: &[Value], id: &str, wanted: &[&str]| kinds(all, "Incremental Snapshot", Some(id)) == wanted;
+    wait_for(&daemon, &topic, "a re-read", |all| whole(all, "one", &initial)).await;
+
+    send(serde_json::json!({"id": "p", "type": "pause-snapshot", "data": {"type": "incremental"}})).await;
+    send(execute("two", "blocking")).await;
+    let paused = ["STARTED", "PAUSED"];
+    wait_for(&daemon, &topic, "a pause", |all| whole(all, "two", &paused)).await;
+    send(serde_json::json!({"id": "r", "type": "resume-snapshot", "data": "{\"type\": \"INCREMENTAL\"}"}))
+        .await;
+    let resumed = ["STARTED", "PAUSED", "RESUMED", "IN_PROGRESS", "TABLE_SCAN_COMPLETED", "COMPLETED"];
+    wait_for(&daemon, &topic, "its end", |all| whole(all, "two", &resumed)).await;
+
+    send(serde_json::json!({"id": "p", "type": "pause-snapshot"})).await;
+    send(execute("three", "incremental")).await;
+    wait_for(&daemon, &topic, "another pause", |all| whole(all, "three", &paused)).await;
+    send(serde_json::json!({"id": "s", "type": "stop-snapshot", "data": {"data-collections": [table], "type": "incremental"}})).await;
+    wait_for(&daemon, &topic, "the stop", |all| {
+        kinds(all, "Incremental Snapshot", Some("three")).last().is_some_and(|kind| kind == "ABORTED")
+    })
+    .await;
+    send(serde_json::json!({"id": "l", "type": "log", "data": {"message": "heard at {}"}})).await;
+    daemon.wait_log("heard at ", LIMIT).await.unwrap();
+    let runs = values(&daemon, &scene.topic("runs")).await;
+    let of = |id: &str| runs.iter().rev().find(|run| run["command"] == id).map(|run| run["state"].clone());
+    assert_eq!([of("one"), of("two")], [Some("done".into()), Some("done".into())], "{runs:#?}");
+}
