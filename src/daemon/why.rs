@@ -144,7 +144,7 @@ fn has_key(bytes: &[u8], table: &HeldTable, key: &[String]) -> bool {
     let value = value.get("payload").filter(|payload| payload.is_object()).unwrap_or(&value);
     table.schema.key_columns().zip(key).all(|(column, wanted)| match value.get(&column.name) {
         Some(Value::String(text)) => text == wanted,
-        Some(other) => other.to_string() == *wanted,
+        Some(other) => serde_json::from_str::<Value>(wanted).is_ok_and(|wanted| wanted == *other),
         None => false,
     })
 }

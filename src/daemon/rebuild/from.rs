@@ -3,7 +3,7 @@
 use caudal_control::config::Problem;
 use caudal_core::LogPosition;
 use caudal_kafka::{HeldTable, Log};
-use jiff::civil::{Date, DateTime};
+use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 use super::super::exit::Failure;
@@ -23,8 +23,8 @@ fn parsed(text: &str) -> Option<From> {
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
         return Some(From::Time(at.as_millisecond()));
     }
-    let civil = text.parse::<Date>().map(|date| date.at(0, 0, 0, 0)).or_else(|_| text.parse::<DateTime>());
-    let at = civil.ok()?.to_zoned(TimeZone::UTC).ok()?;
+    // A day alone is its midnight.
+    let at = text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok()?;
     Some(From::Time(at.timestamp().as_millisecond()))
 }
 
