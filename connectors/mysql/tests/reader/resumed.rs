@@ -153,6 +153,7 @@ async fn a_re_read_that_is_asked_for_again_does_not_go_on_from_where_it_stood() 
                 while read(&capture).unwrap_or(0) < before + 200 {
                     capture.step().await;
                 }
+                assert_eq!(capture.reached(), 0, "a restart would leave out what was read before");
                 capture.reopen(&database, ONE).await;
             }
             while capture.pending() > 0 {
