@@ -18,6 +18,7 @@ use caudal_core::{Error, Fault, Result};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 
 const HEADER: usize = 4;
 const FULL: usize = 0xff_ff_ff;
@@ -39,6 +40,8 @@ pub(crate) struct Wire {
     dump: Option<Dump>,
     /// The longest silence that is taken for life.
     pub(crate) patience: Duration,
+    /// When something came last, or was asked for.
+    heard: Instant,
 }
 
 /// A packet that is moved out of the read buffer as it comes.
@@ -90,6 +93,7 @@ impl Wire {
             max_payload,
             dump: None,
             patience,
+            heard: Instant::now(),
         }
     }
 
@@ -140,7 +144,9 @@ impl Wire {
             self.transport.write_all(&packet).await?;
             self.transport.flush().await
         };
-        match tokio::time::timeout(self.patience, write).await {
+        let written = tokio::time::timeout(self.patience, write).await;
+        self.heard = Instant::now();
+        match written {
             Ok(done) => done.fault(Fault::Transient, "write to the server"),
             Err(_) => Err(Error::transient("write to the server: it takes nothing")),
         }
@@ -174,7 +180,12 @@ impl Wire {
             self.incoming.reserve(READ_BYTES);
         }
         let read = self.transport.read_buf(&mut self.incoming);
-        match tokio::time::timeout(self.patience, read).await {
+        // Since then, not since this was called: who waits for something else besides calls it again and again.
+        let result = tokio::time::timeout_at(self.heard + self.patience, read).await;
+        if matches!(result, Ok(Ok(1..))) {
+            self.heard = Instant::now();
+        }
+        match result {
             Err(_) => Err(Error::transient(format!("the server was silent for {:?}", self.patience))
                 .hint("look at the network between here and the server, and at the server's load")),
             Ok(Err(e)) => Err(Error::transient("read from the server").because(e)),
@@ -572,6 +583,22 @@ mod tests {
         let (mut wire, mut server) = pair(1000).await;
         server.write_all(&packet(0, &[0; 1001])[..HEADER]).await.unwrap();
         assert_eq!(wire.receive().await.unwrap_err().fault(), Fault::Data);
+    }
+
+    #[tokio::test]
+    async fn silence_is_an_error_however_often_it_is_waited_for() {
+        let (mut wire, _server) = pair(1000).await;
+        wire.patience = Duration::from_millis(300);
+        for turn in 0.. {
+            assert!(turn < 20, "each call has begun anew");
+            tokio::select! {
+                received = wire.receive() => {
+                    assert!(received.unwrap_err().to_string().contains("silent"));
+                    return;
+                }
+                () = tokio::time::sleep(Duration::from_millis(100)) => {}
+            }
+        }
     }
 
     #[tokio::test]

@@ -55,6 +55,8 @@ impl StreamOptions {
 const PATIENCE_PERIODS: u32 = 3;
 /// The shortest patience: a busy server may be late.
 const LEAST_PATIENCE: Duration = Duration::from_secs(3);
+/// The same until the first event or heartbeat: a server that looks for the place in its log need not beat.
+const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A running dump of the source's binlog.
 ///
@@ -65,6 +67,8 @@ pub struct BinlogStream {
     assembler: Assembler,
     /// Events before this position of the first file were seen.
     skip_below: Option<u64>,
+    /// The longest silence, once it streams.
+    patience: Duration,
 }
 
 impl BinlogStream {
@@ -81,14 +85,15 @@ impl BinlogStream {
         }
         let mut connection = Connection::connect(endpoint, options.max_event_bytes).await?;
         let checksums = dump::start(&mut connection, &options).await?;
-        connection.wire.patience = (options.heartbeat * PATIENCE_PERIODS).max(LEAST_PATIENCE);
+        let patience = (options.heartbeat * PATIENCE_PERIODS).max(LEAST_PATIENCE);
+        connection.wire.patience = patience.max(FIRST_PATIENCE);
         connection.wire.start_dump(options.spool_dir);
         let assembler = Assembler::new(connection.family(), checksums, options.max_event_bytes);
         let skip_below = match options.start {
             Start::File { pos, .. } if pos > u64::from(u32::MAX) => Some(pos),
             _ => None,
         };
-        Ok(Self { connection, assembler, skip_below })
+        Ok(Self { connection, assembler, skip_below, patience })
     }
 
     /// The next event. Cancel-safe: dropping the future loses nothing.
@@ -100,6 +105,9 @@ impl BinlogStream {
     pub async fn next(&mut self) -> Result<Event> {
         loop {
             while let Some(event) = self.assembler.pop().map_err(|d| self.place(d.into()))? {
+                if !matches!(event.kind, EventKind::Rotate { .. }) {
+                    self.connection.wire.patience = self.patience;
+                }
                 if !self.skips(&event) {
                     return Ok(event);
                 }

@@ -120,8 +120,6 @@ pub(crate) struct Capture {
     /// Operations by table since the last look.
     pub(crate) ops: BTreeMap<(String, char), usize>,
     pub(crate) numbers: i64,
-    /// Deletes of rows that were not there, since the snapshot.
-    pub(crate) surplus: usize,
     /// What outlives a process beside the log.
     pub(crate) kept: tempfile::TempDir,
 }
@@ -135,7 +133,7 @@ impl Capture {
         source.keep_in(kept.path());
         let reader = source.open(None).await.unwrap();
         let (state, stored) = (State::default(), Stored::default());
-        Self { source, reader, topic, state, stored, ops: BTreeMap::new(), numbers: 0, surplus: 0, kept }
+        Self { source, reader, topic, state, stored, ops: BTreeMap::new(), numbers: 0, kept }
     }
 
     /// As a process that was killed and started again.
@@ -150,10 +148,9 @@ impl Capture {
     pub(crate) async fn step(&mut self) {
         let batch = next(&mut self.reader).await;
         self.topic.take(&batch);
+        self.state.apply(&batch);
         self.stored.apply(&batch);
         for event in &batch.events {
-            self.surplus += usize::from(self.state.lacks(&batch, event));
-            self.state.event(&batch, event);
             let of = (batch.table(event).id.table.clone(), event.op.letter());
             *self.ops.entry(of).or_default() += 1;
         }
@@ -165,7 +162,6 @@ impl Capture {
             self.step().await;
         }
         self.ops.clear();
-        self.surplus = 0;
     }
 
     pub(crate) fn signal(&mut self, id: &str, action: Action) {

@@ -133,7 +133,7 @@ async fn counting_proxy(to: String, asked: Arc<AtomicUsize>) -> u16 {
 
 /// CAUDAL_TEST_TABLES raises it.
 fn table_count() -> usize {
-    std::env::var("CAUDAL_TEST_TABLES").ok().and_then(|n| n.parse().ok()).unwrap_or(150)
+    std::env::var("CAUDAL_TEST_TABLES").ok().and_then(|n| n.parse().ok()).unwrap_or(60)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -66,7 +66,6 @@ async fn a_re_read_under_concurrent_writers_ends_in_the_sources_state() {
             }
             assert!(ended[0].deleted > 0);
             capture.catch_up(&database).await;
-            assert_eq!(capture.surplus, 0, "deletes are told once (mariadb: {}, {id})", server.mariadb);
             let expected = selected(&database).await;
             let (got, want) = (&capture.state.tables["t"], &expected.tables["t"]);
             let wrong: Vec<_> = want.iter().filter(|(k, v)| got.get(*k) != Some(*v)).take(5).collect();

@@ -45,17 +45,7 @@ impl State {
         }
     }
 
-    /// Whether the event deletes a row that is not there.
-    pub(crate) fn lacks(&self, batch: &Batch, event: &EventHead) -> bool {
-        let schema = batch.table(event);
-        let before = batch.before(event).filter(|_| event.op == Op::Delete && !schema.key.is_empty());
-        let there = |row: &Row| {
-            self.tables.get(&schema.id.table).is_some_and(|rows| rows.contains_key(&key(batch, event, row)))
-        };
-        before.is_some_and(|cells| !there(&row(batch, cells)))
-    }
-
-    pub(crate) fn event(&mut self, batch: &Batch, event: &EventHead) {
+    fn event(&mut self, batch: &Batch, event: &EventHead) {
         let schema = batch.table(event);
         let name = schema.id.table.clone();
         let before = batch.before(event).map(|cells| row(batch, cells));
