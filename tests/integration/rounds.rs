@@ -67,8 +67,7 @@ fn produce(brokers: &str, stop: &AtomicBool) -> BTreeSet<u64> {
         producer.poll(Duration::from_millis(2));
     }
     producer.flush(PATIENCE).unwrap();
-    let acknowledged = acknowledged.0.lock().unwrap().clone();
-    acknowledged
+    acknowledged.0.lock().unwrap().clone()
 }
 
 /// Numbered transactions, each with a record in every partition; gives those whose commit was answered.

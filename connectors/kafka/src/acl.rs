@@ -128,7 +128,6 @@ mod tests {
             mechanism: Mechanism::Plain,
             username: "cdc".into(),
             password: "hunter2".into(),
-            ..Sasl::default()
         };
         let error = classify_doing(
             KafkaError::Global(Code::GroupAuthorizationFailed),

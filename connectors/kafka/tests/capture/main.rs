@@ -516,7 +516,6 @@ async fn a_wrong_password_is_for_the_operator() {
         mechanism: caudal_kafka::config::Mechanism::Plain,
         username: "cdc".into(),
         password: "wrong".into(),
-        ..caudal_kafka::config::Sasl::default()
     });
     let mut right = config.clone();
     if let Some(sasl) = &mut right.sasl {
