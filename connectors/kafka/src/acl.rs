@@ -124,11 +124,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_operation_resource_user_and_the_command() {
-        let sasl = Sasl {
-            mechanism: Mechanism::Plain,
-            username: "cdc".into(),
-            password: "hunter2".into(),
-        };
+        let sasl = Sasl { mechanism: Mechanism::Plain, username: "cdc".into(), password: "hunter2".into() };
         let error = classify_doing(
             KafkaError::Global(Code::GroupAuthorizationFailed),
             "join",
