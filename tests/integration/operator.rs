@@ -201,11 +201,12 @@ async fn an_embedded_log_moves_to_kafka_and_nothing_is_read_again() {
     let (mut daemon, config, db, workload) = filled("opmove", &sink).await;
     let topic = format!("opmove.{db}.{}", caudal_tests::workload::TABLES[0]);
     let (embedded, place) = (daemon.brokers().to_owned(), topic.clone());
-    // Somebody else has read half of a topic, which is full of markers.
-    let (half, wanted) = tokio::task::spawn_blocking(move || {
+    // Somebody else has read most of a topic, which is full of markers.
+    let (most, wanted) = tokio::task::spawn_blocking(move || {
         let end = caudal_tests::kafka::Offsets::of(&embedded).unwrap().end(&place).unwrap();
-        let wanted = record_at(&embedded, &place, end / 2);
-        (group(&embedded, &place, Some(end / 2)).unwrap(), wanted)
+        let most = end * 9 / 10;
+        let wanted = record_at(&embedded, &place, most);
+        (group(&embedded, &place, Some(most)).unwrap(), wanted)
     })
     .await
     .unwrap();
@@ -247,7 +248,8 @@ async fn an_embedded_log_moves_to_kafka_and_nothing_is_read_again() {
     })
     .await
     .unwrap();
-    assert!(there < half, "markers are not copied: {there} for {half}");
+    // All of it may lie before the first marker, if the machine was slow.
+    assert!(there <= most, "markers are not copied: {there} for {most}");
     assert!(found == wanted, "the group reads on at the same record");
     let after = Audit::of(&kafka.bootstrap(), "opmove", &[&db]).await.unwrap();
     assert_eq!((after.records, after.reads), (before.records, before.reads));
