@@ -5,11 +5,12 @@
 use crate::config::Resolved;
 use crate::faults::classify;
 use crate::telemetry::{Reports, Telemetry};
+use crate::tokens::Handed;
 use caudal_core::{Error, Result};
 use rdkafka::admin::AdminClient;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +63,12 @@ impl Clients {
 
     /// The context of a client that reports.
     pub(crate) fn quiet(&self) -> Quiet {
-        Quiet { reports: Some(Arc::clone(&self.telemetry)) }
+        Quiet { reports: Some(Arc::clone(&self.telemetry)), handed: self.handed() }
+    }
+
+    /// What one client is handed its tokens by.
+    pub(crate) fn handed(&self) -> Handed {
+        Handed::new(self.resolved.tokens.as_ref())
     }
 
     /// What all members of groups share. An instance with a name takes its own place again after a crash, at once; without
@@ -111,7 +117,16 @@ impl Clients {
 
     /// A reader of assigned partitions from explicit offsets. It belongs to no group: the id is needed by the library, and
     /// nothing is ever committed under it.
+    ///
+    /// Waits for a token where clients come in by tokens.
     pub(crate) fn reader(&self, role: &str, isolation: Isolation) -> Result<BaseConsumer<Quiet>> {
+        let reader = self.unserved_reader(role, isolation)?;
+        serve(&reader)?;
+        Ok(reader)
+    }
+
+    /// The same without waiting: to be served ([`serve`]) before it is asked something.
+    pub(crate) fn unserved_reader(&self, role: &str, isolation: Isolation) -> Result<BaseConsumer<Quiet>> {
         let mut config = self.base(role);
         config.set("group.id", format!("{}-{role}-none", self.resolved.config.client_id));
         config.set("enable.auto.commit", "false");
@@ -132,11 +147,18 @@ impl Clients {
     }
 }
 
+/// Serves the wish of a client that nobody polls for a token, where clients come in by tokens: when it is made, and before it is asked
+/// something later. It must have no partitions: their records would be lost.
+pub(crate) fn serve(client: &BaseConsumer<Quiet>) -> Result<()> {
+    client.context().handed.serve(client)
+}
+
 /// Sends what librdkafka says to `tracing`, at levels that suit: its "errors" are mostly connections that it retries. Keeps what it
 /// reports of itself.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Quiet {
     reports: Reports,
+    handed: Handed,
 }
 
 impl Quiet {
@@ -147,6 +169,15 @@ impl Quiet {
 }
 
 impl ClientContext for Quiet {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(
+        &self,
+        _: Option<&str>,
+    ) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.handed.token()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }

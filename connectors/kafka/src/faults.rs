@@ -26,7 +26,7 @@ fn verdict(error: &KafkaError) -> (Fault, Option<&'static str>) {
             (Fault::Fenced, Some("another daemon with the same prefix and source has taken over"))
         }
         Code::SaslAuthenticationFailed | Code::Authentication | Code::UnsupportedSASLMechanism => {
-            (Fault::Config, Some("check `kafka.sasl`: mechanism, username and password"))
+            (Fault::Config, Some("check `kafka.sasl`: mechanism, username and password, or where its tokens come from"))
         }
         Code::SSL => (Fault::Config, Some("check `kafka.tls`: certificate authority, certificate and key")),
         Code::TopicAuthorizationFailed => {

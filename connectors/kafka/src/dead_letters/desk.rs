@@ -16,7 +16,7 @@
 
 use super::letter::REPLAY;
 use super::{DeadLetter, PATIENCE};
-use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking, is_of_no_group};
+use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking, is_of_no_group, serve};
 use crate::faults::classify;
 use crate::log::Log;
 use crate::topics::Topics;
@@ -170,6 +170,7 @@ fn open(clients: &Clients, topic: &str, role: &str) -> Option<BaseConsumer<Quiet
     config.set("enable.partition.eof", "true").set("auto.offset.reset", "error");
     config.set("queued.max.messages.kbytes", "1024").set("fetch.wait.max.ms", "1000");
     let consumer: BaseConsumer<Quiet> = config.create_with_context(clients.quiet()).ok()?;
+    serve(&consumer).ok()?;
     // Of all topics: to ask for one by name may make it.
     let there = consumer.fetch_metadata(None, REQUEST_TIMEOUT).ok()?;
     there.topics().iter().find(|t| t.name() == topic && !t.partitions().is_empty())?;
