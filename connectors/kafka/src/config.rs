@@ -20,7 +20,7 @@ use std::time::Duration;
 pub struct Config {
     /// `host:port` of one or more brokers.
     pub brokers: Vec<String>,
-    /// Start of the client ids that brokers show; the pipeline's name follows it.
+    /// Start of the client ids that brokers show; the topics' prefix and the pipeline's name follow it.
     pub client_id: String,
     /// Encrypts the connections. Left out: plain text.
     pub tls: Option<Tls>,
