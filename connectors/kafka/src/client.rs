@@ -110,6 +110,14 @@ impl Clients {
         config
     }
 
+    /// What all producers share: each record counts once all replicas in sync have it, and is written once and in order, however often it is
+    /// sent. Nothing that the operator may set weakens it (`config.rs` refuses that).
+    pub(crate) fn durable(&self, role: &str) -> ClientConfig {
+        let mut config = self.base(role);
+        config.set("acks", "all").set("enable.idempotence", "true");
+        config
+    }
+
     /// A client for topics and their settings.
     pub(crate) fn admin(&self, role: &str) -> Result<AdminClient<Quiet>> {
         self.base(role).create_with_context(self.quiet()).map_err(|e| classify(e, "make an admin client"))
@@ -224,5 +232,26 @@ pub(crate) async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(panic) => Err(Error::bug("a client thread ended early").because(panic)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Delivery};
+
+    #[test]
+    fn producers_wait_for_all_replicas_and_write_once_whatever_is_configured() {
+        for delivery in [Delivery::ExactlyOnce, Delivery::AtLeastOnce] {
+            let properties = [("linger.ms", "0"), ("retries", "3"), ("socket.keepalive.enable", "true")];
+            let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            let config = Config { brokers: vec!["k:9092".into()], delivery, properties, ..Config::default() };
+            let clients = Clients::new(config.resolve("kafka").unwrap());
+            for settings in [clients.durable("r"), crate::writer::session::settings_for(&clients, "r")] {
+                assert_eq!(settings.get("acks"), Some("all"));
+                assert_eq!(settings.get("enable.idempotence"), Some("true"));
+                assert_eq!(settings.get("retries"), Some("3"), "what does no harm is passed on");
+            }
+        }
     }
 }

@@ -461,22 +461,28 @@ impl TokenSource {
     }
 }
 
-/// Properties that exactly-once, the bounds on memory or the rules of reading depend on.
-const RESERVED: [&str; 17] = [
+/// Properties that durability, exactly-once, the bounds on memory or the rules of reading depend on, each by all its names.
+const RESERVED: [&str; 23] = [
     "acks",
+    "auto.commit.enable",
     "auto.offset.reset",
     "batch.size",
     "bootstrap.servers",
     "client.id",
+    "compression.codec",
     "compression.type",
+    "delivery.timeout.ms",
     "enable.auto.commit",
     "enable.idempotence",
     "group.id",
     "isolation.level",
     "max.in.flight",
+    "max.in.flight.requests.per.connection",
     "message.max.bytes",
     "message.timeout.ms",
+    "metadata.broker.list",
     "queue.buffering.max.kbytes",
+    "request.required.acks",
     "security.protocol",
     "transaction.timeout.ms",
     "transactional.id",
@@ -563,9 +569,17 @@ mod tests {
         let mut short = config();
         short.topics.delete_retention = DurationText::secs(60);
         assert!(refusal(short).starts_with("kafka.topics.delete_retention: "));
-        let mut acks = config();
-        acks.properties.insert("acks".into(), "1".into());
-        assert!(refusal(acks).starts_with("kafka.properties.acks: "));
+        for (name, value) in [
+            ("acks", "1"),
+            ("request.required.acks", "0"),
+            ("enable.idempotence", "false"),
+            ("max.in.flight.requests.per.connection", "100"),
+            ("transactional.id", "mine"),
+        ] {
+            let mut weaker = config();
+            weaker.properties.insert(name.into(), value.into());
+            assert!(refusal(weaker).starts_with(&format!("kafka.properties.{name}: ")));
+        }
     }
 
     #[test]

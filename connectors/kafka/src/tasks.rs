@@ -160,8 +160,8 @@ impl Membership {
     }
 
     async fn write(&self, role: &str, records: Vec<(String, i32)>) -> Result<()> {
-        let mut config = self.clients.base(&format!("{role}-tasks"));
-        config.set("acks", "all").set("linger.ms", "0").set("message.timeout.ms", "15000");
+        let mut config = self.clients.durable(&format!("{role}-tasks"));
+        config.set("linger.ms", "0").set("message.timeout.ms", "15000");
         let (topic, handed) = (self.names.tasks(), self.clients.handed());
         blocking(move || {
             let producer: BaseProducer<Failures> = config

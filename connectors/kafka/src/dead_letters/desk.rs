@@ -183,8 +183,8 @@ fn open(clients: &Clients, topic: &str, role: &str) -> Option<BaseConsumer<Quiet
 /// A producer of dead letters.
 pub(crate) fn producer(clients: &Clients, role: &str) -> Result<FutureProducer<Quiet>> {
     let limit = clients.resolved().config.topics.max_message_bytes.bytes() + (1 << 20);
-    let mut config = clients.base(role);
-    config.set("enable.idempotence", "true").set("acks", "all").set("linger.ms", "5");
+    let mut config = clients.durable(role);
+    config.set("linger.ms", "5");
     config.set("message.max.bytes", limit.to_string());
     config.set("message.timeout.ms", PATIENCE.as_millis().to_string());
     config.create_with_context(clients.quiet()).map_err(|e| classify(e, "make a producer of dead letters"))
