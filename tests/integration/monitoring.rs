@@ -192,7 +192,9 @@ async fn kafkas_own_tool_shows_a_sinks_group_with_its_lag_and_whose_client_it_is
         let lines = described(&text);
         let of_data = lines.iter().find(|line| line.get("TOPIC") == Some(&data.as_str()));
         let is_through = of_data.is_some_and(|line| {
-            line["LAG"] == "0" && line["CURRENT-OFFSET"] == line["LOG-END-OFFSET"] && line["LOG-END-OFFSET"] != "0"
+            line["LAG"] == "0"
+                && line["CURRENT-OFFSET"] == line["LOG-END-OFFSET"]
+                && line["LOG-END-OFFSET"] != "0"
         });
         if is_through && lines.iter().any(|line| line.get("CLIENT-ID") == Some(&client.as_str())) {
             return;
@@ -233,7 +235,11 @@ async fn a_sink_that_lags_and_one_that_cannot_run_are_told_and_resolved() {
     let lagging = last(&told, lag).unwrap();
     assert_eq!((&lagging["kind"], &lagging["pipeline"]), (&"lag".into(), &"sink/dash".into()), "{lagging}");
     let idling = last(&told, idle).unwrap();
-    assert_eq!((&idling["severity"], &idling["pipeline"]), (&"critical".into(), &"sink/away".into()), "{idling}");
+    assert_eq!(
+        (&idling["severity"], &idling["pipeline"]),
+        (&"critical".into(), &"sink/away".into()),
+        "{idling}"
+    );
 
     lock.rollback().await.unwrap();
     let door = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
@@ -386,7 +392,9 @@ async fn debeziums_signals_are_taken_from_any_producer_and_its_notifications_tel
 #[tokio::test]
 async fn rows_of_a_table_in_the_source_are_commands_and_none_is_taken_twice_over_a_crash() {
     let scene = Scene::new("inserted").await;
-    scene.sql("CREATE TABLE asks (id VARCHAR(42) PRIMARY KEY, type VARCHAR(32) NOT NULL, data VARCHAR(2048))").await;
+    scene
+        .sql("CREATE TABLE asks (id VARCHAR(42) PRIMARY KEY, type VARCHAR(32) NOT NULL, data VARCHAR(2048))")
+        .await;
     // One that was there before the source was read is none.
     scene.sql("INSERT INTO asks VALUES ('early', 'pause-snapshot', NULL)").await;
     let config = DaemonConfig::new(&scene.prefix)
@@ -406,8 +414,12 @@ async fn rows_of_a_table_in_the_source_are_commands_and_none_is_taken_twice_over
     ask("one", "execute-snapshot").await;
     wait_for(&daemon, &topic, "a re-read", |all| of(all, "one") == whole).await;
     // Neither a change of the row nor its end is a command, nor is one of a transaction that is rolled back.
-    scene.sql("UPDATE asks SET data = CONCAT(data, ' ') WHERE id = 'one'; DELETE FROM asks WHERE id = 'one'").await;
-    scene.sql(&format!("BEGIN; INSERT INTO asks VALUES ('never', 'execute-snapshot', '{about}'); ROLLBACK")).await;
+    scene
+        .sql("UPDATE asks SET data = CONCAT(data, ' ') WHERE id = 'one'; DELETE FROM asks WHERE id = 'one'")
+        .await;
+    scene
+        .sql(&format!("BEGIN; INSERT INTO asks VALUES ('never', 'execute-snapshot', '{about}'); ROLLBACK"))
+        .await;
     scene.sql("INSERT INTO asks VALUES ('p', 'pause-snapshot', NULL)").await;
     ask("two", "execute-snapshot").await;
     wait_for(&daemon, &topic, "a pause", |all| of(all, "two") == ["STARTED", "PAUSED"]).await;

@@ -429,7 +429,8 @@ async fn a_right_that_is_missing_is_named_and_once_it_is_granted_the_work_goes_o
     // The groups first.
     let (captures, sinks) = (format!("caudal.{prefix}.tasks"), format!("caudal.{prefix}.pg"));
     let command = format!("--operation Read --group '{captures}'");
-    told(&daemon, "capture/shop", &["User:poor lacks Read on group", &captures, "kafka-acls.sh", &command]).await;
+    told(&daemon, "capture/shop", &["User:poor lacks Read on group", &captures, "kafka-acls.sh", &command])
+        .await;
     told(&daemon, "sink/pg", &["User:poor lacks Read on group", &sinks, "kafka-acls.sh"]).await;
     let groups: [(i8, &str, bool, &[i8]); 2] =
         [(GROUP, &captures, false, &[READ, DESCRIBE]), (GROUP, &sinks, false, &[READ, DESCRIBE])];

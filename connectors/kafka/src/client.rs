@@ -21,6 +21,10 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a client reports of itself, unless the operator says otherwise.
 pub(crate) const STATISTICS_EVERY_MS: &str = "15000";
 
+/// The longest pause before a broker is connected to again. The library's own 10 s, which it doubles up to whenever connections end within
+/// that time, would hold up a stream for long after a network that trembled, or a broker that restarted, works again.
+const RECONNECT_MS: &str = "1000";
+
 /// A member of a group that is silent for so long has lost its partitions. The least that brokers allow by default.
 const SESSION_TIMEOUT_MS: &str = "6000";
 
@@ -98,6 +102,7 @@ impl Clients {
     pub(crate) fn base(&self, role: &str) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("statistics.interval.ms", STATISTICS_EVERY_MS);
+        config.set("reconnect.backoff.max.ms", RECONNECT_MS);
         for (key, value) in &self.resolved.properties {
             config.set(key, value);
         }

@@ -308,17 +308,33 @@ impl Config {
         let by_token = sasl.mechanism == Mechanism::OauthBearer;
         match &sasl.token {
             Some(_) if !by_token => {
-                return wrong("token", "is not used by this mechanism", "remove it, or set mechanism: OAUTHBEARER");
+                return wrong(
+                    "token",
+                    "is not used by this mechanism",
+                    "remove it, or set mechanism: OAUTHBEARER",
+                );
             }
             None if by_token => {
-                return wrong("token", "is missing", "write token: {url: https://…}, {command: […]} or {file: …}");
+                return wrong(
+                    "token",
+                    "is missing",
+                    "write token: {url: https://…}, {command: […]} or {file: …}",
+                );
             }
             Some(token) => {
                 if let Some((field, cause, fix)) = token.mistake() {
                     return wrong(field, cause, fix);
                 }
-                if self.tls.as_ref().is_some_and(|tls| tls.key_password.is_some()) {
-                    return wrong("mechanism", "does not go with an encrypted key", "leave `kafka.tls.key_password` out");
+                // Topics are made on a connection of our own then, which knows neither.
+                let tls = self.tls.as_ref();
+                if tls.is_some_and(|tls| tls.key_password.is_some() || tls.insecure) {
+                    let cause =
+                        "does not go with an encrypted key, nor with certificates that nobody looks at";
+                    return wrong(
+                        "mechanism",
+                        cause,
+                        "leave `kafka.tls.key_password` and `kafka.tls.insecure` out",
+                    );
                 }
                 if token.url.is_none() {
                     return Ok(());

@@ -15,7 +15,7 @@ mod source;
 use crate::config::Sasl;
 use caudal_core::{Error, Result};
 use rdkafka::client::OAuthToken;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use source::Source;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,7 +103,9 @@ impl Tokens {
         let work = move || {
             match tokens.source.fetch() {
                 Ok(token) => *tokens.current() = Some(token),
-                Err(error) => tracing::warn!(%error, "no new token for the brokers yet; the old one still holds"),
+                Err(error) => {
+                    tracing::warn!(%error, "no new token for the brokers yet; the old one still holds")
+                }
             }
             tokens.renewing.store(false, Ordering::Release);
         };

@@ -137,7 +137,8 @@ fn wrong(what: &str, fix: &str) -> Error {
 
 /// The endpoint's own words (RFC 6749, section 5.2), which name no secret.
 fn refusal(code: u16, answer: &Value) -> Error {
-    let words = answer["error_description"].as_str().or(answer["error"].as_str()).unwrap_or("no reason given");
+    let words =
+        answer["error_description"].as_str().or(answer["error"].as_str()).unwrap_or("no reason given");
     let words: String = words.chars().take(500).collect();
     let text = format!("the token endpoint answers {code}: {words}");
     match code {
@@ -182,7 +183,9 @@ fn run(command: &[String]) -> Result<Vec<u8>> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .map_err(|e| wrong("is a command that cannot be run", "look at `kafka.sasl.token.command`").because(e))?;
+        .map_err(|e| {
+            wrong("is a command that cannot be run", "look at `kafka.sasl.token.command`").because(e)
+        })?;
     let (send, receive) = mpsc::channel();
     if let Some(output) = child.stdout.take() {
         thread::spawn(move || {
@@ -235,7 +238,8 @@ mod tests {
     }
 
     fn by_command(script: &str) -> Result<Token> {
-        source(TokenSource { command: ["sh", "-c", script].map(String::from).into(), ..Default::default() }).fetch()
+        source(TokenSource { command: ["sh", "-c", script].map(String::from).into(), ..Default::default() })
+            .fetch()
     }
 
     /// An endpoint that gives one answer; what it was asked.

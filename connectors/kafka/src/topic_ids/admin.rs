@@ -72,8 +72,10 @@ pub(crate) async fn create(resolved: &Resolved, topics: &[Made<'_>]) -> Result<O
 /// # Errors
 /// `Transient` if no broker answers.
 pub(crate) async fn grow(resolved: &Resolved, topic: &str, partitions: u32) -> Result<Outcomes> {
-    let wanted =
-        CreatePartitionsTopic::default().with_name(TopicName(text(topic))).with_count(partitions as i32).with_assignments(None);
+    let wanted = CreatePartitionsTopic::default()
+        .with_name(TopicName(text(topic)))
+        .with_count(partitions as i32)
+        .with_assignments(None);
     let request = CreatePartitionsRequest::default().with_topics(vec![wanted]).with_timeout_ms(REQUEST_MS);
     let what = format!("add partitions to {topic}");
     let answer: CreatePartitionsResponse = in_time(resolved, &what, |broker| {
@@ -92,14 +94,21 @@ pub(crate) async fn settings(
     resolved: &Resolved,
     topics: &[&str],
 ) -> Result<HashMap<String, HashMap<String, String>>> {
-    let resource =
-        |name: &&str| DescribeConfigsResource::default().with_resource_type(TOPIC).with_resource_name(text(name)).with_configuration_keys(None);
+    let resource = |name: &&str| {
+        DescribeConfigsResource::default()
+            .with_resource_type(TOPIC)
+            .with_resource_name(text(name))
+            .with_configuration_keys(None)
+    };
     let request = DescribeConfigsRequest::default().with_resources(topics.iter().map(resource).collect());
-    let answer: DescribeConfigsResponse = in_time(resolved, "read the settings of topics", |broker| {
-        let request = &request;
-        async move { Connection::open(&broker, resolved).await?.call(ApiKey::DescribeConfigs, 1, request).await }
-    })
-    .await?;
+    let answer: DescribeConfigsResponse =
+        in_time(resolved, "read the settings of topics", |broker| {
+            let request = &request;
+            async move {
+                Connection::open(&broker, resolved).await?.call(ApiKey::DescribeConfigs, 1, request).await
+            }
+        })
+        .await?;
     let seen = answer.results.into_iter().filter(|result| result.error_code == 0);
     Ok(seen
         .map(|result| {

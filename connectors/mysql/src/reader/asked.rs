@@ -42,7 +42,8 @@ impl MySqlReader {
         let mut left_out = false;
         decoder.decode(rows, schema, &mut builder, |out, images| {
             let row = &out.cells[images.after as usize..][..schema.width()];
-            let text = |i: usize| row[i].slice().map(|at| String::from_utf8_lossy(out.bytes(at)).into_owned());
+            let text =
+                |i: usize| row[i].slice().map(|at| String::from_utf8_lossy(out.bytes(at)).into_owned());
             let number = |i: usize| match row[i] {
                 Cell::I64(n) => Some(n.to_string()),
                 Cell::U64(n) => Some(n.to_string()),
@@ -55,7 +56,10 @@ impl MySqlReader {
             Ok(())
         })?;
         if left_out {
-            tracing::warn!(source = self.config.name, "more than {MOST} commands in one transaction: the others are not taken");
+            tracing::warn!(
+                source = self.config.name,
+                "more than {MOST} commands in one transaction: the others are not taken"
+            );
         }
         Ok(())
     }
@@ -69,8 +73,14 @@ impl MySqlReader {
                     tracing::info!(source = self.config.name, id = signal.id, "a command of the source");
                     self.snapshot.act(&signal, &self.timeline);
                 }
-                Ok(Asked::Say(text)) => tracing::info!(source = self.config.name, "{}", text.replace("{}", &at)),
-                Err(why) => tracing::warn!(source = self.config.name, at, "a command of the source is not taken: {why}"),
+                Ok(Asked::Say(text)) => {
+                    tracing::info!(source = self.config.name, "{}", text.replace("{}", &at))
+                }
+                Err(why) => tracing::warn!(
+                    source = self.config.name,
+                    at,
+                    "a command of the source is not taken: {why}"
+                ),
             }
         }
     }
@@ -93,7 +103,8 @@ fn read([id, kind, data]: Row) -> std::result::Result<Asked, &'static str> {
     // Types are written in any case.
     let kind = kind.unwrap_or_default().to_ascii_lowercase();
     let record = json!({ "id": id.unwrap_or_default(), "type": kind, "data": data });
-    let record: SignalRecord = serde_json::from_value(record).map_err(|_| "its data is not JSON of a signal")?;
+    let record: SignalRecord =
+        serde_json::from_value(record).map_err(|_| "its data is not JSON of a signal")?;
     if kind == "log" {
         return record.data.message.map(Asked::Say).ok_or("it has no message");
     }
@@ -117,10 +128,16 @@ mod tests {
         };
         let tables = vec!["shop.orders".to_owned()];
         assert_eq!(
-            act(row("EXECUTE-SNAPSHOT", Some(r#"{"data-collections":["shop.orders"],"type":"incremental"}"#))),
+            act(row(
+                "EXECUTE-SNAPSHOT",
+                Some(r#"{"data-collections":["shop.orders"],"type":"incremental"}"#)
+            )),
             Action::Reread { tables: tables.clone(), conditions: Vec::new() }
         );
-        assert_eq!(act(row("stop-snapshot", Some(r#"{"data-collections":["shop.orders"]}"#))), Action::Stop { tables });
+        assert_eq!(
+            act(row("stop-snapshot", Some(r#"{"data-collections":["shop.orders"]}"#))),
+            Action::Stop { tables }
+        );
         assert_eq!(act(row("pause-snapshot", None)), Action::Pause);
         assert_eq!(act(row("resume-snapshot", Some(""))), Action::Resume);
         assert_eq!(read(row("log", Some(r#"{"message":"at {}"}"#))), Ok(Asked::Say("at {}".into())));
