@@ -91,13 +91,20 @@ pub(crate) fn classify_writing(
     topics: &[String],
     prefix: &str,
 ) -> Error {
-    if error.rdkafka_error_code() != Some(Code::TopicAuthorizationFailed) {
-        return classify(error, context);
-    }
+    // Where a partition may not become part of the transaction, the library fails the transaction with the refusal, and the records that
+    // wait for it as purged: those may be told first.
+    let is_refused = match error.rdkafka_error_code() {
+        Some(Code::TopicAuthorizationFailed) => true,
+        Some(Code::PurgeQueue) => false,
+        _ => return classify(error, context),
+    };
     const WRITE: i32 = 1 << 4;
     let asked = topic_ids::allowed(resolved, topics);
     let allowed = tokio::runtime::Handle::current().block_on(asked);
     let refused = topics.iter().find(|topic| allowed.get(*topic).is_some_and(|bits| bits & WRITE == 0));
+    if refused.is_none() && !is_refused {
+        return classify(error, context);
+    }
     let resource = refused.map_or(Resource::Topics(prefix), |topic| Resource::Topic(topic));
     lacking(&resolved.config, classify(error, context), "Write", resource)
 }

@@ -12,6 +12,7 @@ use crate::binlog::{RowDecoder, Rows, RowsOp};
 use caudal_core::{BatchBuilder, Cell, Result, Signal, TableSchema};
 use caudal_proto::side::SignalRecord;
 use serde_json::json;
+use std::sync::Arc;
 
 /// Commands of one transaction; those behind are not taken, and that is said.
 const MOST: usize = 1_000;
@@ -24,7 +25,7 @@ impl MySqlReader {
     ///
     /// # Errors
     /// `Data` if the rows cannot be read.
-    pub(super) fn asked_rows(&mut self, rows: &Rows, schema: &TableSchema) -> Result<()> {
+    pub(super) fn asked_rows(&mut self, rows: &Rows, schema: &Arc<TableSchema>) -> Result<()> {
         if self.config.signal_table.as_ref() != Some(&schema.id) || rows.op != RowsOp::Insert {
             return Ok(());
         }
