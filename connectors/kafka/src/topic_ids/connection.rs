@@ -1,4 +1,4 @@
-//! One short-lived connection to a broker: TLS and SASL as configured, then requests one at a time.
+//! One connection to a broker: TLS and SASL as configured, then requests one at a time.
 
 use crate::config::{Mechanism, Resolved, Sasl, Tls};
 use crate::tokens::Tokens;
@@ -26,7 +26,7 @@ const MAX_ANSWER: usize = 64 << 20;
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: Box<dyn Stream>,
     correlation: i32,
     client_id: StrBytes,
@@ -34,7 +34,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Connects and authenticates.
-    pub(super) async fn open(broker: &str, resolved: &Resolved) -> io::Result<Self> {
+    pub(crate) async fn open(broker: &str, resolved: &Resolved) -> io::Result<Self> {
         let config = &resolved.config;
         let tcp = TcpStream::connect(broker).await?;
         let stream: Box<dyn Stream> = match &config.tls {
@@ -97,7 +97,7 @@ impl Connection {
     }
 
     /// One request and its answer.
-    pub(super) async fn call<A: Decodable>(
+    pub(crate) async fn call<A: Decodable>(
         &mut self,
         api: ApiKey,
         version: i16,
