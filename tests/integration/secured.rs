@@ -356,7 +356,7 @@ impl TokenEndpoint {
 async fn tokens_of_an_oauth_endpoint_come_in_and_are_renewed_before_they_end() {
     let (secured, stage) = (Secured::shared().await, Stage::set("sec_oauth").await);
     secured.grant_all("bearer", &stage.prefix).await;
-    let endpoint = TokenEndpoint::listen(8).await;
+    let endpoint = TokenEndpoint::listen(12).await;
     let daemon = stage.works(secured.oauth, &endpoint.way("bearer-secret")).await;
     // The brokers put out who shows a token no longer good: what outlives some of them has shown new ones.
     let enough = endpoint.given.load(Ordering::Relaxed) + 2;
