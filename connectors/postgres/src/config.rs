@@ -1,5 +1,6 @@
 //! The sink's configuration: as written, then resolved. After [`Config::resolve`] nothing can be "invalid config".
 
+use crate::tables::{TableOptions, TableRules, Tables};
 use crate::types::JsonAs;
 use crate::url::Target;
 use caudal_core::{DurationText, Error, Result, TableId};
@@ -29,6 +30,9 @@ pub struct Config {
     /// Names for single tables: `shop.orders: web_orders`. They win over `table`.
     #[serde(default)]
     pub rename: BTreeMap<String, String>,
+    /// Options of single tables, by patterns of their names: `orders`, `fact_*`, `shop.orders`.
+    #[serde(default)]
+    pub tables: BTreeMap<String, TableOptions>,
     /// Whether readers may ever see a part of a source transaction.
     #[serde(default)]
     pub consistency: Consistency,
@@ -52,7 +56,8 @@ pub struct Config {
     /// How long `caudal rebuild` keeps the table that it has replaced, for `--rollback`.
     #[serde(default = "rollback_window")]
     pub rollback_window: DurationText,
-    /// Longest wait for a lock that somebody else holds; then the batch is tried again later.
+    /// Longest wait for a lock that somebody else holds; then the batch is tried again later. A change of a table's shape holds its own lock
+    /// no longer than this either: one that takes longer is undone, and told with the statements to run at a quiet time.
     #[serde(default = "lock_timeout")]
     pub lock_timeout: DurationText,
 }
@@ -101,6 +106,8 @@ pub enum Deletes {
     Apply,
     /// Rows stay. An update of a key leaves the row under its old key behind.
     Ignore,
+    /// Rows stay, with `_deleted` true and the time of the delete in `_deleted_at`; so do those of a truncated table.
+    Soft,
 }
 
 /// Statements that run, in one transaction, when given tables have advanced.
@@ -179,14 +186,16 @@ pub struct Resolved {
     pub(crate) schema: String,
     pub(crate) table: String,
     pub(crate) rename: BTreeMap<String, String>,
+    pub(crate) tables: Tables,
     pub(crate) consistency: Consistency,
-    pub(crate) deletes: Deletes,
     pub(crate) json: JsonAs,
     pub(crate) state_schema: String,
     pub(crate) sweep_limit: u8,
     pub(crate) after_load: Vec<AfterLoad>,
     pub(crate) rollback_window: Duration,
     pub(crate) lock_timeout: Duration,
+    /// Whether a table is written that nobody reads yet.
+    pub(crate) is_shadow: bool,
 }
 
 impl fmt::Debug for Resolved {
@@ -223,6 +232,8 @@ impl Config {
             }
             named("table", to, &[]).map_err(|e| e.field(field))?;
         }
+        let tables = Tables::new(&self.tables, self.deletes)
+            .map_err(|(option, error)| error.field(at(&format!("tables.{option}"))))?;
         if self.sweep_limit > 100 {
             return Err(Error::config("is no percentage")
                 .field(at("sweep_limit"))
@@ -248,8 +259,8 @@ impl Config {
             schema: self.schema,
             table: self.table,
             rename: self.rename,
+            tables,
             consistency: self.consistency,
-            deletes: self.deletes,
             json: self.json,
             state_schema: self.state_schema,
             sweep_limit: self.sweep_limit,
@@ -257,6 +268,7 @@ impl Config {
             rollback_window: self.rollback_window.get(),
             // The server takes milliseconds in 31 bits.
             lock_timeout: self.lock_timeout.get().min(Duration::from_millis(i32::MAX as u64)),
+            is_shadow: false,
         })
     }
 }
@@ -281,7 +293,7 @@ impl AfterLoad {
 }
 
 /// Checks a name; `marks` are the parts in braces that may occur.
-fn named(what: &str, name: &str, marks: &[&str]) -> Result<()> {
+pub(crate) fn named(what: &str, name: &str, marks: &[&str]) -> Result<()> {
     let plain = marks.iter().fold(name.to_owned(), |n, mark| n.replace(mark, ""));
     if plain.contains(['{', '}']) {
         let allowed = if marks.is_empty() { "none".to_owned() } else { marks.join(", ") };
@@ -302,11 +314,12 @@ impl Resolved {
     /// # Errors
     /// Fault `Config` for a name that Postgres would cut.
     pub(crate) fn target_name(&self, id: &TableId) -> Result<(String, String)> {
-        let schema = self.schema.replace("{database}", &id.database);
-        let table =
-            self.rename.get(&id.to_string()).cloned().unwrap_or_else(|| {
-                self.table.replace("{database}", &id.database).replace("{table}", &id.table)
-            });
+        let rules = self.tables.of(id);
+        let schema = rules.schema.as_ref().unwrap_or(&self.schema).replace("{database}", &id.database);
+        let table = self.rename.get(&id.to_string()).cloned().unwrap_or_else(|| {
+            let pattern = rules.name.as_ref().unwrap_or(&self.table);
+            pattern.replace("{database}", &id.database).replace("{table}", &id.table)
+        });
         for (part, field) in [(&schema, "schema"), (&table, "rename")] {
             if part.len() > NAME_BYTES {
                 return Err(Error::config(format!(
@@ -317,6 +330,11 @@ impl Resolved {
             }
         }
         Ok((schema, table))
+    }
+
+    /// What is said of a table.
+    pub(crate) fn rules(&self, id: &TableId) -> TableRules {
+        self.tables.of(id)
     }
 
     pub(crate) fn field(&self, field: &str) -> String {

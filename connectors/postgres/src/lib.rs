@@ -19,18 +19,21 @@ mod freshness;
 mod parameter;
 mod plan;
 mod prepare;
+mod project;
 mod quote;
 mod rebuild;
 mod shape;
 mod sink;
 mod state;
 mod sweep;
+mod tables;
 mod tls;
 mod types;
 mod url;
 mod writer;
 
 pub use config::{AfterLoad, Config, Consistency, Deletes, OnFailure, Resolved, Step};
+pub use tables::{Changes, Infinite, OutOfRange, TableOptions, ZeroCharacters};
 pub use types::JsonAs;
 
 use caudal_core::{Result, Sink};

@@ -108,6 +108,12 @@ pub trait SinkSide: Send {
     /// The name of the table there; none if it is not there yet.
     async fn open(&mut self, schema: &TableSchema) -> Result<Option<String>>;
 
+    /// Whether the table has all of the source's columns there, in their order, so that digests can be compared.
+    fn has_all_columns(&self, schema: &TableSchema) -> bool {
+        let _ = schema;
+        true
+    }
+
     /// The source's time up to which the table is complete; none where that is not known yet.
     async fn complete_to_us(&mut self, table: &TableId) -> Result<Option<i64>>;
 

@@ -118,7 +118,8 @@ pub async fn table(
     progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<Report> {
     let shared = has_shared_order(schema);
-    let hashed = shared && schema.columns.iter().all(|column| has_canonical_text(&column.ty));
+    let texts = schema.columns.iter().all(|column| has_canonical_text(&column.ty));
+    let hashed = shared && texts && sink.has_all_columns(schema);
     let report = Report {
         table: schema.id.clone(),
         rows: 0,

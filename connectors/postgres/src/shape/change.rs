@@ -2,6 +2,8 @@
 
 use super::{Shaper, key_names};
 use crate::catalog::{Present, Relation, is_key};
+use crate::client::Doing;
+use crate::config::Deletes;
 use crate::plan::takes;
 use crate::quote::{ident, literal, qualified};
 use crate::types::{JsonAs, holds, may_become_null, of};
@@ -16,21 +18,67 @@ impl Shaper<'_> {
         let target = qualified(place.0, place.1);
         let mut statements = Vec::new();
         let again = self.schema.generation > old.generation;
-        if again {
+        let outlives = self.outlives(old)?;
+        if again && !outlives {
             // A new generation is a new topic, which holds all rows under their new key.
             statements.push(format!("TRUNCATE {target}"));
             statements
                 .extend(self.old_key(old, &relation).map(|name| format!("ALTER TABLE {target} {name}")));
         }
+        let types = changes.iter().any(|change| change.contains(" TYPE "));
         statements.extend(changes.into_iter().map(|change| format!("ALTER TABLE {target} {change}")));
         if again && !self.schema.key.is_empty() && key_names(old) != key_names(self.schema) {
             statements.push(format!("ALTER TABLE {target} ADD {}", self.primary_key()));
         }
+        if types {
+            let views = super::views::Views::of(self.connection, &relation).await;
+            let views = views.doing(self.connection.config(), format!("look for views of {target}"))?;
+            statements.splice(0..0, views.drop);
+            statements.extend(views.make);
+        }
         if !statements.is_empty() {
-            self.run(&statements.join("; "), "change the table's shape").await?;
+            self.run_bounded(&statements).await?;
             tracing::info!(table = %self.schema.id, version = self.schema.version, "changed the table's shape");
         }
         self.remember(place).await
+    }
+
+    /// Whether rows stay that the new topic may not hold: what was deleted, and what was before.
+    fn outlives(&self, old: &TableSchema) -> Result<bool> {
+        let rules = self.connection.config().rules(&self.schema.id);
+        let outlives = rules.history || rules.deletes == Deletes::Soft;
+        if outlives && key_names(old) != key_names(self.schema) {
+            return Err(Error::config(format!(
+                "{} has another key: rows that outlive their source's cannot follow",
+                self.schema.id
+            ))
+            .field(self.option(if rules.history { "history" } else { "deletes" }))
+            .hint(format!(
+                "move the table away, and delete its row in {}.tables: a new one is begun",
+                ident(&self.connection.config().state_schema)
+            )));
+        }
+        Ok(outlives)
+    }
+
+    /// Runs a change of shape, which holds its lock for `lock_timeout` at most.
+    async fn run_bounded(&self, statements: &[String]) -> Result<()> {
+        let config = self.connection.config();
+        let sql = statements.join("; ");
+        let limited = format!(
+            "SET LOCAL statement_timeout = {}; {sql}; SET LOCAL statement_timeout = 0",
+            config.lock_timeout.as_millis()
+        );
+        match self.connection.batch(&limited).await {
+            Err(failure) if failure.is_timeout() => Err(Error::config(format!(
+                "a change of the shape of {} would lock its table for longer than {:?}; it was undone",
+                self.schema.id, config.lock_timeout
+            ))
+            .field(config.field("lock_timeout"))
+            .hint(format!("run it at a quiet time, then the sink goes on by itself: {sql}"))),
+            Err(failure) => Err(self.failed(failure, "change the table's shape")),
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Takes the old key away, where the new shape has another.
@@ -83,8 +131,10 @@ impl Shaper<'_> {
                     "{}: column {} became {}, which {} cannot hold",
                     self.schema.id, column.name, column.native, there.sql
                 ))
+                .field(self.option("changes"))
                 .hint(format!(
-                    "change the column's type in Postgres to {} and restart",
+                    "`changes: ignore` keeps the column as it is and writes it no more, `changes: quarantine` sets the rows aside; \
+                     or change the column's type in Postgres to {} yourself",
                     of(&column.ty, json).sql
                 ))
             })?;
