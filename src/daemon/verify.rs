@@ -1,5 +1,7 @@
 //! `caudal verify`: source and sink compared while both live. It asks the two databases itself; the daemon goes on beside it.
 
+mod repair;
+
 use super::cli::{Cli, VerifyArguments};
 use super::compose;
 use super::exit::Failure;
@@ -33,6 +35,9 @@ struct Outcome {
     table: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
+    /// What was done about the rows that differed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repaired: Option<repair::Repaired>,
     /// Why it could not be compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_compared: Option<String>,
@@ -55,8 +60,12 @@ pub(crate) async fn verify(cli: &Cli, arguments: &VerifyArguments) -> Result<Exi
         for (schema, usable) in side.tables().await? {
             if is_meant(&schema, &arguments.tables) {
                 let began_us = now_us();
-                let outcome =
+                let mut outcome =
                     one(cli, arguments, name, (side.as_mut(), sink.as_mut()), &schema, usable).await;
+                if arguments.repair {
+                    let ends: (&mut dyn SourceSide, &mut dyn SinkSide) = (side.as_mut(), sink.as_mut());
+                    repair::repair(cli, arguments, &resolved, ends, &schema, &mut outcome).await?;
+                }
                 runs.push(run(&arguments.sink, &outcome, began_us));
                 outcomes.push(outcome);
             }
@@ -139,6 +148,7 @@ async fn one(
         source: source.to_owned(),
         table: schema.id.to_string(),
         target: None,
+        repaired: None,
         not_compared: None,
         report: None,
     };
@@ -213,10 +223,11 @@ fn text(outcome: &Outcome) -> String {
             words.push(format!("{} {what}", count(n)));
         }
     }
+    let repaired = outcome.repaired.as_ref().map_or_else(String::new, repair::Repaired::text);
     let found = if words.is_empty() { "equal".to_owned() } else { words.join(", ") };
-    let mut text = format!("{}: {} rows compared, {found}", outcome.table, count(report.rows));
+    let mut text = format!("{}: {} rows compared, {found}{repaired}", outcome.table, count(report.rows));
     if !report.surplus_looked_for {
-        text.push_str(" (rows that only the sink has were not looked for: the key is not made of integers)");
+        text.push_str(" (rows that only the sink has were not looked for: the source cannot be asked for its keys)");
     }
     for told in report.differences.iter().take(SHOWN) {
         let kind = match told.kind {

@@ -131,6 +131,22 @@ impl SinkSide for Side {
         Ok(Digest { rows: row.get::<_, i64>(0) as u64, sum: row.get(1) })
     }
 
+    async fn keys(
+        &mut self,
+        schema: &TableSchema,
+        after: Option<&[String]>,
+        most: u32,
+    ) -> Result<Option<Vec<Vec<String>>>> {
+        if self.config.rules(&schema.id).deletes == Deletes::Ignore {
+            return Ok(None);
+        }
+        let plan = self.plan(schema)?;
+        let sql = plan.keys(after.is_some(), most);
+        let params: Vec<Param<'_>> = after.into_iter().flatten().map(|text| (text as _, Type::TEXT)).collect();
+        let rows = self.query(&sql, &params, format!("read keys of {}", plan.name)).await?;
+        Ok(Some(rows.iter().map(|row| row.get(0)).collect()))
+    }
+
     async fn trace(&mut self, schema: &TableSchema, key: &[String]) -> Result<Option<Trace>> {
         let plan = self.plan(schema)?;
         if key.is_empty() || key.len() != plan.key.len() {
@@ -140,9 +156,10 @@ impl SinkSide for Side {
         let terms: Vec<String> = plan.key.iter().enumerate().map(is).collect();
         let sql = format!(
             "SELECT xmin::text, CASE WHEN current_setting('track_commit_timestamp') = 'on' \
-             THEN pg_xact_commit_timestamp(xmin)::text END FROM {} WHERE {}",
+             THEN pg_xact_commit_timestamp(xmin)::text END FROM {} WHERE {}{}",
             plan.target,
-            terms.join(" AND ")
+            terms.join(" AND "),
+            plan.only.as_ref().map_or_else(String::new, |only| format!(" AND {only}"))
         );
         let params: Vec<Param<'_>> = key.iter().map(|text| (text as _, Type::TEXT)).collect();
         let rows = self.query(&sql, &params, format!("look for a row of {}", plan.name)).await?;
@@ -254,6 +271,22 @@ impl Plan {
         format!(
             "SELECT ARRAY[{}], 'surplus', '{{}}'::text[], '' FROM {} AS t WHERE {within}",
             key.join(", "),
+            self.compared_with()
+        )
+    }
+
+    /// The texts of keys in their order, behind one that parameters give.
+    fn keys(&self, after: bool, most: u32) -> String {
+        let names: Vec<&str> = self.key.iter().map(|k| self.columns[*k].name()).collect();
+        let texts: Vec<String> = names.iter().map(|name| format!("t.{name}::text")).collect();
+        let given: Vec<String> =
+            self.key.iter().enumerate().map(|(at, k)| self.columns[*k].of_text(at + 1)).collect();
+        let names = names.iter().map(|name| format!("t.{name}")).collect::<Vec<_>>().join(", ");
+        let behind =
+            if after { format!(" WHERE ({names}) > ({})", given.join(", ")) } else { String::new() };
+        format!(
+            "SELECT ARRAY[{}] FROM {} AS t{behind} ORDER BY {names} LIMIT {most}",
+            texts.join(", "),
             self.compared_with()
         )
     }

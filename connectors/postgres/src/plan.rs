@@ -62,7 +62,12 @@ impl Mapped {
 
     /// Whether the column is what a text, the parameter of that number, says.
     pub(crate) fn is_text(&self, parameter: usize) -> String {
-        format!("{} = (${parameter}::text)::{}", self.name, self.sql)
+        format!("{} = {}", self.name, self.of_text(parameter))
+    }
+
+    /// The value that a text, the parameter of that number, says.
+    pub(crate) fn of_text(&self, parameter: usize) -> String {
+        format!("(${parameter}::text)::{}", self.sql)
     }
 
     /// Whether nothing is written to it, since the table stays as it is.

@@ -100,6 +100,12 @@ pub trait SourceSide: Send {
 
     /// A condition in the source's SQL that just these keys meet, as texts of the key's columns that the sink gave.
     fn condition(&self, schema: &TableSchema, keys: &[Vec<String>]) -> Option<String>;
+
+    /// How many rows that are captured meet a condition; none where that cannot be asked.
+    async fn count(&mut self, table: &TableId, condition: &str) -> Result<Option<u64>> {
+        let _ = (table, condition);
+        Ok(None)
+    }
 }
 
 /// The sink's side. Changes nothing.
@@ -119,6 +125,18 @@ pub trait SinkSide: Send {
 
     /// The digest of a range that both ends find.
     async fn digest(&mut self, schema: &TableSchema, range: &Range) -> Result<Digest>;
+
+    /// The keys behind `after`, in the sink's own order, `most` of them: for tables whose ranges only the source finds. None where rows that
+    /// only the sink has are no mistake, or cannot be told.
+    async fn keys(
+        &mut self,
+        schema: &TableSchema,
+        after: Option<&[String]>,
+        most: u32,
+    ) -> Result<Option<Vec<Vec<String>>>> {
+        let _ = (schema, after, most);
+        Ok(None)
+    }
 
     /// What the sink can tell of the row with a key, given as texts of the key's columns; none if it has none, or cannot tell.
     async fn trace(&mut self, schema: &TableSchema, key: &[String]) -> Result<Option<Trace>> {
