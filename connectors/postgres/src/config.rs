@@ -1,5 +1,6 @@
 //! The sink's configuration: as written, then resolved. After [`Config::resolve`] nothing can be "invalid config".
 
+use crate::ready::{Abc, PhantomZeros};
 use crate::tables::{TableOptions, TableRules, Tables};
 use crate::types::JsonAs;
 use crate::url::Target;
@@ -134,7 +135,7 @@ pub struct AfterLoad {
     pub on_failure: OnFailure,
 }
 
-/// One step of what runs after the load: one of the two.
+/// One step of what runs after the load: one of these.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
@@ -142,6 +143,10 @@ pub struct Step {
     pub sql: Option<String>,
     /// A file of SQL, read at each run.
     pub file: Option<PathBuf>,
+    /// ABC classification of products by their sales.
+    pub abc: Option<Abc>,
+    /// Products that sell, with a stock of none.
+    pub phantom_zeros: Option<PhantomZeros>,
 }
 
 /// What follows a run that failed.
@@ -279,9 +284,8 @@ impl AfterLoad {
             return Err(Error::config("a name, tables and something to run are needed")
                 .hint("after_load: [{ name: refresh, tables: [orders], run: [{ sql: REFRESH MATERIALIZED VIEW totals }] }]"));
         }
-        if self.run.iter().any(|step| step.sql.is_some() == step.file.is_some()) {
-            return Err(Error::config("a step is either SQL or a file")
-                .hint("run: [{ sql: … }, { file: /etc/caudal/abc.sql }]"));
+        for step in &self.run {
+            step.check()?;
         }
         if self.timeout.get().is_zero() {
             return Err(
@@ -289,6 +293,18 @@ impl AfterLoad {
             );
         }
         Ok(())
+    }
+}
+
+impl Step {
+    fn check(&self) -> Result<()> {
+        let given = [self.sql.is_some(), self.file.is_some(), self.abc.is_some(), self.phantom_zeros.is_some()];
+        if given.iter().filter(|given| **given).count() != 1 {
+            return Err(Error::config("a step is just one of sql, file, abc, phantom_zeros")
+                .hint("run: [{ sql: … }, { file: /etc/caudal/totals.sql }]"));
+        }
+        self.abc.as_ref().map_or(Ok(()), Abc::check)?;
+        self.phantom_zeros.as_ref().map_or(Ok(()), PhantomZeros::check)
     }
 }
 

@@ -21,6 +21,7 @@ mod plan;
 mod prepare;
 mod project;
 mod quote;
+mod ready;
 mod rebuild;
 mod shape;
 mod sink;
@@ -33,6 +34,7 @@ mod url;
 mod writer;
 
 pub use config::{AfterLoad, Config, Consistency, Deletes, OnFailure, Resolved, Step};
+pub use ready::{Abc, PhantomZeros};
 pub use tables::{Changes, Infinite, OutOfRange, TableOptions, ZeroCharacters};
 pub use types::JsonAs;
 

@@ -22,7 +22,7 @@ use caudal_engine::verify::{MOST_TOLD, Report};
 use caudal_kafka::{HeldTable, Log};
 use caudal_proto::side::{SignalCondition, SignalData, SignalRecord};
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 /// What was done about a table's differences.
@@ -126,6 +126,7 @@ async fn requests(
     let ends = (0..).zip(spans).map(|(partition, (_, end))| table.offset(partition, end)).collect();
     let mut reader = log.read_table("repair", table, LogPosition::default()).await?;
     reader.aim(&LogPosition { offsets: ends })?;
+    let wanted: HashSet<&[String]> = keys.iter().map(Vec::as_slice).collect();
     // With no record at all nothing tells of another form.
     let mut plain = true;
     while let Some(batch) = reader.next().await? {
@@ -134,7 +135,7 @@ async fn requests(
             plain &= bytes.starts_with(b"{") && !bytes.starts_with(b"{\"schema\"");
             let row = batch.after(event).or_else(|| batch.before(event));
             let Some(texts) = row.and_then(|row| key_texts(&batch, batch.table(event), row)) else { continue };
-            if let Some(key) = keys.iter().find(|key| **key == texts) {
+            if let Some(key) = wanted.get(texts.as_slice()) {
                 found.insert(key, (raw.partition, bytes.to_vec()));
             }
         }
