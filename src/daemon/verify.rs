@@ -1,6 +1,9 @@
 //! `caudal verify`: source and sink compared while both live. It asks the two databases itself; the daemon goes on beside it.
 
+mod continuous;
 mod repair;
+
+pub(crate) use continuous::again_and_again;
 
 use super::cli::{Cli, VerifyArguments};
 use super::compose;
@@ -12,6 +15,7 @@ use caudal_core::TableSchema;
 use caudal_core::compare::{DifferenceKind, SinkSide, SourceSide};
 use caudal_engine::status::now_us;
 use caudal_engine::verify::{Options, Report, table};
+use caudal_kafka::Log;
 use caudal_kafka::monitoring::{Telling, Told, encoded};
 use caudal_proto::monitoring::RunRecord;
 use caudal_proto::side::VERSION;
@@ -75,19 +79,26 @@ pub(crate) async fn verify(cli: &Cli, arguments: &VerifyArguments) -> Result<Exi
         let problem = Problem::new("TABLE", "no such table is captured for this sink");
         return Err(problem.fix("leave TABLE out to compare all; `caudal status` names them").into());
     }
-    tell(&resolved, &runs).await;
+    match compose::log(&resolved, resolved.log.as_ref().map(|log| log.listen)) {
+        Ok(log) => tell(&log, &runs).await,
+        Err(error) => tracing::debug!(%error, "the topic of runs is not written"),
+    }
     finish(cli, &outcomes)
 }
 
 /// What the topic of runs holds of a comparison.
 fn run(sink: &str, outcome: &Outcome, began_us: i64) -> RunRecord {
-    let (report, now_us) = (outcome.report.as_ref(), now_us());
+    record(sink, &outcome.table, outcome.report.as_ref().ok_or(outcome.not_compared.as_deref()), began_us)
+}
+
+fn record(sink: &str, table: &str, compared: Result<&Report, Option<&str>>, began_us: i64) -> RunRecord {
+    let (report, now_us) = (compared.ok(), now_us());
     RunRecord {
         v: VERSION,
         id: uuid::Uuid::new_v4().to_string(),
         kind: "verify".to_owned(),
         pipeline: format!("sink/{sink}"),
-        table: outcome.table.clone(),
+        table: table.to_owned(),
         store: None,
         command: None,
         reason: None,
@@ -100,14 +111,13 @@ fn run(sink: &str, outcome: &Outcome, began_us: i64) -> RunRecord {
         deleted: 0,
         rejected: report.map_or(0, Report::count),
         bytes: None,
-        error: outcome.not_compared.clone(),
+        error: compared.err().flatten().map(str::to_owned),
     }
 }
 
 /// Tells of it where all runs are told, if the log is in reach: the comparison itself needs no log.
-async fn tell(resolved: &Resolved<Kafka>, runs: &[RunRecord]) {
+async fn tell(log: &Log, runs: &[RunRecord]) {
     let told = async {
-        let log = compose::log(resolved, resolved.log.as_ref().map(|log| log.listen))?;
         if !log.monitoring().enabled {
             return Ok(());
         }
