@@ -256,7 +256,7 @@ impl Projection {
     ) -> EventHead {
         let deletes = event.op == Op::Delete;
         let gone = deletes && event.before != NO_ROW && (rules.history || rules.deletes == Deletes::Soft);
-        let mut row = |batch: &mut Batch, at: u32, made: &mut Made| {
+        let row = |batch: &mut Batch, at: u32, made: &mut Made| {
             if at == NO_ROW {
                 return NO_ROW;
             }

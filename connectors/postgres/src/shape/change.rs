@@ -18,8 +18,7 @@ impl Shaper<'_> {
         let target = qualified(place.0, place.1);
         let mut statements = Vec::new();
         let again = self.schema.generation > old.generation;
-        let outlives = self.outlives(old)?;
-        if again && !outlives {
+        if again && !self.outlives(old)? {
             // A new generation is a new topic, which holds all rows under their new key.
             statements.push(format!("TRUNCATE {target}"));
             statements
@@ -33,8 +32,8 @@ impl Shaper<'_> {
         if types {
             let views = super::views::Views::of(self.connection, &relation).await;
             let views = views.doing(self.connection.config(), format!("look for views of {target}"))?;
-            statements.splice(0..0, views.drop);
-            statements.extend(views.make);
+            let inner = std::mem::replace(&mut statements, views.drop);
+            statements.extend(inner.into_iter().chain(views.make));
         }
         if !statements.is_empty() {
             self.run_bounded(&statements).await?;
