@@ -403,7 +403,7 @@ impl Plan {
         }
         let set = list(&set, |i| {
             let column = &self.columns[*i];
-            format!("{} = {}", column.name, self.written_value(i))
+            format!("{} = {}", column.name, self.written_value(*i))
         });
         Some(format!(
             "UPDATE {} AS t SET {set} FROM {} WHERE {}",

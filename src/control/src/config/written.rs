@@ -1,6 +1,6 @@
 //! Stage one: the configuration as it is written. Each text here is what the reference page says.
 
-use caudal_core::SizeText;
+use caudal_core::{DurationText, SizeText};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
