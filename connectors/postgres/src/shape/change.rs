@@ -1,5 +1,6 @@
 //! From one shape of a table to the next.
 
+use super::views::Views;
 use super::{Shaper, key_names};
 use crate::catalog::{Present, Relation, is_key};
 use crate::client::Doing;
@@ -14,29 +15,26 @@ impl Shaper<'_> {
     /// From the stored shape to this newer one.
     pub(super) async fn lead_on(&self, old: &TableSchema, place: (&str, &str)) -> Result<()> {
         let relation = self.find(place).await?.ok_or_else(|| self.vanished(place))?;
-        let changes = self.changes(old, &relation)?;
+        let (renames, changes) = self.changes(old, &relation)?;
         let target = qualified(place.0, place.1);
-        let mut statements = Vec::new();
+        let alter = |change: &str| format!("ALTER TABLE {target} {change}");
+        let mut first = Vec::new();
         let again = self.schema.generation > old.generation;
         if again && !self.outlives(old)? {
             // A new generation is a new topic, which holds all rows under their new key.
-            statements.push(format!("TRUNCATE {target}"));
-            statements
-                .extend(self.old_key(old, &relation).map(|name| format!("ALTER TABLE {target} {name}")));
+            first.push(format!("TRUNCATE {target}"));
+            first.extend(self.old_key(old, &relation).map(|drop| alter(&drop)));
         }
+        first.extend(renames.iter().map(|rename| alter(rename)));
+        // One statement: whatever has to be written anew is written once.
+        let mut then = Vec::new();
         let types = changes.iter().any(|change| change.contains(" TYPE "));
-        statements.extend(changes.into_iter().map(|change| format!("ALTER TABLE {target} {change}")));
+        then.extend((!changes.is_empty()).then(|| alter(&changes.join(", "))));
         if again && !self.schema.key.is_empty() && key_names(old) != key_names(self.schema) {
-            statements.push(format!("ALTER TABLE {target} ADD {}", self.primary_key()));
+            then.push(alter(&format!("ADD {}", self.primary_key())));
         }
-        if types {
-            let views = super::views::Views::of(self.connection, &relation).await;
-            let views = views.doing(self.connection.config(), format!("look for views of {target}"))?;
-            let inner = std::mem::replace(&mut statements, views.drop);
-            statements.extend(inner.into_iter().chain(views.make));
-        }
-        if !statements.is_empty() {
-            self.run_bounded(&statements).await?;
+        if !first.is_empty() || !then.is_empty() {
+            self.run_bounded(&target, &relation, (first, then), types).await?;
             tracing::info!(table = %self.schema.id, version = self.schema.version, "changed the table's shape");
         }
         self.remember(place).await
@@ -60,22 +58,48 @@ impl Shaper<'_> {
         Ok(outlives)
     }
 
-    /// Runs a change of shape, which holds its lock for `lock_timeout` at most.
-    async fn run_bounded(&self, statements: &[String]) -> Result<()> {
+    /// Runs a change of shape. The table's lock is waited for as others' locks are; once it is there, no statement may take longer than that
+    /// either. Views are locked before their table, as readers do.
+    async fn run_bounded(
+        &self,
+        target: &str,
+        relation: &Relation,
+        (first, then): (Vec<String>, Vec<String>),
+        types: bool,
+    ) -> Result<()> {
         let config = self.connection.config();
-        let sql = statements.join("; ");
+        const DOING: &str = "change the table's shape";
+        let mut views = Views::default();
+        if !first.is_empty() {
+            self.run(&first.join("; "), DOING).await?;
+        }
+        if types {
+            // Behind the renames: the views' texts have the columns' new names then.
+            let found = Views::of(self.connection, relation).await;
+            views = found.doing(config, format!("look for views of {target}"))?;
+        }
+        if then.is_empty() {
+            return Ok(());
+        }
+        let drop: String = views.drop.iter().map(|drop| format!("{drop}; ")).collect();
+        let then = [then, views.make].concat();
         let limited = format!(
-            "SET LOCAL statement_timeout = {}; {sql}; SET LOCAL statement_timeout = 0",
-            config.lock_timeout.as_millis()
+            "{drop}LOCK TABLE {target} IN ACCESS EXCLUSIVE MODE; SET LOCAL statement_timeout = {}; {}; \
+             SET LOCAL statement_timeout = 0",
+            config.lock_timeout.as_millis(),
+            then.join("; ")
         );
         match self.connection.batch(&limited).await {
-            Err(failure) if failure.is_timeout() => Err(Error::config(format!(
-                "a change of the shape of {} would lock its table for longer than {:?}; it was undone",
-                self.schema.id, config.lock_timeout
-            ))
-            .field(config.field("lock_timeout"))
-            .hint(format!("run it at a quiet time, then the sink goes on by itself: {sql}"))),
-            Err(failure) => Err(self.failed(failure, "change the table's shape")),
+            Err(failure) if failure.is_timeout() => {
+                let by_hand = [first, views.drop, then].concat().join("; ");
+                Err(Error::config(format!(
+                    "a change of the shape of {} would lock its table for longer than {:?}; it was undone",
+                    self.schema.id, config.lock_timeout
+                ))
+                .field(config.field("lock_timeout"))
+                .hint(format!("run it at a quiet time, then the sink goes on by itself: {by_hand}")))
+            }
+            Err(failure) => Err(self.failed(failure, DOING)),
             Ok(()) => Ok(()),
         }
     }
@@ -87,8 +111,8 @@ impl Shaper<'_> {
         (key != key_names(self.schema)).then(|| format!("DROP CONSTRAINT IF EXISTS {}", ident(&unique.name)))
     }
 
-    /// `ALTER TABLE` actions, renames first.
-    fn changes(&self, old: &TableSchema, relation: &Relation) -> Result<Vec<String>> {
+    /// `ALTER TABLE` actions: renames, which stand alone, and all others.
+    fn changes(&self, old: &TableSchema, relation: &Relation) -> Result<(Vec<String>, Vec<String>)> {
         let before: HashMap<u32, &Column> = old.columns.iter().map(|c| (c.id, c)).collect();
         let mut renames = Vec::new();
         let mut changes = Vec::new();
@@ -108,7 +132,7 @@ impl Shaper<'_> {
             }
         }
         changes.extend(self.relax(old, relation));
-        Ok(rename_order(renames).into_iter().chain(changes).collect())
+        Ok((rename_order(renames), changes))
     }
 
     fn add(&self, column: &Column) -> String {

