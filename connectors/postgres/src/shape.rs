@@ -91,9 +91,11 @@ impl Shaper<'_> {
                 own_names(self.schema)
             }
             (Some(record), Some(relation)) => {
-                if rules.changes == Changes::Ignore {
-                    absent = self.left_out(&record.shape, &relation)?;
-                }
+                absent = if rules.changes == Changes::Ignore {
+                    self.left_out(&record.shape, &relation)?
+                } else {
+                    self.look_back(&record.shape, &relation, place).await?
+                };
                 names_by_id(self.schema, &record.shape)
             }
         };

@@ -40,6 +40,45 @@ impl Shaper<'_> {
         self.remember(place).await
     }
 
+    /// Makes a table that was made in a newer shape take rows of this older one: columns are widened to hold both. Gives the columns that were
+    /// dropped before the table was made: it never had them.
+    pub(super) async fn look_back(
+        &self,
+        newest: &TableSchema,
+        relation: &Relation,
+        place: (&str, &str),
+    ) -> Result<Vec<usize>> {
+        let json = self.connection.config().json;
+        let names = super::names_by_id(self.schema, newest);
+        let (mut absent, mut changes, mut types) = (Vec::new(), Vec::new(), false);
+        for (at, (column, name)) in self.schema.columns.iter().zip(&names).enumerate() {
+            let now = newest.columns.iter().find(|c| c.id == column.id);
+            let key = self.schema.key.contains(&(at as u32));
+            match (now, relation.column(name)) {
+                (None, None) if !key => absent.push(at),
+                (Some(now), Some(there)) if !there.generated => {
+                    if !takes(there, column, json)
+                        && let Some(ty) = common_type(column, now, json)
+                    {
+                        changes.push(format!("ALTER COLUMN {0} TYPE {ty} USING {0}::{ty}", ident(name)));
+                        types = true;
+                    }
+                    if there.not_null && !key && column.nullable {
+                        changes.push(format!("ALTER COLUMN {} DROP NOT NULL", ident(name)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        // A column of a type that nothing holds together with the newer one is told by whoever looks at the table next.
+        if !changes.is_empty() {
+            let target = qualified(place.0, place.1);
+            let alter = format!("ALTER TABLE {target} {}", changes.join(", "));
+            self.run_bounded(&target, relation, (Vec::new(), vec![alter]), types).await?;
+        }
+        Ok(absent)
+    }
+
     /// Whether rows stay that the new topic may not hold: what was deleted, and what was before.
     fn outlives(&self, old: &TableSchema) -> Result<bool> {
         let rules = self.connection.config().rules(&self.schema.id);
