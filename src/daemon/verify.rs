@@ -11,7 +11,7 @@ use super::exit::Failure;
 use super::output::{Format, count, line};
 use super::registry::{Kafka, registry};
 use caudal_control::config::{self, Problem, Resolved, SinkEntry};
-use caudal_core::TableSchema;
+use caudal_core::{Fault, TableSchema};
 use caudal_core::compare::{DifferenceKind, SinkSide, SourceSide};
 use caudal_engine::status::now_us;
 use caudal_engine::verify::{Options, Report, table};
@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 
 /// The exit code where something differs.
 const DIFFERENT: u8 = 3;
+/// Between two looks for what a sink has not come to yet.
+const AGAIN: Duration = Duration::from_millis(500);
 /// How often progress is printed.
 const SHOW: Duration = Duration::from_secs(2);
 /// How long the log may take to be told of it.
@@ -166,7 +168,7 @@ async fn one(
         if !usable {
             return Err(caudal_core::Error::config("it has no key by which it can be read in ranges"));
         }
-        outcome.target = here.open(schema).await?;
+        outcome.target = opened(here, schema, Duration::from_secs(arguments.wait)).await?;
         if outcome.target.is_none() {
             return Err(caudal_core::Error::transient("the sink has no such table yet"));
         }
@@ -193,6 +195,23 @@ async fn one(
         }
     }
     outcome
+}
+
+/// The table's name in the sink. A sink that is behind may not have come to a column yet: that is waited for.
+async fn opened(
+    here: &mut dyn SinkSide,
+    schema: &TableSchema,
+    wait: Duration,
+) -> caudal_core::Result<Option<String>> {
+    let begun = Instant::now();
+    loop {
+        match here.open(schema).await {
+            Err(error) if error.fault() == Fault::Transient && begun.elapsed() < wait => {
+                tokio::time::sleep(AGAIN).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 fn finish(cli: &Cli, outcomes: &[Outcome]) -> Result<ExitCode, Failure> {
