@@ -40,6 +40,9 @@ pub struct PollRun {
     pub deleted: u64,
     /// Rows that could not be taken.
     pub rejected: u64,
+    /// What the rows that were read take in memory.
+    #[serde(default)]
+    pub bytes: u64,
     /// What to know about the rows, without their values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
