@@ -11,8 +11,8 @@ use super::exit::Failure;
 use super::output::{Format, count, line};
 use super::registry::{Kafka, registry};
 use caudal_control::config::{self, Problem, Resolved, SinkEntry};
-use caudal_core::{Fault, TableSchema};
 use caudal_core::compare::{DifferenceKind, SinkSide, SourceSide};
+use caudal_core::{Fault, TableSchema};
 use caudal_engine::status::now_us;
 use caudal_engine::verify::{Options, Report, table};
 use caudal_kafka::Log;
@@ -256,7 +256,9 @@ fn text(outcome: &Outcome) -> String {
     let found = if words.is_empty() { "equal".to_owned() } else { words.join(", ") };
     let mut text = format!("{}: {} rows compared, {found}{repaired}", outcome.table, count(report.rows));
     if !report.surplus_looked_for {
-        text.push_str(" (rows that only the sink has were not looked for: the source cannot be asked for its keys)");
+        text.push_str(
+            " (rows that only the sink has were not looked for: the source cannot be asked for its keys)",
+        );
     }
     for told in report.differences.iter().take(SHOWN) {
         let kind = match told.kind {

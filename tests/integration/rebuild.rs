@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use caudal_tests::compare::wait_equal;
-use caudal_tests::{Daemon, DaemonConfig, Family, Kafka, MysqlServer, PgDatabase, Postgres, TablePair, patience};
+use caudal_tests::{
+    Daemon, DaemonConfig, Family, Kafka, MysqlServer, PgDatabase, Postgres, TablePair, patience,
+};
 use mysql_async::prelude::Queryable;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde_json::Value;
@@ -302,7 +304,8 @@ async fn now_text(sink: &PgDatabase) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_over_several_partitions_of_kafka_is_rebuilt_by_key_while_its_shape_changes_and_another_from_an_offset() {
+async fn a_table_over_several_partitions_of_kafka_is_rebuilt_by_key_while_its_shape_changes_and_another_from_an_offset()
+ {
     let server = MysqlServer::shared(Family::MariaDb);
     let db = server.database("rebuildkey").await.unwrap();
     server
@@ -338,14 +341,18 @@ async fn a_table_over_several_partitions_of_kafka_is_rebuilt_by_key_while_its_sh
                 conn.query_drop("ALTER TABLE orders ADD COLUMN more INT").await.unwrap();
             }
             let more = if done > 20 { ", more = 7" } else { "" };
-            conn.query_drop(format!("UPDATE orders SET note = 'changed {done}'{more} WHERE id = {id}")).await.unwrap();
+            conn.query_drop(format!("UPDATE orders SET note = 'changed {done}'{more} WHERE id = {id}"))
+                .await
+                .unwrap();
             done += 1;
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         done
     });
     rebuilt(&daemon, &["orders"]).await;
-    let enough = async || Ok(number(&sink, "SELECT count(*) FROM information_schema.columns WHERE table_name = 'orders' AND column_name = 'more'").await == 1);
+    let enough = async || {
+        Ok(number(&sink, "SELECT count(*) FROM information_schema.columns WHERE table_name = 'orders' AND column_name = 'more'").await == 1)
+    };
     patience::until("the new column", PATIENCE, Duration::from_millis(100), enough).await.unwrap();
     stop.store(true, Ordering::Relaxed);
     assert!(writer.await.unwrap() > 20);

@@ -13,8 +13,11 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde_json::Value;
 
 /// Tables with their keys: `n` and `s` stay as they are, other columns come and go.
-const TABLES: [(&str, &str); 3] =
-    [("t0", "id INT PRIMARY KEY"), ("t1", "code VARCHAR(20) PRIMARY KEY"), ("t2", "a INT, b INT, PRIMARY KEY (a, b)")];
+const TABLES: [(&str, &str); 3] = [
+    ("t0", "id INT PRIMARY KEY"),
+    ("t1", "code VARCHAR(20) PRIMARY KEY"),
+    ("t2", "a INT, b INT, PRIMARY KEY (a, b)"),
+];
 const KINDS: [(&str, &str); 5] = [
     ("INT", "BIGINT"),
     ("VARCHAR(20)", "VARCHAR(60)"),
@@ -58,8 +61,12 @@ impl Workload {
     async fn create(url: String) -> Self {
         let mut conn = caudal_tests::mysql::connect(&url).await.unwrap();
         for (number, (table, key_columns)) in TABLES.iter().enumerate() {
-            let (columns, end) = key_columns.split_once(", PRIMARY").map_or((*key_columns, String::new()), |(c, k)| (c, format!(", PRIMARY{k}")));
-            conn.query_drop(format!("CREATE TABLE {table} ({columns}, n INT NOT NULL, s VARCHAR(30){end})")).await.unwrap();
+            let (columns, end) = key_columns
+                .split_once(", PRIMARY")
+                .map_or((*key_columns, String::new()), |(c, k)| (c, format!(", PRIMARY{k}")));
+            conn.query_drop(format!("CREATE TABLE {table} ({columns}, n INT NOT NULL, s VARCHAR(30){end})"))
+                .await
+                .unwrap();
             let rows: Vec<String> =
                 (0..300).map(|id| format!("({}, {id}, 'row {id}')", key(number, id).1)).collect();
             conn.query_drop(format!("INSERT INTO {table} VALUES {}", rows.join(", "))).await.unwrap();
@@ -115,12 +122,16 @@ impl Workload {
         let mut update = format!("UPDATE {name} SET n = n + 1 WHERE {is}");
         if let Some((column, kind)) = extra {
             let value = value(rng, kind);
-            insert = format!("REPLACE INTO {name} ({keys}, n, s, {column}) VALUES ({values}, {n}, NULL, {value})");
+            insert =
+                format!("REPLACE INTO {name} ({keys}, n, s, {column}) VALUES ({values}, {n}, NULL, {value})");
             update = format!("UPDATE {name} SET n = n + 1, {column} = {value} WHERE {is}");
         }
         let (_, other) = key(table, id + 1_000);
-        let moved: Vec<String> =
-            keys.split(", ").zip(other.split(", ")).map(|(column, value)| format!("{column} = {value}")).collect();
+        let moved: Vec<String> = keys
+            .split(", ")
+            .zip(other.split(", "))
+            .map(|(column, value)| format!("{column} = {value}"))
+            .collect();
         match rng.random_range(0..10) {
             0..3 => vec![insert],
             3..7 => vec![update],
@@ -168,19 +179,22 @@ async fn verify(daemon: &Daemon, arguments: &[&str]) -> (Option<i32>, Value) {
     command.args(["--output", "json"]).args(arguments).arg("--config").arg(daemon.config_file());
     let out = command.output().await.unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
-    let said = serde_json::from_str(&text)
-        .unwrap_or_else(|e| panic!("{e}: {text}\n{}\n{}", String::from_utf8_lossy(&out.stderr), daemon.log_tail()));
+    let said = serde_json::from_str(&text).unwrap_or_else(|e| {
+        panic!("{e}: {text}\n{}\n{}", String::from_utf8_lossy(&out.stderr), daemon.log_tail())
+    });
     (out.status.code(), said)
 }
 
 async fn plant(sink: &PgDatabase) {
-    sink.sql("UPDATE t0 SET n = n + 7 WHERE id = (SELECT min(id) FROM t0);
+    sink.sql(
+        "UPDATE t0 SET n = n + 7 WHERE id = (SELECT min(id) FROM t0);
         DELETE FROM t1 WHERE code = (SELECT max(code) FROM t1);
         INSERT INTO t1 (code, n) VALUES ('surplus', 1);
         INSERT INTO t2 (a, b, n) VALUES (-1, -1, 1);
-        UPDATE t2 SET s = 'flipped' WHERE (a, b) = (SELECT max(a), 1 FROM t2 WHERE b = 1)")
-        .await
-        .unwrap();
+        UPDATE t2 SET s = 'flipped' WHERE (a, b) = (SELECT max(a), 1 FROM t2 WHERE b = 1)",
+    )
+    .await
+    .unwrap();
 }
 
 /// Kind and table of each difference.
@@ -246,7 +260,11 @@ async fn a_random_workload_with_changes_of_shape_and_crashes_ends_verified() {
     plant(&sink).await;
     let planted = ["t0 different", "t1 missing", "t1 surplus", "t2 different", "t2 surplus"];
     let (code, said) = verify(&daemon, &[]).await;
-    assert_eq!((code, differences(&said)), (Some(3), planted.map(str::to_owned).to_vec()), "seed {seed}: {said}");
+    assert_eq!(
+        (code, differences(&said)),
+        (Some(3), planted.map(str::to_owned).to_vec()),
+        "seed {seed}: {said}"
+    );
     let (code, said) = verify(&daemon, &["--repair"]).await;
     assert_eq!((code, &said["equal"]), (Some(0), &true.into()), "seed {seed}: {said}\n{}", daemon.log_tail());
 }

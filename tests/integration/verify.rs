@@ -167,7 +167,9 @@ async fn what_differs_is_mended_through_the_log(
     sink: &PgDatabase,
     daemon: &Daemon,
 ) {
-    sink.sql("INSERT INTO mixed SELECT 'it''s \"surplus\"', score, doc, at, t, b FROM mixed LIMIT 1").await.unwrap();
+    sink.sql("INSERT INTO mixed SELECT 'it''s \"surplus\"', score, doc, at, t, b FROM mixed LIMIT 1")
+        .await
+        .unwrap();
     let (_, said) = verify(daemon, &["mixed"]).await;
     let surplus = ("surplus".to_owned(), "it's \"surplus\"".to_owned(), String::new());
     assert!(found(&said, ".mixed").contains(&surplus), "{said}");

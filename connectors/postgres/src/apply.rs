@@ -192,11 +192,14 @@ impl Applier<'_> {
     }
 
     async fn remove(&self, fields: &[Option<Vec<u8>>]) -> Result<(), Failure> {
-        let present: Vec<Option<bool>> =
-            fields.iter().zip(&self.plan.columns).map(|(field, column)| {
+        let present: Vec<Option<bool>> = fields
+            .iter()
+            .zip(&self.plan.columns)
+            .map(|(field, column)| {
                 let field = field.as_ref().filter(|_| !column.is_absent())?;
                 Some(!field.starts_with(&[255; 4]))
-            }).collect();
+            })
+            .collect();
         let values: Vec<(Field<'_>, Type)> = fields
             .iter()
             .zip(&present)

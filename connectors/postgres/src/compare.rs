@@ -7,10 +7,10 @@
 use crate::catalog::Relation;
 use crate::client::{Connection, Doing, Param};
 use crate::config::{Deletes, Resolved};
-use crate::project::{Projector, VALID};
 use crate::parameter::borrow;
 use crate::plan::Plan;
 use crate::prepare::{Options, Prepared, Rows};
+use crate::project::{Projector, VALID};
 use crate::quote::{ident, literal, qualified};
 use crate::state::State;
 use async_trait::async_trait;
@@ -142,7 +142,8 @@ impl SinkSide for Side {
         }
         let plan = self.plan(schema)?;
         let sql = plan.keys(after.is_some(), most);
-        let params: Vec<Param<'_>> = after.into_iter().flatten().map(|text| (text as _, Type::TEXT)).collect();
+        let params: Vec<Param<'_>> =
+            after.into_iter().flatten().map(|text| (text as _, Type::TEXT)).collect();
         let rows = self.query(&sql, &params, format!("read keys of {}", plan.name)).await?;
         Ok(Some(rows.iter().map(|row| row.get(0)).collect()))
     }
@@ -183,8 +184,9 @@ impl SinkSide for Side {
         let prepared = Prepared::of(batch, 0..batch.events.len() as u32, &options);
         let plan = self.plan(schema)?;
         let doing = format!("compare rows of {}", plan.name);
-        let surplus =
-            range.is_shared() && self.config.rules(&schema.id).deletes != Deletes::Ignore && prepared.rejected.is_empty();
+        let surplus = range.is_shared()
+            && self.config.rules(&schema.id).deletes != Deletes::Ignore
+            && prepared.rejected.is_empty();
         let unstorable = prepared.rejected.len() as u64;
         let rows = match prepared.groups.first().map(|group| &group.upserts) {
             Some(Rows::Arrays(columns)) if columns.len > 0 => {
@@ -282,8 +284,7 @@ impl Plan {
         let given: Vec<String> =
             self.key.iter().enumerate().map(|(at, k)| self.columns[*k].of_text(at + 1)).collect();
         let names = names.iter().map(|name| format!("t.{name}")).collect::<Vec<_>>().join(", ");
-        let behind =
-            if after { format!(" WHERE ({names}) > ({})", given.join(", ")) } else { String::new() };
+        let behind = if after { format!(" WHERE ({names}) > ({})", given.join(", ")) } else { String::new() };
         format!(
             "SELECT ARRAY[{}] FROM {} AS t{behind} ORDER BY {names} LIMIT {most}",
             texts.join(", "),

@@ -298,7 +298,8 @@ impl AfterLoad {
 
 impl Step {
     fn check(&self) -> Result<()> {
-        let given = [self.sql.is_some(), self.file.is_some(), self.abc.is_some(), self.phantom_zeros.is_some()];
+        let given =
+            [self.sql.is_some(), self.file.is_some(), self.abc.is_some(), self.phantom_zeros.is_some()];
         if given.iter().filter(|given| **given).count() != 1 {
             return Err(Error::config("a step is just one of sql, file, abc, phantom_zeros")
                 .hint("run: [{ sql: … }, { file: /etc/caudal/totals.sql }]"));

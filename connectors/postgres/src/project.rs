@@ -14,7 +14,9 @@ use crate::config::Deletes;
 use crate::tables::{Infinite, OutOfRange, TableRules, Tables, ZeroCharacters};
 use bytes::Bytes;
 use caudal_core::batch::NO_ROW;
-use caudal_core::{Batch, Cell, Column, ColumnType, Error, EventHead, Op, Result, Slice, TableId, TableSchema};
+use caudal_core::{
+    Batch, Cell, Column, ColumnType, Error, EventHead, Op, Result, Slice, TableId, TableSchema,
+};
 use std::collections::HashMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -212,7 +214,10 @@ impl Projection {
         }
         if rules.deletes == Deletes::Soft && key.is_empty() {
             let what = "it has no key, so that a deleted row could not be told from others".to_owned();
-            return refuse(what, "give it `deletes: apply` (or `ignore`) in `tables`, or a key in the source");
+            return refuse(
+                what,
+                "give it `deletes: apply` (or `ignore`) in `tables`, or a key in the source",
+            );
         }
         let own = own(rules);
         let mut shape = TableSchema {
@@ -347,24 +352,18 @@ fn value(batch: &Batch, cell: Cell, ty: &ColumnType, rules: &TableRules, made: &
     }
     match cell {
         Cell::Text(slice) => Cell::Text(without_zeros(batch, slice, "\0", rules.zero_characters, made)),
-        Cell::Json(slice) => {
-            Cell::Json(without_zeros(batch, slice, "\\u0000", rules.zero_characters, made))
-        }
+        Cell::Json(slice) => Cell::Json(without_zeros(batch, slice, "\\u0000", rules.zero_characters, made)),
         Cell::F32(v) if !v.is_finite() && rules.infinite == Infinite::Null => Cell::Null,
         Cell::F64(v) if !v.is_finite() && rules.infinite == Infinite::Null => Cell::Null,
-        Cell::Decimal(slice) if !is_plain(batch.bytes(slice)) && rules.infinite == Infinite::Null => Cell::Null,
+        Cell::Decimal(slice) if !is_plain(batch.bytes(slice)) && rules.infinite == Infinite::Null => {
+            Cell::Null
+        }
         cell if rules.out_of_range == OutOfRange::Null && !fits(batch, cell, ty) => Cell::Null,
         cell => cell,
     }
 }
 
-fn without_zeros(
-    batch: &Batch,
-    slice: Slice,
-    zero: &str,
-    policy: ZeroCharacters,
-    made: &mut Made,
-) -> Slice {
+fn without_zeros(batch: &Batch, slice: Slice, zero: &str, policy: ZeroCharacters, made: &mut Made) -> Slice {
     let instead: &[u8] = match policy {
         ZeroCharacters::Reject => return slice,
         ZeroCharacters::Remove => b"",

@@ -133,9 +133,10 @@ impl Abc {
         let (sales, into) = (named(&self.sales).unwrap_or_default(), named(&self.into).unwrap_or_default());
         let Self { product, amount, days, a, b, .. } = self;
         let store = self.store.as_deref().unwrap_or("''");
-        let since = self.at.as_ref().map_or_else(String::new, |at| {
-            format!(" AND ({at}) >= now() - make_interval(days => {days})")
-        });
+        let since = self
+            .at
+            .as_ref()
+            .map_or_else(String::new, |at| format!(" AND ({at}) >= now() - make_interval(days => {days})"));
         format!(
             "CREATE TABLE IF NOT EXISTS {into} (store text NOT NULL, product text NOT NULL, amount numeric NOT NULL, \
                share numeric NOT NULL, cumulative numeric NOT NULL, rank integer NOT NULL, class text NOT NULL, \

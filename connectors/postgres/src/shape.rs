@@ -136,16 +136,20 @@ impl Shaper<'_> {
         let config = self.connection.config();
         let kept = |schema: &TableSchema| schema.columns.iter().any(|c| Role::of(c.id) == Some(Role::Seq));
         if kept(stored) != kept(self.schema) {
-            return Err(Error::config(format!("{}: a history and a table of rows are not of one shape", self.schema.id))
-                .field(self.option("history"))
-                .hint(format!(
-                    "move the table away, and delete its row in {}.tables: it is copied anew",
-                    ident(&config.state_schema)
-                )));
+            return Err(Error::config(format!(
+                "{}: a history and a table of rows are not of one shape",
+                self.schema.id
+            ))
+            .field(self.option("history"))
+            .hint(format!(
+                "move the table away, and delete its row in {}.tables: it is copied anew",
+                ident(&config.state_schema)
+            )));
         }
-        let new = self.schema.columns.iter().find(|column| {
-            Role::of(column.id).is_none() && stored.columns.iter().all(|c| c.id != column.id)
-        });
+        let new =
+            self.schema.columns.iter().find(|column| {
+                Role::of(column.id).is_none() && stored.columns.iter().all(|c| c.id != column.id)
+            });
         match new {
             Some(column) if !config.is_shadow => Err(Error::config(format!(
                 "{}: column {} was not written until now: the rows that are there have no value for it",

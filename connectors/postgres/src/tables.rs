@@ -190,7 +190,8 @@ impl TableOptions {
         if parts.len() > 2 || parts.iter().any(|part| part.is_empty()) {
             return at("", Error::config("is no table pattern").hint("write orders, fact_* or shop.orders"));
         }
-        if self.columns.as_ref().is_some_and(|columns| columns.iter().any(|c| matches!(c.as_str(), "" | "!"))) {
+        if self.columns.as_ref().is_some_and(|columns| columns.iter().any(|c| matches!(c.as_str(), "" | "!")))
+        {
             return at(
                 ".columns",
                 Error::config("an empty name names no column").hint("write total, ship_* or !*_token"),
@@ -217,9 +218,10 @@ impl TableOptions {
                     .hint("let the name contain {table}"),
             );
         }
-        for (option, name, marks) in
-            [(".name", &self.name, &["{database}", "{table}"][..]), (".schema", &self.schema, &["{database}"])]
-        {
+        for (option, name, marks) in [
+            (".name", &self.name, &["{database}", "{table}"][..]),
+            (".schema", &self.schema, &["{database}"]),
+        ] {
             if let Some(Err(error)) = name.as_ref().map(|name| crate::config::named("table's", name, marks)) {
                 return at(option, error);
             }
@@ -294,7 +296,9 @@ mod tests {
             TableRules { columns, ..TableRules::default() }.takes(column)
         };
         assert!(takes(&[], "a") && takes(&["!b*"], "a") && !takes(&["!b*"], "bc"));
-        assert!(takes(&["a", "b*", "!*_t"], "bc") && !takes(&["a", "b*", "!*_t"], "b_t") && !takes(&["a"], "c"));
+        assert!(
+            takes(&["a", "b*", "!*_t"], "bc") && !takes(&["a", "b*", "!*_t"], "b_t") && !takes(&["a"], "c")
+        );
     }
 
     #[test]

@@ -17,8 +17,8 @@ use crate::sweep::Sweeps;
 use crate::tables::Changes;
 use async_trait::async_trait;
 use caudal_core::{
-    Batch, Error, EventHead, LogPosition, Outcome, Position, Prepare, Rejected, Result, Sweep, SweepPart, TableId,
-    TableSchema, Writer,
+    Batch, Error, EventHead, LogPosition, Outcome, Position, Prepare, Rejected, Result, Sweep, SweepPart,
+    TableId, TableSchema, Writer,
 };
 use std::collections::HashMap;
 use std::ops::Range;
@@ -195,7 +195,8 @@ impl PgWriter {
         for group in groups {
             self.plan_shape(&group.schema).await.map_err(Trouble::Other)?;
             let identity = identity(&group.schema);
-            if self.tables.get(&identity).is_some_and(|table| table.plan.is_history()) && self.base.is_none() {
+            if self.tables.get(&identity).is_some_and(|table| table.plan.is_history()) && self.base.is_none()
+            {
                 self.base = Some(self.next_base().await.map_err(Trouble::Other)?);
             }
             if self.quarantined.contains_key(&identity) {

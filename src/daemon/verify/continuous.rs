@@ -10,10 +10,10 @@ use crate::daemon::commands::Sources;
 use caudal_control::config::VerifySettings;
 use caudal_core::compare::{SinkSide, SourceSide};
 use caudal_core::{Result, Sink, TableId, TableSchema, Warning};
+use caudal_engine::StatusHandle;
 use caudal_engine::shutdown::Shutdown;
 use caudal_engine::status::{State, now_us};
 use caudal_engine::verify::{Options, Report, table};
-use caudal_engine::StatusHandle;
 use caudal_kafka::Log;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -109,7 +109,12 @@ impl Verifier {
                 match compared {
                     Ok(report) => {
                         if report.count() > 0 {
-                            warn!(sink = self.name, table = name, rows = report.count(), "differs from its source");
+                            warn!(
+                                sink = self.name,
+                                table = name,
+                                rows = report.count(),
+                                "differs from its source"
+                            );
                         }
                         take(known, &report, at_us);
                     }

@@ -101,13 +101,13 @@ async fn held(
     source: &str,
     schema: &TableSchema,
 ) -> Result<HeldTable, Failure> {
-    let held = log.held(&[source.to_owned()]).await.map_err(|error| match error.fault() {
-        Fault::Transient if resolved.log.is_some() => Failure::from(
-            Problem::from(error)
-                .fix("the log is served by the daemon: start it with `caudal run`, then repair from elsewhere"),
-        ),
-        _ => error.into(),
-    })?;
+    let held =
+        log.held(&[source.to_owned()]).await.map_err(|error| match error.fault() {
+            Fault::Transient if resolved.log.is_some() => Failure::from(Problem::from(error).fix(
+                "the log is served by the daemon: start it with `caudal run`, then repair from elsewhere",
+            )),
+            _ => error.into(),
+        })?;
     held.into_iter().find(|table| table.schema.id == schema.id).ok_or_else(|| {
         let problem = Problem::new("TABLE", format!("the log holds no table {}", schema.id));
         problem.fix("let the capture run: see caudal status").into()
@@ -134,7 +134,9 @@ async fn requests(
             let Some(bytes) = raw.key.map(|slice| batch.bytes(slice)) else { continue };
             plain &= bytes.starts_with(b"{") && !bytes.starts_with(b"{\"schema\"");
             let row = batch.after(event).or_else(|| batch.before(event));
-            let Some(texts) = row.and_then(|row| key_texts(&batch, batch.table(event), row)) else { continue };
+            let Some(texts) = row.and_then(|row| key_texts(&batch, batch.table(event), row)) else {
+                continue;
+            };
             if let Some(key) = wanted.get(texts.as_slice()) {
                 found.insert(key, (raw.partition, bytes.to_vec()));
             }
@@ -166,8 +168,7 @@ fn cell_text(batch: &Batch, cell: Cell, ty: &ColumnType) -> Option<String> {
         }
         (Cell::I64(us), ColumnType::DateTime { .. }) => {
             let (year, month, day) = civil_from_days(us.div_euclid(MICROS_PER_DAY));
-            let (seconds, fraction) =
-                (us.rem_euclid(MICROS_PER_DAY) / 1_000_000, us.rem_euclid(1_000_000));
+            let (seconds, fraction) = (us.rem_euclid(MICROS_PER_DAY) / 1_000_000, us.rem_euclid(1_000_000));
             let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
             let fraction = format!(".{fraction:06}");
             let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
@@ -276,12 +277,7 @@ mod tests {
         let mut builder = BatchBuilder::default();
         let bytes = builder.copy(&[0, 255]);
         let batch = builder.build(Position::Log(LogPosition::default()), None);
-        let row = [
-            Cell::I64(-5),
-            Cell::I64(-1),
-            Cell::I64(1_704_067_200_500_000),
-            Cell::Bytes(bytes),
-        ];
+        let row = [Cell::I64(-5), Cell::I64(-1), Cell::I64(1_704_067_200_500_000), Cell::Bytes(bytes)];
         let texts = key_texts(&batch, &schema, &row).unwrap();
         assert_eq!(texts, ["-5", "1969-12-31", "2024-01-01 00:00:00.5", "\\x00ff"]);
     }

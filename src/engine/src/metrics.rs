@@ -129,7 +129,12 @@ pub fn exposition(series: &[Series<'_>], now_us: i64) -> String {
 fn verified(out: &mut String, series: &[Series<'_>]) {
     let told: Vec<_> = series.iter().filter(|s| s.metrics.verified_us.load(Relaxed) > 0).collect();
     let (to, rows) = ("caudal_verified_to_seconds", "caudal_verify_differing_rows");
-    head(out, to, "gauge", "Source time up to which all tables were compared and equal, seconds since the epoch");
+    head(
+        out,
+        to,
+        "gauge",
+        "Source time up to which all tables were compared and equal, seconds since the epoch",
+    );
     for s in &told {
         let seconds = s.metrics.verified_us.load(Relaxed) as f64 / 1e6;
         let _ = writeln!(out, "{to}{{pipeline=\"{}\"}} {seconds}", escaped(s.pipeline));

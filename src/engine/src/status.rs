@@ -134,7 +134,13 @@ impl StatusHandle {
     }
 
     fn with(name: String, source: Option<Arc<dyn Source>>) -> Self {
-        let moving = Moving { state: State::Starting, since_us: now_us(), position: None, last_error: None, noted: Vec::new() };
+        let moving = Moving {
+            state: State::Starting,
+            since_us: now_us(),
+            position: None,
+            last_error: None,
+            noted: Vec::new(),
+        };
         Self(Arc::new(Inner {
             name,
             source,

@@ -22,7 +22,7 @@ use caudal_core::compare::{
 };
 use caudal_core::{Batch, Error, Result, TableId, TableSchema};
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -139,7 +139,8 @@ pub async fn table(
         surplus_looked_for: shared,
         differences: Vec::new(),
     };
-    let mut comparison = Comparison { source, sink, schema, options, report, suspects: Vec::new() };
+    let mut comparison =
+        Comparison { source, sink, schema, options, report, suspects: Vec::new(), surplus: HashSet::new() };
     comparison.scan(hashed, progress).await?;
     comparison.settle().await?;
     if !shared {
@@ -156,6 +157,8 @@ struct Comparison<'a> {
     report: Report,
     /// Ranges to look at closely.
     suspects: Vec<Range>,
+    /// Keys of rows that only the sink has, as a range has shown them: of a table that is one range, both ends find that.
+    surplus: HashSet<Vec<String>>,
 }
 
 /// A difference that looks have found, and in how many in a row.
@@ -273,7 +276,9 @@ impl Comparison<'_> {
         let (began, mut asked) = (Instant::now(), 0u64);
         let mut after: Option<Vec<String>> = None;
         loop {
-            let Some(keys) = self.sink.keys(self.schema, after.as_deref(), KEYS).await? else { return Ok(false) };
+            let Some(keys) = self.sink.keys(self.schema, after.as_deref(), KEYS).await? else {
+                return Ok(false);
+            };
             let Some(last) = keys.last().cloned() else { return Ok(true) };
             asked += keys.len() as u64;
             let Some(mut absent) = self.absent(keys).await? else { return Ok(false) };
@@ -291,7 +296,7 @@ impl Comparison<'_> {
                 }
                 absent = self.absent(still).await?.unwrap_or_default();
             }
-            for key in absent {
+            for key in absent.into_iter().filter(|key| !self.surplus.contains(key)) {
                 let kind = DifferenceKind::Surplus;
                 self.report.add(Difference { key, kind, columns: Vec::new(), stamp: String::new() });
             }
@@ -331,6 +336,9 @@ impl Comparison<'_> {
         all.sort_by(|a, b| a.difference.key.cmp(&b.difference.key));
         for seen in all {
             if seen.alike >= LOOKS_ALIKE {
+                if seen.difference.kind == DifferenceKind::Surplus && !has_shared_order(self.schema) {
+                    self.surplus.insert(seen.difference.key.clone());
+                }
                 self.report.add(seen.difference);
             } else {
                 self.report.undecided += 1;

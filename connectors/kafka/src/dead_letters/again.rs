@@ -5,9 +5,9 @@
 //! topic has no record of is deleted: such a key is given in the form `{"id":1}`, which every reader of keys understands, and only where
 //! the topic's own keys have it, so that a record that comes meanwhile is found by it.
 
+use super::DeadLetter;
 use super::desk::{producer, write};
 use super::letter::{REPLAY, TOMBSTONE};
-use super::DeadLetter;
 use crate::log::Log;
 use crate::murmur2;
 use crate::reader::HeldTable;

@@ -18,7 +18,8 @@ use std::sync::Arc;
 const COPY_BYTES: usize = 1 << 20;
 
 /// Why an event is no part of a history.
-const PARTIAL: &str = "the event holds only columns that changed, and a history needs whole rows (binlog_row_image = FULL)";
+const PARTIAL: &str =
+    "the event holds only columns that changed, and a history needs whole rows (binlog_row_image = FULL)";
 
 /// Where one key's event leads.
 struct Entry {

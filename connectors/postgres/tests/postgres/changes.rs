@@ -34,18 +34,26 @@ async fn a_table_that_ignores_changes_stays_as_it_is_and_takes_what_it_can() {
     let mut w = writer(&db, "ignore").await;
     put(w.as_mut(), Rows::new().create(&old, &[I(1), I(1), I(1), I(1)]).at(1)).await;
     let before = db.value(COLUMNS).await;
-    let rows = Rows::new()
-        .create(&new, &[I(2), I(2), T("two"), I(2)])
-        .update(&new, &[I(1), I(1), T("1"), V::Null], &[I(1), I(5), T("five"), I(5)]);
+    let rows = Rows::new().create(&new, &[I(2), I(2), T("two"), I(2)]).update(
+        &new,
+        &[I(1), I(1), T("1"), V::Null],
+        &[I(1), I(5), T("five"), I(5)],
+    );
     put(w.as_mut(), rows.at(2)).await;
     let many = (10..700).fold(Rows::new(), |rows, i| rows.create(&new, &[I(i), I(i), T("n"), I(i)]));
     put(w.as_mut(), many.at(3)).await;
     assert_eq!(db.value(COLUMNS).await, before);
-    assert_eq!(db.rows("SELECT id, a, b, c FROM t WHERE id < 11 ORDER BY id").await, ["1|5|1|1", "2|2|∅|∅", "10|10|∅|∅"]);
+    assert_eq!(
+        db.rows("SELECT id, a, b, c FROM t WHERE id < 11 ORDER BY id").await,
+        ["1|5|1|1", "2|2|∅|∅", "10|10|∅|∅"]
+    );
     // Chosen later, the table follows.
     let mut w = writer(&db, "apply").await;
     put(w.as_mut(), Rows::new().create(&new, &[I(3), I(3), T("three"), I(3)]).at(4)).await;
-    assert_eq!(db.rows("SELECT id, a2, b, c, d FROM t WHERE id IN (1, 3) ORDER BY id").await, ["1|5|1|1|∅", "3|3|three|∅|3"]);
+    assert_eq!(
+        db.rows("SELECT id, a2, b, c, d FROM t WHERE id IN (1, 3) ORDER BY id").await,
+        ["1|5|1|1|∅", "3|3|three|∅|3"]
+    );
 }
 
 #[tokio::test]
@@ -89,7 +97,10 @@ async fn a_change_that_no_type_holds_asks_for_the_policy() {
     let mut w = db.writer().await;
     put(w.as_mut(), Rows::new().create(&old, &[I(1), V::B(b"x")]).at(1)).await;
     let error = w.write(&mut Rows::new().create(&new, &[I(2), I(2)]).at(2)).await.unwrap_err();
-    assert_eq!((error.fault(), error.field_name()), (Fault::Config, Some("sinks.test.tables.shop.t.changes")));
+    assert_eq!(
+        (error.fault(), error.field_name()),
+        (Fault::Config, Some("sinks.test.tables.shop.t.changes"))
+    );
     assert!(error.hint_text().unwrap().contains("changes: ignore"), "{error:?}");
     let mut w = writer(&db, "ignore").await;
     put(w.as_mut(), Rows::new().create(&new, &[I(2), I(2)]).at(2)).await;
@@ -110,7 +121,11 @@ async fn views_outlive_a_change_of_type_with_all_that_is_said_of_them() {
     put(w.as_mut(), Rows::new().create(&new, &[I(2), I(2), T("two"), I(2)]).at(2)).await;
     assert_eq!(db.rows("SELECT b, a FROM w ORDER BY b").await, ["7|1", "two|2"]);
     assert_eq!(db.value(told).await, before);
-    assert_eq!(db.value("SELECT attacl::text FROM pg_attribute WHERE attrelid = 'w'::regclass AND attname = 'b'").await, "{=r/postgres}");
+    assert_eq!(
+        db.value("SELECT attacl::text FROM pg_attribute WHERE attrelid = 'w'::regclass AND attname = 'b'")
+            .await,
+        "{=r/postgres}"
+    );
 }
 
 #[tokio::test]
@@ -126,8 +141,13 @@ async fn a_change_holds_its_lock_no_longer_than_the_bound_and_names_what_to_run(
     let config = db.config_with(json!({"lock_timeout": "1s"}));
     let mut w = caudal_postgres::sink("test", config).unwrap().open().await.unwrap();
     w.resume().await.unwrap();
-    let error = w.write(&mut Rows::new().create(&new, &[I(2), I(2), T("two"), I(2)]).at(2)).await.unwrap_err();
-    assert_eq!((error.fault(), error.field_name()), (Fault::Config, Some("sinks.test.lock_timeout")), "{error}");
+    let error =
+        w.write(&mut Rows::new().create(&new, &[I(2), I(2), T("two"), I(2)]).at(2)).await.unwrap_err();
+    assert_eq!(
+        (error.fault(), error.field_name()),
+        (Fault::Config, Some("sinks.test.lock_timeout")),
+        "{error}"
+    );
     let hint = error.hint_text().unwrap();
     let statements = hint.split_once(": ").unwrap().1;
     assert!(statements.contains("RENAME COLUMN") && statements.contains(" TYPE text"), "{hint}");

@@ -70,7 +70,8 @@ async fn who_writes_while_the_tables_are_held_writes_to_the_new_one() {
     db.wait_for("SELECT EXISTS (SELECT 1 FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE d.datname = current_database() AND NOT l.granted)").await;
     // Readers go on.
     let reader = connect(&db.url).await;
-    let read = tokio::time::timeout(Duration::from_secs(30), reader.simple_query("SELECT * FROM people")).await;
+    let read =
+        tokio::time::timeout(Duration::from_secs(30), reader.simple_query("SELECT * FROM people")).await;
     assert!(read.unwrap().is_ok());
     assert!(rebuild.exchange(None).await.unwrap());
     writing.await.unwrap();

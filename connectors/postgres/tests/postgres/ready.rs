@@ -37,14 +37,29 @@ async fn products_are_classified_by_what_they_sell() {
     db.wait_for("SELECT count(*) = 5 FROM productos_abc_cache").await;
     assert_eq!(
         db.rows(shown).await,
-        ["t1|p1|70|0.700000|1|A", "t1|p2|15|0.850000|2|A", "t1|p3|10|0.950000|3|B", "t1|p4|5|1.000000|4|C", "t2|p4|1|1.000000|1|A"]
+        [
+            "t1|p1|70|0.700000|1|A",
+            "t1|p2|15|0.850000|2|A",
+            "t1|p3|10|0.950000|3|B",
+            "t1|p4|5|1.000000|4|C",
+            "t2|p4|1|1.000000|1|A"
+        ]
     );
     // A product is sold no more, another one more: what has not changed is not written.
-    let unchanged = db.value("SELECT xmin FROM productos_abc_cache WHERE store = 't1' AND product = 'p1'").await;
-    put(w.as_mut(), Rows::new().delete(&t, &sale(7, "t2", "p4", 1, 1)).create(&t, &sale(8, "t2", "p5", 1, 9)).at(2)).await;
-    db.wait_for("SELECT EXISTS (SELECT 1 FROM productos_abc_cache WHERE store = 't2' AND product = 'p5')").await;
+    let unchanged =
+        db.value("SELECT xmin FROM productos_abc_cache WHERE store = 't1' AND product = 'p1'").await;
+    put(
+        w.as_mut(),
+        Rows::new().delete(&t, &sale(7, "t2", "p4", 1, 1)).create(&t, &sale(8, "t2", "p5", 1, 9)).at(2),
+    )
+    .await;
+    db.wait_for("SELECT EXISTS (SELECT 1 FROM productos_abc_cache WHERE store = 't2' AND product = 'p5')")
+        .await;
     assert_eq!(db.value("SELECT count(*) FROM productos_abc_cache").await, "5");
-    assert_eq!(db.value("SELECT xmin FROM productos_abc_cache WHERE store = 't1' AND product = 'p1'").await, unchanged);
+    assert_eq!(
+        db.value("SELECT xmin FROM productos_abc_cache WHERE store = 't1' AND product = 'p1'").await,
+        unchanged
+    );
 }
 
 #[tokio::test]
@@ -56,7 +71,10 @@ async fn stock_that_is_told_as_none_while_it_sells_is_found_and_forgiven() {
     let job = json!({"phantom_zeros": {"stock": "inventario_actual", "product": "producto", "store": "tienda", "quantity": "cantidad", "sales": "public.ventas", "at": "fecha"}});
     let mut w = caudal_postgres::sink("test", config(&db, job)).unwrap().open().await.unwrap();
     w.resume().await.unwrap();
-    let t = Arc::new(table("inventario_actual", &[("id", int()), ("tienda", text()), ("producto", text()), ("cantidad", int())]));
+    let t = Arc::new(table(
+        "inventario_actual",
+        &[("id", int()), ("tienda", text()), ("producto", text()), ("cantidad", int())],
+    ));
     let stock = |id, product, n: V| [I(id), T("t1"), T(product), n];
     let rows = [
         stock(1, "often", I(0)),
@@ -68,7 +86,10 @@ async fn stock_that_is_told_as_none_while_it_sells_is_found_and_forgiven() {
     put(w.as_mut(), rows.iter().fold(Rows::new(), |rows, row| rows.create(&t, row)).at(1)).await;
     db.wait_for("SELECT to_regclass('phantom_zeros') IS NOT NULL").await;
     db.wait_for("SELECT count(*) = 1 FROM phantom_zeros").await;
-    assert_eq!(db.rows("SELECT store, product, quantity, sold_on_days >= 9, resolved_at FROM phantom_zeros").await, ["t1|often|0|t|∅"]);
+    assert_eq!(
+        db.rows("SELECT store, product, quantity, sold_on_days >= 9, resolved_at FROM phantom_zeros").await,
+        ["t1|often|0|t|∅"]
+    );
     // Counted again: it is over, and remembered; once more, and it begins anew.
     put(w.as_mut(), Rows::new().update(&t, &stock(1, "often", I(0)), &stock(1, "often", I(5))).at(2)).await;
     db.wait_for("SELECT resolved_at IS NOT NULL FROM phantom_zeros").await;
@@ -80,7 +101,11 @@ async fn stock_that_is_told_as_none_while_it_sells_is_found_and_forgiven() {
 
 #[test]
 fn a_step_is_one_thing_and_says_what_is_wrong_with_it() {
-    for run in [json!({}), json!({"sql": "SELECT 1", "file": "/x"}), json!({"abc": {"sales": "v", "product": "p", "amount": "n", "a": 99}})] {
+    for run in [
+        json!({}),
+        json!({"sql": "SELECT 1", "file": "/x"}),
+        json!({"abc": {"sales": "v", "product": "p", "amount": "n", "a": 99}}),
+    ] {
         let config = serde_json::from_value(json!({"url": "postgres://u@h/d",
             "after_load": [{"name": "job", "tables": ["*"], "run": [run]}]}));
         let error = caudal_postgres::sink("test", config.unwrap()).err().unwrap();

@@ -153,7 +153,10 @@ async fn a_change_of_shape_is_followed_by_column_ids() {
 #[tokio::test]
 async fn rows_older_than_the_table_are_taken_with_columns_that_it_never_had_and_values_that_were_wider() {
     let Some(db) = Database::new().await else { return };
-    let old = table("t", &[("id", int()), ("a", int()), ("b", ColumnType::Int { bits: 64 }), ("gone", int()), ("c", int())]);
+    let old = table(
+        "t",
+        &[("id", int()), ("a", int()), ("b", ColumnType::Int { bits: 64 }), ("gone", int()), ("c", int())],
+    );
     let mut new = old.clone();
     new.version = 3;
     new.columns.remove(3);

@@ -73,7 +73,10 @@ async fn columns_chosen_later_ask_for_a_rebuild_and_other_names_are_followed() {
     let error = w.write(&mut Rows::new().create(&t, &row(3, "c", 3)).at(3)).await.unwrap_err();
     assert_eq!(error.field_name(), Some("sinks.test.tables.shop.goods.columns"), "{error}");
     assert_eq!(error.hint_text(), Some("caudal rebuild test shop.goods"));
-    for tables in [json!({"goods": {"rename": {"name": "price"}}}), json!({"goods": {"rename": {"name": "_op"}, "history": true}})] {
+    for tables in [
+        json!({"goods": {"rename": {"name": "price"}}}),
+        json!({"goods": {"rename": {"name": "_op"}, "history": true}}),
+    ] {
         let mut w = writer(&db, tables).await;
         let error = w.write(&mut Rows::new().create(&t, &row(3, "c", 3)).at(3)).await.unwrap_err();
         assert!(error.fault() == Fault::Config && error.to_string().contains("would be called"), "{error}");
@@ -103,7 +106,11 @@ async fn soft_deletes_keep_the_row_and_tell_when() {
         ["1|a|1|t|2|2", "2|a|2|t|2|2", "3|again|3|f|∅|2", "4|a|4|f|∅|1", "5|short|5|t|2|2"]
     );
     // The same row once more is no change: it keeps its time.
-    put(w.as_mut(), timed(Rows::new().update(&t, &row(4, "a", 4), &row(4, "a", 4)).delete(&t, &row(1, "a", 1)), 3)).await;
+    put(
+        w.as_mut(),
+        timed(Rows::new().update(&t, &row(4, "a", 4), &row(4, "a", 4)).delete(&t, &row(1, "a", 1)), 3),
+    )
+    .await;
     assert_eq!(db.rows(shown).await[0], "1|a|1|t|2|2");
     assert_eq!(db.rows(shown).await[3], "4|a|4|f|∅|1");
     // A truncate too; what was written before it in the same batch outlives it.
@@ -147,15 +154,24 @@ async fn a_history_has_each_change_once_with_its_time() {
     // Another writer reads a part of it again, and what came since; of the last deletion only the key is known, and no time.
     drop(w);
     let mut w = writer(&db, history).await;
-    put(w.as_mut(), { let mut again = first(); again.position = crate::rows::at(3); again }).await;
-    let rows = Rows::new().create(&t, &row(2, "y", 1)).delete(&t, &[I(1), V::Unchanged, V::Unchanged, V::Unchanged]);
+    put(w.as_mut(), {
+        let mut again = first();
+        again.position = crate::rows::at(3);
+        again
+    })
+    .await;
+    let rows =
+        Rows::new().create(&t, &row(2, "y", 1)).delete(&t, &[I(1), V::Unchanged, V::Unchanged, V::Unchanged]);
     let mut batch = timed(rows, 4);
     batch.events[1].ts_us = 0;
     put(w.as_mut(), batch).await;
     let shown = db.rows(VERSIONS).await;
     assert_eq!(shown[..3], ["1|a|c|1|1|1", "1|b|u|1|1|2", "2|x|c|1|1|2"]);
     assert_eq!(shown[4..6], ["2|x|d|2|2|2", "2|y|c|4|4|∅"]);
-    assert!(shown[3].starts_with("1|c|u|2|2|") && !shown[3].ends_with('∅'), "the deletion ends it: {shown:?}");
+    assert!(
+        shown[3].starts_with("1|c|u|2|2|") && !shown[3].ends_with('∅'),
+        "the deletion ends it: {shown:?}"
+    );
     assert!(shown.len() == 7 && shown[6].starts_with("1|∅|d|"), "{shown:?}");
     assert_eq!(db.value("SELECT count(*) FROM goods WHERE _valid_to IS NULL").await, "1");
     // Many at once, by COPY, and a truncate between them.
@@ -178,7 +194,10 @@ async fn a_history_takes_no_part_of_a_row_and_tables_without_a_key_have_one_too(
     let part = [I(1), T("b"), V::Unchanged, V::Unchanged];
     let mut batch = timed(Rows::new().create(&t, &row(1, "a", 1)).update(&t, &part, &part), 1);
     let outcome = w.write(&mut batch).await.unwrap();
-    assert!(outcome.rejected.len() == 1 && outcome.rejected[0].cause.contains("binlog_row_image"), "{outcome:?}");
+    assert!(
+        outcome.rejected.len() == 1 && outcome.rejected[0].cause.contains("binlog_row_image"),
+        "{outcome:?}"
+    );
     w.commit().await.unwrap();
     let loose = Arc::new(crate::rows::keyless(table("loose", &[("a", int())])));
     let rows = Rows::new().create(&loose, &[I(1)]).create(&loose, &[I(1)]).delete(&loose, &[I(1)]);
@@ -201,7 +220,14 @@ async fn values_that_postgres_does_not_hold_follow_their_policies() {
         ],
     ));
     let row = |id| {
-        [I(id), T("a\0b"), V::J(r#"{"k":"x\u0000y\\u0000"}"#), V::F64(f64::INFINITY), V::D("1234.00"), I(70_000)]
+        [
+            I(id),
+            T("a\0b"),
+            V::J(r#"{"k":"x\u0000y\\u0000"}"#),
+            V::F64(f64::INFINITY),
+            V::D("1234.00"),
+            I(70_000),
+        ]
     };
     let mut w = writer(&db, json!({})).await;
     let outcome = w.write(&mut Rows::new().create(&t, &row(1)).at(1)).await.unwrap();
