@@ -357,13 +357,15 @@ pub(crate) struct SnapshotArguments {
 #[command(
     after_help = "Both servers make digests of ranges of rows where they can; rows travel only where digests differ, or a column's type has no
 text that both can make. What differs is looked at again until it cannot be a row in flight; a key is shown, never a value. The
-capture and the sink must run. Nothing is changed anywhere.
+capture and the sink must run. Nothing is changed anywhere, unless with --repair: then the sink's own reader applies what the topic has
+of each key that differs, and where the topic itself is wrong the source is asked for these keys again; and all is compared once more.
 
 Exit codes: 0 all equal, 3 rows differ, 1 a table or some rows could not be compared, 2 used wrongly.
 
 Examples:
   caudal verify dashboards
   caudal verify dashboards orders shop.lines --rate 20000
+  caudal verify dashboards orders --repair
   caudal verify dashboards --output json | jq '.tables[] | {table, different, missing, surplus}'"
 )]
 pub(crate) struct VerifyArguments {
@@ -374,6 +376,10 @@ pub(crate) struct VerifyArguments {
     /// Tables, as `table` or `database.table` of the source; all when left out.
     #[arg(value_name = "TABLE")]
     pub(crate) tables: Vec<String>,
+
+    /// Have what differs mended, through the log: up to 1,000 rows of a table.
+    #[arg(long)]
+    pub(crate) repair: bool,
 
     /// Rows per second at most, so that the servers have time for others.
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]

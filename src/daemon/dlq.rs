@@ -56,7 +56,7 @@ pub(crate) async fn dlq(cli: &Cli, arguments: &DlqArguments) -> Result<ExitCode,
 }
 
 /// Waits until each letter is gone or was refused again; gives those that stay.
-async fn applied(
+pub(super) async fn applied(
     log: &Log,
     sink: &str,
     chosen: &[DeadLetter],

@@ -12,6 +12,7 @@ use super::instance::Instance;
 use super::monitor;
 use super::registry::{Kafka, registry};
 use super::signals::Signals;
+use super::verify::again_and_again;
 use caudal_api::{Board, Info};
 use caudal_control::config::{self, Resolved};
 use caudal_engine::shutdown::{self, Shutdown};
@@ -58,12 +59,24 @@ pub(crate) async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     let mut tasks = JoinSet::new();
     serve_http(&mut tasks, listener, resolved.http.clone(), board, &shutdown);
     tasks.spawn(monitor::run(log.clone(), resolved.prefix.clone(), handles.clone(), shutdown.clone()));
+    let verifier = log.clone();
     tasks.spawn(commands::forward(
         log,
         resolved.prefix.clone(),
         commands::sources(&resolved.sources),
         shutdown.clone(),
     ));
+    for entry in resolved.sinks.iter().filter(|sink| sink.verify.is_some()) {
+        let sources = resolved.sources.iter().filter(|source| entry.from.contains(&source.name));
+        let handle = handles.iter().find(|handle| handle.name() == format!("sink/{}", entry.name));
+        let Some((settings, handle)) = entry.verify.zip(handle) else { continue };
+        tasks.spawn(again_and_again(
+            (entry.name.clone(), Arc::clone(&entry.sink)),
+            commands::sources(&sources.cloned().collect::<Vec<_>>()),
+            (settings, handle.clone(), verifier.clone()),
+            shutdown.clone(),
+        ));
+    }
     start(&mut tasks, pipelines, handles, &shutdown);
 
     let signal = signals.next().await;

@@ -93,7 +93,7 @@ fn record(arguments: &SnapshotArguments) -> SignalRecord {
 }
 
 /// Until all that the command asked for has ended.
-async fn wait(
+pub(super) async fn wait(
     cli: &Cli,
     resolved: &Resolved<Kafka>,
     id: &str,

@@ -99,6 +99,8 @@ mod tests {
             watermark_us: Some(9_500_000),
             freshness_seconds: Some(0.5),
             position: None,
+            set_aside: Vec::new(),
+            warnings: Vec::new(),
             reading: Vec::new(),
             tables: Vec::new(),
             polls: Vec::new(),

@@ -1,15 +1,21 @@
 //! `caudal verify`: source and sink compared while both live. It asks the two databases itself; the daemon goes on beside it.
 
+mod continuous;
+mod repair;
+
+pub(crate) use continuous::again_and_again;
+
 use super::cli::{Cli, VerifyArguments};
 use super::compose;
 use super::exit::Failure;
 use super::output::{Format, count, line};
 use super::registry::{Kafka, registry};
 use caudal_control::config::{self, Problem, Resolved, SinkEntry};
-use caudal_core::TableSchema;
 use caudal_core::compare::{DifferenceKind, SinkSide, SourceSide};
+use caudal_core::{Fault, TableSchema};
 use caudal_engine::status::now_us;
 use caudal_engine::verify::{Options, Report, table};
+use caudal_kafka::Log;
 use caudal_kafka::monitoring::{Telling, Told, encoded};
 use caudal_proto::monitoring::RunRecord;
 use caudal_proto::side::VERSION;
@@ -19,6 +25,8 @@ use std::time::{Duration, Instant};
 
 /// The exit code where something differs.
 const DIFFERENT: u8 = 3;
+/// Between two looks for what a sink has not come to yet.
+const AGAIN: Duration = Duration::from_millis(500);
 /// How often progress is printed.
 const SHOW: Duration = Duration::from_secs(2);
 /// How long the log may take to be told of it.
@@ -33,6 +41,9 @@ struct Outcome {
     table: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
+    /// What was done about the rows that differed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repaired: Option<repair::Repaired>,
     /// Why it could not be compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_compared: Option<String>,
@@ -55,8 +66,12 @@ pub(crate) async fn verify(cli: &Cli, arguments: &VerifyArguments) -> Result<Exi
         for (schema, usable) in side.tables().await? {
             if is_meant(&schema, &arguments.tables) {
                 let began_us = now_us();
-                let outcome =
+                let mut outcome =
                     one(cli, arguments, name, (side.as_mut(), sink.as_mut()), &schema, usable).await;
+                if arguments.repair {
+                    let ends: (&mut dyn SourceSide, &mut dyn SinkSide) = (side.as_mut(), sink.as_mut());
+                    repair::repair(cli, arguments, &resolved, ends, &schema, &mut outcome).await?;
+                }
                 runs.push(run(&arguments.sink, &outcome, began_us));
                 outcomes.push(outcome);
             }
@@ -66,19 +81,26 @@ pub(crate) async fn verify(cli: &Cli, arguments: &VerifyArguments) -> Result<Exi
         let problem = Problem::new("TABLE", "no such table is captured for this sink");
         return Err(problem.fix("leave TABLE out to compare all; `caudal status` names them").into());
     }
-    tell(&resolved, &runs).await;
+    match compose::log(&resolved, resolved.log.as_ref().map(|log| log.listen)) {
+        Ok(log) => tell(&log, &runs).await,
+        Err(error) => tracing::debug!(%error, "the topic of runs is not written"),
+    }
     finish(cli, &outcomes)
 }
 
 /// What the topic of runs holds of a comparison.
 fn run(sink: &str, outcome: &Outcome, began_us: i64) -> RunRecord {
-    let (report, now_us) = (outcome.report.as_ref(), now_us());
+    record(sink, &outcome.table, outcome.report.as_ref().ok_or(outcome.not_compared.as_deref()), began_us)
+}
+
+fn record(sink: &str, table: &str, compared: Result<&Report, Option<&str>>, began_us: i64) -> RunRecord {
+    let (report, now_us) = (compared.ok(), now_us());
     RunRecord {
         v: VERSION,
         id: uuid::Uuid::new_v4().to_string(),
         kind: "verify".to_owned(),
         pipeline: format!("sink/{sink}"),
-        table: outcome.table.clone(),
+        table: table.to_owned(),
         store: None,
         command: None,
         reason: None,
@@ -91,14 +113,13 @@ fn run(sink: &str, outcome: &Outcome, began_us: i64) -> RunRecord {
         deleted: 0,
         rejected: report.map_or(0, Report::count),
         bytes: None,
-        error: outcome.not_compared.clone(),
+        error: compared.err().flatten().map(str::to_owned),
     }
 }
 
 /// Tells of it where all runs are told, if the log is in reach: the comparison itself needs no log.
-async fn tell(resolved: &Resolved<Kafka>, runs: &[RunRecord]) {
+async fn tell(log: &Log, runs: &[RunRecord]) {
     let told = async {
-        let log = compose::log(resolved, resolved.log.as_ref().map(|log| log.listen))?;
         if !log.monitoring().enabled {
             return Ok(());
         }
@@ -139,6 +160,7 @@ async fn one(
         source: source.to_owned(),
         table: schema.id.to_string(),
         target: None,
+        repaired: None,
         not_compared: None,
         report: None,
     };
@@ -146,7 +168,7 @@ async fn one(
         if !usable {
             return Err(caudal_core::Error::config("it has no key by which it can be read in ranges"));
         }
-        outcome.target = here.open(schema).await?;
+        outcome.target = opened(here, schema, Duration::from_secs(arguments.wait)).await?;
         if outcome.target.is_none() {
             return Err(caudal_core::Error::transient("the sink has no such table yet"));
         }
@@ -173,6 +195,23 @@ async fn one(
         }
     }
     outcome
+}
+
+/// The table's name in the sink. A sink that is behind may not have come to a column yet: that is waited for.
+async fn opened(
+    here: &mut dyn SinkSide,
+    schema: &TableSchema,
+    wait: Duration,
+) -> caudal_core::Result<Option<String>> {
+    let begun = Instant::now();
+    loop {
+        match here.open(schema).await {
+            Err(error) if error.fault() == Fault::Transient && begun.elapsed() < wait => {
+                tokio::time::sleep(AGAIN).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 fn finish(cli: &Cli, outcomes: &[Outcome]) -> Result<ExitCode, Failure> {
@@ -213,10 +252,13 @@ fn text(outcome: &Outcome) -> String {
             words.push(format!("{} {what}", count(n)));
         }
     }
+    let repaired = outcome.repaired.as_ref().map_or_else(String::new, repair::Repaired::text);
     let found = if words.is_empty() { "equal".to_owned() } else { words.join(", ") };
-    let mut text = format!("{}: {} rows compared, {found}", outcome.table, count(report.rows));
+    let mut text = format!("{}: {} rows compared, {found}{repaired}", outcome.table, count(report.rows));
     if !report.surplus_looked_for {
-        text.push_str(" (rows that only the sink has were not looked for: the key is not made of integers)");
+        text.push_str(
+            " (rows that only the sink has were not looked for: the source cannot be asked for its keys)",
+        );
     }
     for told in report.differences.iter().take(SHOWN) {
         let kind = match told.kind {

@@ -32,6 +32,7 @@ mod rest;
 mod rounds;
 mod secured;
 mod shape;
+mod torture;
 mod types;
 mod verify;
 mod why;

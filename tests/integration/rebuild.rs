@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use caudal_tests::compare::wait_equal;
-use caudal_tests::{Daemon, DaemonConfig, Family, MysqlServer, PgDatabase, Postgres, TablePair, patience};
+use caudal_tests::{
+    Daemon, DaemonConfig, Family, Kafka, MysqlServer, PgDatabase, Postgres, TablePair, patience,
+};
 use mysql_async::prelude::Queryable;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde_json::Value;
@@ -299,4 +301,76 @@ async fn now_text(sink: &PgDatabase) -> String {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let sql = "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')";
     sink.connect().await.unwrap().query_one(sql, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_over_several_partitions_of_kafka_is_rebuilt_by_key_while_its_shape_changes_and_another_from_an_offset()
+ {
+    let server = MysqlServer::shared(Family::MariaDb);
+    let db = server.database("rebuildkey").await.unwrap();
+    server
+        .sql(&db, "CREATE TABLE orders (id BIGINT PRIMARY KEY, note VARCHAR(40)); CREATE TABLE parts (id BIGINT PRIMARY KEY, what VARCHAR(20))")
+        .await
+        .unwrap();
+    for (table, rows) in [("orders", 3_000), ("parts", 200)] {
+        let rows: Vec<String> = (1..=rows).map(|n| format!("({n}, 'row {n}')")).collect();
+        server.sql(&db, &format!("INSERT INTO {table} VALUES {}", rows.join(","))).await.unwrap();
+    }
+    let sink = Postgres::shared().database("rebuildkey").await.unwrap();
+    let config = DaemonConfig::new(&format!("rebuildkey{}", std::process::id()))
+        .brokers(&Kafka::shared().bootstrap())
+        .kafka("  topics: {partitions_by_table: {'*.orders': 3}}")
+        .source("shop", &server.url(&db), &[])
+        .source_line("shop", "heartbeat: 500ms")
+        .sink("dash", &sink, &["consistency: key"]);
+    let daemon = Daemon::start(&config).unwrap();
+    let pairs = TablePair::all(&server.admin_url(&db), &db).await.unwrap();
+    equal(server, &db, &sink, &pairs, &daemon).await;
+    let partitions = "SELECT count(*) FROM caudal.offsets WHERE sink = 'dash' AND topic LIKE '%.orders' AND next_offset > 100";
+    assert_eq!(number(&sink, partitions).await, 3);
+
+    sink.sql("UPDATE orders SET note = 'flipped' WHERE id % 100 = 0; DELETE FROM orders WHERE id = 77; INSERT INTO orders VALUES (-5, 'surplus')").await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (url, stopped) = (server.admin_url(&db), Arc::clone(&stop));
+    let writer = tokio::spawn(async move {
+        let mut conn = caudal_tests::mysql::connect(&url).await.unwrap();
+        let mut done = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            let id = 1 + done * 7 % 3_000;
+            if done == 20 {
+                conn.query_drop("ALTER TABLE orders ADD COLUMN more INT").await.unwrap();
+            }
+            let more = if done > 20 { ", more = 7" } else { "" };
+            conn.query_drop(format!("UPDATE orders SET note = 'changed {done}'{more} WHERE id = {id}"))
+                .await
+                .unwrap();
+            done += 1;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        done
+    });
+    rebuilt(&daemon, &["orders"]).await;
+    let enough = async || {
+        Ok(number(&sink, "SELECT count(*) FROM information_schema.columns WHERE table_name = 'orders' AND column_name = 'more'").await == 1)
+    };
+    patience::until("the new column", PATIENCE, Duration::from_millis(100), enough).await.unwrap();
+    stop.store(true, Ordering::Relaxed);
+    assert!(writer.await.unwrap() > 20);
+    let pairs = TablePair::all(&server.admin_url(&db), &db).await.unwrap();
+    equal(server, &db, &sink, &pairs, &daemon).await;
+
+    // From an offset: that of a row's last change.
+    server.sql(&db, "UPDATE parts SET what = 'late' WHERE id = 9").await.unwrap();
+    equal(server, &db, &sink, &pairs, &daemon).await;
+    let mut why = tokio::process::Command::new(caudal_tests::daemon::binary().unwrap());
+    why.args(["why", "parts", "9", "--output", "json", "--config"]).arg(daemon.config_file());
+    let said: Value = serde_json::from_slice(&why.output().await.unwrap().stdout).unwrap();
+    let offset = said["changes"].as_array().unwrap().last().unwrap()["offset"].to_string();
+    assert!(offset.parse::<i64>().unwrap() >= 200, "{said}");
+    sink.sql("UPDATE parts SET what = 'damaged' WHERE id = 9").await.unwrap();
+    let said = rebuilt(&daemon, &["parts", "--from", &offset]).await;
+    assert!(said["tables"][0]["events"].as_u64().unwrap() < 100, "all of the topic was applied: {said}");
+    equal(server, &db, &sink, &pairs, &daemon).await;
+    let (code, said) = run(&daemon, "rebuild", &["orders", "--from", "5"]).await;
+    assert!(code == Some(1) && said.to_string().contains("has 3 partitions"), "{said}");
 }

@@ -136,6 +136,7 @@ async fn verify_finds_just_what_was_planted_among_100_000_rows_under_live_writes
     let items = &said["tables"][0];
     assert!(items["equal_by_digest"].as_u64() > items["read"].as_u64(), "no digests: {said}");
     a_sink_that_is_behind_is_not_wrong(server, &db, &sink, &daemon).await;
+    what_differs_is_mended_through_the_log(server, &db, &sink, &daemon).await;
     wrong_use(&daemon).await;
 }
 
@@ -158,6 +159,41 @@ async fn a_sink_that_is_behind_is_not_wrong(
     assert_eq!((code, found(&said, ".items").len()), (Some(3), 3), "{said}\n{}", daemon.log_tail());
 }
 
+/// What the sink alone has wrong comes from the topic again, with rows that nobody else ever had, of any key; what the topic has wrong
+/// comes from the source.
+async fn what_differs_is_mended_through_the_log(
+    server: &MysqlServer,
+    db: &str,
+    sink: &PgDatabase,
+    daemon: &Daemon,
+) {
+    sink.sql("INSERT INTO mixed SELECT 'it''s \"surplus\"', score, doc, at, t, b FROM mixed LIMIT 1")
+        .await
+        .unwrap();
+    let (_, said) = verify(daemon, &["mixed"]).await;
+    let surplus = ("surplus".to_owned(), "it's \"surplus\"".to_owned(), String::new());
+    assert!(found(&said, ".mixed").contains(&surplus), "{said}");
+    // Behind the log's back: neither the topic nor the sink knows.
+    server
+        .sql(db, "SET SESSION sql_log_bin = 0; UPDATE items SET name = 'unseen' WHERE id = 5000; DELETE FROM items WHERE id = 6000")
+        .await
+        .unwrap();
+    let (code, said) = verify(daemon, &["--repair"]).await;
+    assert_eq!((code, &said["equal"]), (Some(0), &true.into()), "{said}\n{}", daemon.log_tail());
+    let tables = said["tables"].as_array().unwrap();
+    let of = |name: &str| tables.iter().find(|t| t["table"].as_str().unwrap().ends_with(name)).unwrap();
+    let repaired = &of(".items")["repaired"];
+    assert_eq!((&repaired["differed"], &repaired["from_source"]), (&5.into(), &2.into()), "{said}");
+    assert_eq!(of(".mixed")["repaired"]["from_source"], 0, "{said}");
+    let client = sink.connect().await.unwrap();
+    let sql = "SELECT (SELECT count(*) FROM items WHERE id IN (-5, 6000)), (SELECT name FROM items WHERE id = 5000)";
+    let row = client.query_one(sql, &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, &str>(1)), (0, "unseen"));
+    // Nothing is left of the requests.
+    let topics = verify(daemon, &["items"]).await;
+    assert_eq!(topics.0, Some(0), "{}", topics.1);
+}
+
 async fn wrong_use(daemon: &Daemon) {
     let binary = caudal_tests::daemon::binary().unwrap();
     for (arguments, says) in [(["nobody", "items"], "one of: dash"), (["dash", "nothing"], "no such table")] {
@@ -173,4 +209,46 @@ async fn wrong_use(daemon: &Daemon) {
         let text = String::from_utf8_lossy(&out.stderr).into_owned();
         assert!(out.status.code() == Some(1) && text.contains(says), "{text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_that_are_compared_again_and_again_tell_up_to_when_they_are_right_and_warn_when_not() {
+    let server = MysqlServer::shared(Family::MariaDb);
+    let db = server.database("again").await.unwrap();
+    server
+        .sql(&db, "CREATE TABLE items (id INT PRIMARY KEY, n INT); INSERT INTO items VALUES (1, 1), (2, 2)")
+        .await
+        .unwrap();
+    let sink = Postgres::shared().database("again").await.unwrap();
+    let config = DaemonConfig::new(&format!("again{}", std::process::id()))
+        .source("shop", &server.url(&db), &[])
+        .source_line("shop", "heartbeat: 500ms")
+        .sink("dash", &sink, &["verify: {every: 1s, rate: 100000}"]);
+    let daemon = Daemon::start(&config).unwrap();
+    let gauge = async |name: &str| {
+        let text = daemon.get("/metrics").await.map_or(String::new(), |(_, text)| text);
+        let line = text.lines().find(|line| line.starts_with(&format!("{name}{{pipeline=\"sink/dash\"}}")));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+    };
+    let until = async |what: &str, condition: &dyn Fn(Option<f64>, Option<f64>) -> bool| {
+        let (to, rows) = ("caudal_verified_to_seconds", "caudal_verify_differing_rows");
+        let there = async || Ok(condition(gauge(to).await, gauge(rows).await));
+        let waited = caudal_tests::patience::until(what, PATIENCE, Duration::from_millis(200), there).await;
+        waited.unwrap_or_else(|e| panic!("{e:#}\n{}", daemon.log_tail()));
+    };
+    until("a first round", &|to, _| to.is_some()).await;
+    let first = gauge("caudal_verified_to_seconds").await.unwrap();
+    until("a later moment", &|to, rows| to > Some(first) && rows == Some(0.0)).await;
+    sink.sql("UPDATE items SET n = 3 WHERE id = 2").await.unwrap();
+    until("the difference", &|_, rows| rows == Some(1.0)).await;
+    let stands = gauge("caudal_verified_to_seconds").await;
+    let (_, status) = daemon.get("/status").await.unwrap();
+    assert!(status.contains("verify_differs") && status.contains("items: 1 row(s)"), "{status}");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(gauge("caudal_verified_to_seconds").await, stands, "what differs is not verified");
+    let (code, said) = verify(&daemon, &["--repair"]).await;
+    assert_eq!(code, Some(0), "{said}\n{}", daemon.log_tail());
+    until("that it is over", &|to, rows| to > stands && rows == Some(0.0)).await;
+    let over = async || Ok(!daemon.get("/status").await?.1.contains("verify_differs"));
+    caudal_tests::patience::until("no warning", PATIENCE, Duration::from_millis(200), over).await.unwrap();
 }

@@ -151,6 +151,16 @@ impl SourceSide for Side {
         let keys: Option<Vec<String>> = keys.iter().map(key).collect();
         keys.map(|keys| keys.join(" OR "))
     }
+
+    async fn count(&mut self, table: &TableId, condition: &str) -> Result<Option<u64>> {
+        let plan = self.plan(table)?;
+        self.client.revive().await?;
+        chunk::limits(&mut self.client, LIMIT).await?;
+        let captured = plan.shape.condition().map_or_else(String::new, |c| format!(" AND ({c})"));
+        let sql = format!("SELECT COUNT(*) FROM {} WHERE ({condition}){captured}", plan.name());
+        let text = self.client.text(&format!("count rows of {table}"), &sql).await?;
+        Ok(text.and_then(|text| text.parse().ok()))
+    }
 }
 
 fn changing(table: &TableId) -> Error {

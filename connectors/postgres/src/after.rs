@@ -8,7 +8,7 @@
 //! sink goes on meanwhile. Where instances share a sink an advisory lock lets one of them run a job at a time. Memory: the texts.
 
 use crate::client::{BEGIN, Connection, Doing, Failure, Param};
-use crate::config::{AfterLoad, OnFailure, Resolved};
+use crate::config::{AfterLoad, OnFailure, Resolved, Step};
 use crate::quote::qualified;
 use crate::state::advisory;
 use caudal_core::{Batch, Error, Result, TableId};
@@ -210,12 +210,14 @@ impl Runner {
     async fn steps(&self, connection: &Connection, job: &AfterLoad) -> Result<()> {
         let begun = tokio::time::Instant::now();
         for step in &job.run {
-            let text = match (&step.sql, &step.file) {
-                (Some(sql), _) => sql.clone(),
-                (None, Some(file)) => tokio::fs::read_to_string(file)
+            let text = match step {
+                Step { sql: Some(sql), .. } => sql.clone(),
+                Step { file: Some(file), .. } => tokio::fs::read_to_string(file)
                     .await
                     .map_err(|e| Error::config(format!("read {}", file.display())).because(e))?,
-                (None, None) => continue,
+                Step { abc: Some(abc), .. } => abc.sql(),
+                Step { phantom_zeros: Some(zeros), .. } => zeros.sql(),
+                Step { .. } => continue,
             };
             let left = job.timeout.get().saturating_sub(begun.elapsed()).as_millis().max(1);
             let limit = format!("SET LOCAL statement_timeout = {}", left.min(i32::MAX as u128));

@@ -49,8 +49,8 @@ pub(crate) struct Applier<'a> {
 impl Applier<'_> {
     /// Writes a group.
     pub(crate) async fn apply(&mut self, group: &Group) -> Result<(), Failure> {
-        if group.truncate {
-            self.connection.batch(&self.plan.truncate()).await?;
+        if let Some(at_us) = group.truncate {
+            self.connection.batch(&self.plan.truncate(at_us)).await?;
             if let Some(collecting) = &self.collecting {
                 self.connection.batch(&format!("TRUNCATE {}", collecting.keys)).await?;
             }
@@ -125,6 +125,11 @@ impl Applier<'_> {
             self.connection.execute(&sql, params).await?;
         }
         self.connection.execute(&self.plan.upsert(from), params).await?;
+        if self.plan.is_history()
+            && let Some(sql) = self.plan.close(from)
+        {
+            self.connection.execute(&sql, params).await?;
+        }
         Ok(())
     }
 
@@ -187,8 +192,14 @@ impl Applier<'_> {
     }
 
     async fn remove(&self, fields: &[Option<Vec<u8>>]) -> Result<(), Failure> {
-        let present: Vec<Option<bool>> =
-            fields.iter().map(|f| f.as_ref().map(|f| !f.starts_with(&[255; 4]))).collect();
+        let present: Vec<Option<bool>> = fields
+            .iter()
+            .zip(&self.plan.columns)
+            .map(|(field, column)| {
+                let field = field.as_ref().filter(|_| !column.is_absent())?;
+                Some(!field.starts_with(&[255; 4]))
+            })
+            .collect();
         let values: Vec<(Field<'_>, Type)> = fields
             .iter()
             .zip(&present)

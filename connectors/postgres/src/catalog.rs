@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 /// A table as it is.
 #[derive(Debug)]
 pub(crate) struct Relation {
-    oid: u32,
+    pub(crate) oid: u32,
     /// `r` for a table, `p` for a partitioned one.
     pub(crate) kind: String,
     pub(crate) columns: Vec<Present>,

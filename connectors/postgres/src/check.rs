@@ -143,7 +143,7 @@ async fn tables(connection: &Connection, config: &Resolved) -> Result<Vec<Check>
             checks.push(Check::error(subject, "the table is gone", "restore it, or have it copied anew"));
             continue;
         };
-        let problems = crate::shape::misfits(&shape, &relation, &names, config.json);
+        let problems = crate::shape::misfits(&shape, &relation, &names, (config.json, &[]));
         let by_key = config.consistency == Consistency::Key && !relation.foreign_keys.is_empty();
         checks.push(if !problems.is_empty() {
             Check::error(subject, problems.join("; "), "give the columns back the types they had")

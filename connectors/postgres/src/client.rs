@@ -114,6 +114,11 @@ impl Failure {
         self.0.code() == Some(&SqlState::UNIQUE_VIOLATION)
     }
 
+    /// Whether the statement took longer than it may.
+    pub(crate) fn is_timeout(&self) -> bool {
+        self.0.code() == Some(&SqlState::QUERY_CANCELED)
+    }
+
     /// Whether a lock was not to be had in time, or only at the price of a deadlock.
     pub(crate) fn is_lock(&self) -> bool {
         matches!(self.0.code(), Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE || *code == SqlState::T_R_DEADLOCK_DETECTED)

@@ -10,6 +10,7 @@ use crate::config::{Deletes, Resolved};
 use crate::parameter::borrow;
 use crate::plan::Plan;
 use crate::prepare::{Options, Prepared, Rows};
+use crate::project::{Projector, VALID};
 use crate::quote::{ident, literal, qualified};
 use crate::state::State;
 use async_trait::async_trait;
@@ -30,12 +31,14 @@ pub(crate) struct Side {
     connection: Connection,
     config: Arc<Resolved>,
     plans: HashMap<TableId, Plan>,
+    projector: Arc<Projector>,
 }
 
 impl Side {
     pub(crate) async fn open(config: &Arc<Resolved>) -> Result<Self> {
         let connection = Connection::open(config).await?;
-        Ok(Self { connection, config: Arc::clone(config), plans: HashMap::new() })
+        let projector = Arc::new(Projector::for_comparison(config.tables.clone()));
+        Ok(Self { connection, config: Arc::clone(config), plans: HashMap::new(), projector })
     }
 
     async fn query(&self, sql: &str, params: &[Param<'_>], doing: String) -> Result<Vec<Row>> {
@@ -72,15 +75,28 @@ impl SinkSide for Side {
         let Some(relation) = relation.doing(&self.config, format!("look at {place}.{table}"))? else {
             return Ok(None);
         };
+        let schema = self.projector.schema(&Arc::new(schema.clone()))?;
         let names: Vec<String> = schema.columns.iter().map(|column| column.name.clone()).collect();
         if let Some(name) = names.iter().find(|name| relation.column(name).is_none()) {
             return Err(Error::transient(format!("{place}.{table} has no column {name}"))
                 .hint("the sink may not have come to the change that added it: see caudal status"));
         }
         let stage = (String::new(), String::new());
-        let plan = Plan::new(schema, &names, (&place, &table), stage, &relation, self.config.json);
+        let mut plan = Plan::new(&schema, &names, (&place, &table), stage, &relation, self.config.json);
+        let rules = self.config.rules(&schema.id);
+        plan.only = if rules.history {
+            Some(format!("{} IS NULL AND \"_op\" <> 'd'", ident(VALID[1])))
+        } else {
+            (rules.deletes == Deletes::Soft).then(|| "NOT \"_deleted\"".to_owned())
+        };
         self.plans.insert(schema.id.clone(), plan);
         Ok(Some(format!("{place}.{table}")))
+    }
+
+    fn has_all_columns(&self, schema: &TableSchema) -> bool {
+        let rules = self.projector.rules(&schema.id);
+        // Values that are replaced are not what the source's server sees.
+        rules.values_as_they_come() && schema.columns.iter().all(|column| rules.takes(&column.name))
     }
 
     async fn complete_to_us(&mut self, table: &TableId) -> Result<Option<i64>> {
@@ -98,18 +114,38 @@ impl SinkSide for Side {
         let plan = self.plan(schema)?;
         let texts: Option<Vec<String>> =
             schema.columns.iter().zip(&plan.columns).map(|(c, m)| canonical(&c.ty, m.name())).collect();
+        if schema.columns.len() != plan.columns.len() {
+            return Err(Error::bug("the digest of a table with other columns"));
+        }
         let texts = texts.ok_or_else(|| Error::bug("the digest of a column without a canonical text"))?;
         let marked = |text: &String| format!("coalesce(length({text})::text || ':' || {text}, 'N')");
         let row = texts.iter().map(marked).collect::<Vec<_>>().join(" || ");
         let sql = format!(
             "SELECT count(*), coalesce(sum(('x' || left(md5(convert_to({row}, 'UTF8')), 15))::bit(60)::bigint), 0)::text \
-             FROM {} WHERE {}",
-            plan.target,
+             FROM {} AS t WHERE {}",
+            plan.compared_with(),
             Self::within(plan, range)?
         );
         let rows = self.query(&sql, &[], format!("ask for the digest of rows of {}", plan.name)).await?;
         let row = rows.first().ok_or_else(|| Error::bug("an aggregate without a row"))?;
         Ok(Digest { rows: row.get::<_, i64>(0) as u64, sum: row.get(1) })
+    }
+
+    async fn keys(
+        &mut self,
+        schema: &TableSchema,
+        after: Option<&[String]>,
+        most: u32,
+    ) -> Result<Option<Vec<Vec<String>>>> {
+        if self.config.rules(&schema.id).deletes == Deletes::Ignore {
+            return Ok(None);
+        }
+        let plan = self.plan(schema)?;
+        let sql = plan.keys(after.is_some(), most);
+        let params: Vec<Param<'_>> =
+            after.into_iter().flatten().map(|text| (text as _, Type::TEXT)).collect();
+        let rows = self.query(&sql, &params, format!("read keys of {}", plan.name)).await?;
+        Ok(Some(rows.iter().map(|row| row.get(0)).collect()))
     }
 
     async fn trace(&mut self, schema: &TableSchema, key: &[String]) -> Result<Option<Trace>> {
@@ -121,9 +157,10 @@ impl SinkSide for Side {
         let terms: Vec<String> = plan.key.iter().enumerate().map(is).collect();
         let sql = format!(
             "SELECT xmin::text, CASE WHEN current_setting('track_commit_timestamp') = 'on' \
-             THEN pg_xact_commit_timestamp(xmin)::text END FROM {} WHERE {}",
+             THEN pg_xact_commit_timestamp(xmin)::text END FROM {} WHERE {}{}",
             plan.target,
-            terms.join(" AND ")
+            terms.join(" AND "),
+            plan.only.as_ref().map_or_else(String::new, |only| format!(" AND {only}"))
         );
         let params: Vec<Param<'_>> = key.iter().map(|text| (text as _, Type::TEXT)).collect();
         let rows = self.query(&sql, &params, format!("look for a row of {}", plan.name)).await?;
@@ -139,15 +176,17 @@ impl SinkSide for Side {
     async fn compare(&mut self, batch: &mut Batch, schema: &TableSchema, range: &Range) -> Result<Found> {
         let options = Options {
             json: self.config.json,
-            ignore_deletes: false,
+            projector: Arc::clone(&self.projector),
             copy_rows: usize::MAX,
             copy_new_rows: usize::MAX,
         };
-        let prepared = Prepared::of(batch, 0..batch.events.len() as u32, options);
+        self.projector.apply(batch)?;
+        let prepared = Prepared::of(batch, 0..batch.events.len() as u32, &options);
         let plan = self.plan(schema)?;
         let doing = format!("compare rows of {}", plan.name);
-        let surplus =
-            range.is_shared() && self.config.deletes == Deletes::Apply && prepared.rejected.is_empty();
+        let surplus = range.is_shared()
+            && self.config.rules(&schema.id).deletes != Deletes::Ignore
+            && prepared.rejected.is_empty();
         let unstorable = prepared.rejected.len() as u64;
         let rows = match prepared.groups.first().map(|group| &group.upserts) {
             Some(Rows::Arrays(columns)) if columns.len > 0 => {
@@ -204,8 +243,8 @@ impl Plan {
         let stamp: Vec<String> = (0..self.columns.len()).map(|i| format!("s.v{i}::text")).collect();
         let first = self.key.first().copied().unwrap_or_default();
         let (join, table) = match within {
-            Some(within) => ("FULL", format!("(SELECT * FROM {} WHERE {within})", self.target)),
-            None => ("LEFT", self.target.clone()),
+            Some(within) => ("FULL", format!("(SELECT * FROM {} AS t WHERE {within})", self.compared_with())),
+            None => ("LEFT", self.compared_with()),
         };
         // A key is never NULL: so its first column tells on which side there is a row.
         format!(
@@ -234,8 +273,31 @@ impl Plan {
         format!(
             "SELECT ARRAY[{}], 'surplus', '{{}}'::text[], '' FROM {} AS t WHERE {within}",
             key.join(", "),
-            self.target
+            self.compared_with()
         )
+    }
+
+    /// The texts of keys in their order, behind one that parameters give.
+    fn keys(&self, after: bool, most: u32) -> String {
+        let names: Vec<&str> = self.key.iter().map(|k| self.columns[*k].name()).collect();
+        let texts: Vec<String> = names.iter().map(|name| format!("t.{name}::text")).collect();
+        let given: Vec<String> =
+            self.key.iter().enumerate().map(|(at, k)| self.columns[*k].of_text(at + 1)).collect();
+        let names = names.iter().map(|name| format!("t.{name}")).collect::<Vec<_>>().join(", ");
+        let behind = if after { format!(" WHERE ({names}) > ({})", given.join(", ")) } else { String::new() };
+        format!(
+            "SELECT ARRAY[{}] FROM {} AS t{behind} ORDER BY {names} LIMIT {most}",
+            texts.join(", "),
+            self.compared_with()
+        )
+    }
+
+    /// The rows that a comparison looks at: those that are alive.
+    fn compared_with(&self) -> String {
+        match &self.only {
+            Some(only) => format!("(SELECT * FROM {} WHERE {only})", self.target),
+            None => self.target.clone(),
+        }
     }
 }
 

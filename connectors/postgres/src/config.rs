@@ -1,5 +1,7 @@
 //! The sink's configuration: as written, then resolved. After [`Config::resolve`] nothing can be "invalid config".
 
+use crate::ready::{Abc, PhantomZeros};
+use crate::tables::{TableOptions, TableRules, Tables};
 use crate::types::JsonAs;
 use crate::url::Target;
 use caudal_core::{DurationText, Error, Result, TableId};
@@ -29,6 +31,9 @@ pub struct Config {
     /// Names for single tables: `shop.orders: web_orders`. They win over `table`.
     #[serde(default)]
     pub rename: BTreeMap<String, String>,
+    /// Options of single tables, by patterns of their names: `orders`, `fact_*`, `shop.orders`.
+    #[serde(default)]
+    pub tables: BTreeMap<String, TableOptions>,
     /// Whether readers may ever see a part of a source transaction.
     #[serde(default)]
     pub consistency: Consistency,
@@ -52,7 +57,8 @@ pub struct Config {
     /// How long `caudal rebuild` keeps the table that it has replaced, for `--rollback`.
     #[serde(default = "rollback_window")]
     pub rollback_window: DurationText,
-    /// Longest wait for a lock that somebody else holds; then the batch is tried again later.
+    /// Longest wait for a lock that somebody else holds; then the batch is tried again later. A change of a table's shape holds its own lock
+    /// no longer than this either: one that takes longer is undone, and told with the statements to run at a quiet time.
     #[serde(default = "lock_timeout")]
     pub lock_timeout: DurationText,
 }
@@ -101,6 +107,8 @@ pub enum Deletes {
     Apply,
     /// Rows stay. An update of a key leaves the row under its old key behind.
     Ignore,
+    /// Rows stay, with `_deleted` true and the time of the delete in `_deleted_at`; so do those of a truncated table.
+    Soft,
 }
 
 /// Statements that run, in one transaction, when given tables have advanced.
@@ -127,7 +135,7 @@ pub struct AfterLoad {
     pub on_failure: OnFailure,
 }
 
-/// One step of what runs after the load: one of the two.
+/// One step of what runs after the load: one of these.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
@@ -135,6 +143,10 @@ pub struct Step {
     pub sql: Option<String>,
     /// A file of SQL, read at each run.
     pub file: Option<PathBuf>,
+    /// ABC classification of products by their sales.
+    pub abc: Option<Abc>,
+    /// Products that sell, with a stock of none.
+    pub phantom_zeros: Option<PhantomZeros>,
 }
 
 /// What follows a run that failed.
@@ -179,14 +191,16 @@ pub struct Resolved {
     pub(crate) schema: String,
     pub(crate) table: String,
     pub(crate) rename: BTreeMap<String, String>,
+    pub(crate) tables: Tables,
     pub(crate) consistency: Consistency,
-    pub(crate) deletes: Deletes,
     pub(crate) json: JsonAs,
     pub(crate) state_schema: String,
     pub(crate) sweep_limit: u8,
     pub(crate) after_load: Vec<AfterLoad>,
     pub(crate) rollback_window: Duration,
     pub(crate) lock_timeout: Duration,
+    /// Whether a table is written that nobody reads yet.
+    pub(crate) is_shadow: bool,
 }
 
 impl fmt::Debug for Resolved {
@@ -223,6 +237,8 @@ impl Config {
             }
             named("table", to, &[]).map_err(|e| e.field(field))?;
         }
+        let tables = Tables::new(&self.tables, self.deletes)
+            .map_err(|(option, error)| error.field(at(&format!("tables.{option}"))))?;
         if self.sweep_limit > 100 {
             return Err(Error::config("is no percentage")
                 .field(at("sweep_limit"))
@@ -248,8 +264,8 @@ impl Config {
             schema: self.schema,
             table: self.table,
             rename: self.rename,
+            tables,
             consistency: self.consistency,
-            deletes: self.deletes,
             json: self.json,
             state_schema: self.state_schema,
             sweep_limit: self.sweep_limit,
@@ -257,6 +273,7 @@ impl Config {
             rollback_window: self.rollback_window.get(),
             // The server takes milliseconds in 31 bits.
             lock_timeout: self.lock_timeout.get().min(Duration::from_millis(i32::MAX as u64)),
+            is_shadow: false,
         })
     }
 }
@@ -267,9 +284,8 @@ impl AfterLoad {
             return Err(Error::config("a name, tables and something to run are needed")
                 .hint("after_load: [{ name: refresh, tables: [orders], run: [{ sql: REFRESH MATERIALIZED VIEW totals }] }]"));
         }
-        if self.run.iter().any(|step| step.sql.is_some() == step.file.is_some()) {
-            return Err(Error::config("a step is either SQL or a file")
-                .hint("run: [{ sql: … }, { file: /etc/caudal/abc.sql }]"));
+        for step in &self.run {
+            step.check()?;
         }
         if self.timeout.get().is_zero() {
             return Err(
@@ -280,8 +296,21 @@ impl AfterLoad {
     }
 }
 
+impl Step {
+    fn check(&self) -> Result<()> {
+        let given =
+            [self.sql.is_some(), self.file.is_some(), self.abc.is_some(), self.phantom_zeros.is_some()];
+        if given.iter().filter(|given| **given).count() != 1 {
+            return Err(Error::config("a step is just one of sql, file, abc, phantom_zeros")
+                .hint("run: [{ sql: … }, { file: /etc/caudal/totals.sql }]"));
+        }
+        self.abc.as_ref().map_or(Ok(()), Abc::check)?;
+        self.phantom_zeros.as_ref().map_or(Ok(()), PhantomZeros::check)
+    }
+}
+
 /// Checks a name; `marks` are the parts in braces that may occur.
-fn named(what: &str, name: &str, marks: &[&str]) -> Result<()> {
+pub(crate) fn named(what: &str, name: &str, marks: &[&str]) -> Result<()> {
     let plain = marks.iter().fold(name.to_owned(), |n, mark| n.replace(mark, ""));
     if plain.contains(['{', '}']) {
         let allowed = if marks.is_empty() { "none".to_owned() } else { marks.join(", ") };
@@ -302,11 +331,12 @@ impl Resolved {
     /// # Errors
     /// Fault `Config` for a name that Postgres would cut.
     pub(crate) fn target_name(&self, id: &TableId) -> Result<(String, String)> {
-        let schema = self.schema.replace("{database}", &id.database);
-        let table =
-            self.rename.get(&id.to_string()).cloned().unwrap_or_else(|| {
-                self.table.replace("{database}", &id.database).replace("{table}", &id.table)
-            });
+        let rules = self.tables.of(id);
+        let schema = rules.schema.as_ref().unwrap_or(&self.schema).replace("{database}", &id.database);
+        let table = self.rename.get(&id.to_string()).cloned().unwrap_or_else(|| {
+            let pattern = rules.name.as_ref().unwrap_or(&self.table);
+            pattern.replace("{database}", &id.database).replace("{table}", &id.table)
+        });
         for (part, field) in [(&schema, "schema"), (&table, "rename")] {
             if part.len() > NAME_BYTES {
                 return Err(Error::config(format!(
@@ -317,6 +347,11 @@ impl Resolved {
             }
         }
         Ok((schema, table))
+    }
+
+    /// What is said of a table.
+    pub(crate) fn rules(&self, id: &TableId) -> TableRules {
+        self.tables.of(id)
     }
 
     pub(crate) fn field(&self, field: &str) -> String {

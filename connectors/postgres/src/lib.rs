@@ -19,18 +19,23 @@ mod freshness;
 mod parameter;
 mod plan;
 mod prepare;
+mod project;
 mod quote;
+mod ready;
 mod rebuild;
 mod shape;
 mod sink;
 mod state;
 mod sweep;
+mod tables;
 mod tls;
 mod types;
 mod url;
 mod writer;
 
 pub use config::{AfterLoad, Config, Consistency, Deletes, OnFailure, Resolved, Step};
+pub use ready::{Abc, PhantomZeros};
+pub use tables::{Changes, Infinite, OutOfRange, TableOptions, ZeroCharacters};
 pub use types::JsonAs;
 
 use caudal_core::{Result, Sink};

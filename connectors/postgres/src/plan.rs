@@ -1,6 +1,7 @@
 //! How rows of one shape are written to their table: the SQL.
 
 use crate::catalog::{Relation, is_key};
+use crate::project::Role;
 use crate::quote::{ident, qualified};
 use crate::types::JsonAs;
 use crate::types::{PgType, Wire, holds, of};
@@ -31,6 +32,10 @@ pub(crate) struct Plan {
     truncatable: bool,
     /// Whether a row's place alone does not tell it: each partition has places of its own.
     partitioned: bool,
+    /// Which rows a comparison looks at, if not all.
+    pub(crate) only: Option<String>,
+    /// What comes before the numbers of a batch's events, in a history.
+    pub(crate) base: i64,
 }
 
 /// A column of the shape and what it is in the table.
@@ -43,6 +48,10 @@ pub(crate) struct Mapped {
     skipped: bool,
     /// Whether a value needs a cast to the column's type.
     cast: bool,
+    /// Whether the table has no such column, or not of a type that holds it, and is meant to stay so.
+    absent: bool,
+    /// What it is, if it is no column of the source's.
+    role: Option<Role>,
 }
 
 impl Mapped {
@@ -53,7 +62,22 @@ impl Mapped {
 
     /// Whether the column is what a text, the parameter of that number, says.
     pub(crate) fn is_text(&self, parameter: usize) -> String {
-        format!("{} = (${parameter}::text)::{}", self.name, self.sql)
+        format!("{} = {}", self.name, self.of_text(parameter))
+    }
+
+    /// The value that a text, the parameter of that number, says.
+    pub(crate) fn of_text(&self, parameter: usize) -> String {
+        format!("(${parameter}::text)::{}", self.sql)
+    }
+
+    /// Whether nothing is written to it, since the table stays as it is.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.absent
+    }
+
+    /// Whether it tells of the row's writing, not of the row: a difference there alone changes nothing.
+    fn is_quiet(&self) -> bool {
+        matches!(self.role, Some(Role::DeletedAt | Role::Watermark))
     }
 
     /// A value of the wire's type, cast where needed.
@@ -93,12 +117,31 @@ impl Plan {
         relation: &Relation,
         json: JsonAs,
     ) -> Self {
+        Self::without(schema, names, place, stage, relation, (json, &[]))
+    }
+
+    /// The same, with columns (by their indexes) that are not written.
+    pub(crate) fn without(
+        schema: &TableSchema,
+        names: &[String],
+        place: (&str, &str),
+        stage: (String, String),
+        relation: &Relation,
+        (json, absent): (JsonAs, &[usize]),
+    ) -> Self {
         let columns: Vec<Mapped> = schema
             .columns
             .iter()
             .zip(names)
-            .filter_map(|(column, name)| {
+            .enumerate()
+            .filter_map(|(at, (column, name))| {
                 let wanted = of(&column.ty, json);
+                let role = Role::of(column.id);
+                if absent.contains(&at) {
+                    let (wire, sql) = (wanted.wire, wanted.sql);
+                    let name = ident(name);
+                    return Some(Mapped { wire, name, sql, skipped: true, cast: false, absent: true, role });
+                }
                 let there = relation.column(name)?;
                 Some(Mapped {
                     wire: wanted.wire,
@@ -106,12 +149,15 @@ impl Plan {
                     skipped: there.generated,
                     cast: !same_form(&there.sql, &wanted),
                     sql: there.sql.clone(),
+                    absent: false,
+                    role,
                 })
             })
             .collect();
         let key: Vec<usize> = schema.key.iter().map(|k| *k as usize).collect();
         let key_names: Vec<&str> = key.iter().map(|k| names[*k].as_str()).collect();
-        let direct = columns.iter().all(|c| !c.skipped && !c.cast);
+        let history = columns.iter().any(|c| c.role == Some(Role::Seq));
+        let direct = !history && columns.iter().all(|c| !c.skipped && !c.cast);
         let others = relation.uniques.iter().filter(|u| !is_key(u, &key_names));
         let unique = unique_columns(others.clone(), names, &columns);
         let others = others.filter_map(|u| plain_columns(u, names)).collect();
@@ -127,6 +173,8 @@ impl Plan {
             direct,
             truncatable: !relation.referenced,
             partitioned: relation.kind == "p",
+            only: None,
+            base: 0,
         }
     }
 
@@ -178,13 +226,15 @@ impl Plan {
         let mut sql = self.insert(from);
         let key = list(&self.key, |k| self.columns[*k].name.clone());
         let others: Vec<&Mapped> = self.written().filter(|(i, _)| !self.is_key(*i)).map(|(_, c)| c).collect();
-        if others.is_empty() {
+        let telling: Vec<&&Mapped> = others.iter().filter(|c| !c.is_quiet()).collect();
+        // What a history has of a change is not written again.
+        if telling.is_empty() || self.is_history() {
             sql.push_str(&format!(" ON CONFLICT ({key}) DO NOTHING"));
             return sql;
         }
         let set = list(&others, |c| format!("{0} = excluded.{0}", c.name));
-        let old = list(&others, |c| c.comparable(&format!("t.{}", c.name)));
-        let new = list(&others, |c| c.comparable(&format!("excluded.{}", c.name)));
+        let old = list(&telling, |c| c.comparable(&format!("t.{}", c.name)));
+        let new = list(&telling, |c| c.comparable(&format!("excluded.{}", c.name)));
         sql.push_str(&format!(
             " ON CONFLICT ({key}) DO UPDATE SET {set} WHERE ROW({old}) IS DISTINCT FROM ROW({new})"
         ));
@@ -198,15 +248,75 @@ impl Plan {
             "INSERT INTO {} AS t ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}",
             self.target,
             list(&written, |(_, c)| c.name.clone()),
-            list(&written, |(i, c)| c.value(&format!("u.c{i}"))),
+            list(&written, |(i, _)| self.written_value(*i)),
             self.source(from, &self.all()),
         )
+    }
+
+    /// The value that is written to a column.
+    fn written_value(&self, column: usize) -> String {
+        let given = self.given(column);
+        match self.columns[column].role {
+            Some(Role::Seq) => format!("({given} + {})", self.base),
+            Some(Role::At) => format!("coalesce({given}, clock_timestamp())"),
+            Some(Role::DeletedAt) => match self.role(Role::Deleted) {
+                Some((deleted, _)) => {
+                    format!("CASE WHEN u.c{deleted} THEN coalesce({given}, clock_timestamp()) END")
+                }
+                None => given,
+            },
+            _ => given,
+        }
+    }
+
+    fn role(&self, role: Role) -> Option<(usize, &Mapped)> {
+        self.columns.iter().enumerate().find(|(_, column)| column.role == Some(role))
+    }
+
+    /// Whether each change is a row of its own.
+    pub(crate) fn is_history(&self) -> bool {
+        self.role(Role::Seq).is_some()
+    }
+
+    /// Marks all rows as deleted, at the time of an expression; none where rows that are deleted go.
+    pub(crate) fn gone(&self, at: &str) -> Option<String> {
+        let (_, deleted) = self.role(Role::Deleted)?;
+        let (_, deleted_at) = self.role(Role::DeletedAt)?;
+        Some(format!(
+            "UPDATE {} AS t SET {2} = true, {1} = {at} WHERE NOT t.{2}",
+            self.target, deleted_at.name, deleted.name
+        ))
+    }
+
+    /// Ends the versions of a history that these rows' versions follow. None where nothing tells whose versions they are.
+    pub(crate) fn close(&self, from: From) -> Option<String> {
+        let (position, _) = self.role(Role::Position)?;
+        let key: Vec<usize> = self.key.iter().copied().filter(|k| *k != position).collect();
+        if key.is_empty() {
+            return None;
+        }
+        let of = |table: &str| list(&key, |k| format!("{table}.{}", self.columns[*k].name));
+        let given = list(&key, |k| self.given(*k));
+        let same: Vec<String> =
+            self.key.iter().map(|k| format!("t.{0} = n.{0}", self.columns[*k].name)).collect();
+        Some(format!(
+            "UPDATE {target} AS t SET \"_valid_to\" = n.\"until\" FROM (SELECT {of_v}, v.\"_position\", \
+             CASE WHEN v.\"_op\" = 'd' THEN v.\"_at\" WHEN lead(v.\"_at\") OVER w IS NOT NULL \
+             THEN greatest(v.\"_at\", lead(v.\"_at\") OVER w) END AS \"until\" \
+             FROM {target} AS v WHERE v.\"_valid_to\" IS NULL AND ({of_v}) IN (SELECT {given} FROM {source}) \
+             WINDOW w AS (PARTITION BY {of_v} ORDER BY v.\"_seq\")) AS n \
+             WHERE {same} AND n.\"until\" IS NOT NULL",
+            target = self.target,
+            of_v = of("v"),
+            source = self.source(from, &self.all()),
+            same = same.join(" AND "),
+        ))
     }
 
     /// Deletes the rows that change a column of another unique index, so that values may move between rows: the upsert writes
     /// them anew. None where the table has no such index.
     pub(crate) fn make_room(&self, from: From) -> Option<String> {
-        if self.unique.is_empty() {
+        if self.unique.is_empty() || self.is_history() {
             return None;
         }
         let old =
@@ -293,7 +403,7 @@ impl Plan {
         }
         let set = list(&set, |i| {
             let column = &self.columns[*i];
-            format!("{} = {}", column.name, column.value(&format!("u.c{i}")))
+            format!("{} = {}", column.name, self.written_value(*i))
         });
         Some(format!(
             "UPDATE {} AS t SET {set} FROM {} WHERE {}",
@@ -310,6 +420,7 @@ impl Plan {
         let mut conditions = Vec::new();
         for (column, there) in self.columns.iter().zip(present) {
             match there {
+                _ if column.absent => {}
                 None => {}
                 Some(false) => conditions.push(format!("{} IS NULL", column.name)),
                 Some(true) => {
@@ -332,8 +443,18 @@ impl Plan {
         )
     }
 
-    /// Empties the table.
-    pub(crate) fn truncate(&self) -> String {
+    /// Empties the table; `at_us`: when the source did. Where rows outlive that, they are told to be gone.
+    pub(crate) fn truncate(&self, at_us: i64) -> String {
+        let at = format!("to_timestamp({} / 1000000.0)", at_us);
+        if self.is_history() {
+            return format!(
+                "UPDATE {} SET \"_valid_to\" = greatest(\"_at\", {at}) WHERE \"_valid_to\" IS NULL",
+                self.target
+            );
+        }
+        if let Some(gone) = self.gone(&at) {
+            return gone;
+        }
         if self.truncatable {
             format!("TRUNCATE {}", self.target)
         } else {

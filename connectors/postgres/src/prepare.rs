@@ -9,19 +9,21 @@
 
 mod collector;
 
+use crate::project::Projector;
 use crate::types::{JsonAs, Wire};
 use bytes::Bytes;
-use caudal_core::{Batch, Prepare, Rejected, Result, TableSchema};
+use caudal_core::{Batch, Op, Prepare, Rejected, Result, TableSchema};
 use collector::Collector;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
 /// What the configuration says about preparing.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) json: JsonAs,
-    pub(crate) ignore_deletes: bool,
+    /// What is done to rows first, and what is said of single tables.
+    pub(crate) projector: Arc<Projector>,
     /// Rows of a table from which on COPY is used.
     pub(crate) copy_rows: usize,
     /// The same where all rows are new, as in a snapshot.
@@ -33,8 +35,9 @@ pub(crate) struct Encoder(pub(crate) Options);
 
 impl Prepare for Encoder {
     fn prepare(&self, batch: &mut Batch) -> Result<()> {
+        self.0.projector.apply(batch)?;
         let all = 0..batch.events.len() as u32;
-        batch.prepared = Some(Box::new(Prepared::of(batch, all, self.0)));
+        batch.prepared = Some(Box::new(Prepared::of(batch, all, &self.0)));
         Ok(())
     }
 }
@@ -48,8 +51,8 @@ pub(crate) struct Prepared {
 /// What is to be written to one table in one shape.
 pub(crate) struct Group {
     pub(crate) schema: Arc<TableSchema>,
-    /// Empty the table first.
-    pub(crate) truncate: bool,
+    /// Empty the table first: when the source did, microseconds since the epoch.
+    pub(crate) truncate: Option<i64>,
     /// Keys to delete.
     pub(crate) deletes: Columns,
     /// Whole rows to insert or update, by key.
@@ -94,9 +97,9 @@ pub(crate) enum Step {
 type Refused = BTreeMap<u32, String>;
 
 impl Prepared {
-    /// Prepares the events of a range. Those that cannot be encoded are named and left out: the earlier image of their key,
+    /// Prepares the events of a range, which are projected. Those that cannot be encoded are named and left out: the earlier image of their key,
     /// if the range has one, is written instead.
-    pub(crate) fn of(batch: &Batch, range: Range<u32>, options: Options) -> Self {
+    pub(crate) fn of(batch: &Batch, range: Range<u32>, options: &Options) -> Self {
         let mut refused = Refused::new();
         loop {
             let before = refused.len();
@@ -109,7 +112,7 @@ impl Prepared {
     }
 }
 
-fn groups(batch: &Batch, range: Range<u32>, options: Options, refused: &mut Refused) -> Vec<Group> {
+fn groups(batch: &Batch, range: Range<u32>, options: &Options, refused: &mut Refused) -> Vec<Group> {
     let mut groups: Vec<Collector<'_>> = Vec::new();
     let mut current: HashMap<&caudal_core::TableId, usize> = HashMap::new();
     // Runs of events of one table are the rule.
@@ -134,6 +137,13 @@ fn groups(batch: &Batch, range: Range<u32>, options: Options, refused: &mut Refu
                 groups.push(Collector::new(batch, schema, options));
             }
             last = (event.table, at);
+        }
+        if event.op == Op::Truncate && groups[last.1].outlives_truncate() {
+            // What came before is not gone with it, and stays in a group of its own.
+            let schema = batch.table(event);
+            last = (event.table, groups.len());
+            current.insert(&schema.id, last.1);
+            groups.push(Collector::new(batch, schema, options));
         }
         if let Err(cause) = groups[last.1].add(number, event) {
             refused.insert(number, cause);
@@ -163,12 +173,14 @@ mod tests {
     use super::*;
     use caudal_core::batch::NO_ROW;
     use caudal_core::{
-        BatchBuilder, Cell, Column, ColumnType, EventHead, KeyKind, LogPosition, Op, Position, SnapshotMark,
+        BatchBuilder, Cell, Column, ColumnType, EventHead, KeyKind, LogPosition, Position, SnapshotMark,
         TableId,
     };
 
-    const OPTIONS: Options =
-        Options { json: JsonAs::Jsonb, ignore_deletes: false, copy_rows: 100, copy_new_rows: 100 };
+    fn options() -> Options {
+        let projector = Arc::new(Projector::new(crate::tables::Tables::default()));
+        Options { json: JsonAs::Jsonb, projector, copy_rows: 100, copy_new_rows: 100 }
+    }
 
     fn schema(version: u32) -> Arc<TableSchema> {
         let column = |id, name: &str| Column {
@@ -228,7 +240,7 @@ mod tests {
 
     fn prepare(events: &[(&Arc<TableSchema>, Op, i64, Cell)]) -> Prepared {
         let batch = batch(events);
-        Prepared::of(&batch, 0..events.len() as u32, OPTIONS)
+        Prepared::of(&batch, 0..events.len() as u32, &options())
     }
 
     /// Deleted keys, whole rows, updates of some columns.
@@ -281,7 +293,7 @@ mod tests {
             (new, Op::Create, 3, Cell::Null),
         ]);
         let groups: Vec<_> =
-            prepared.groups.iter().map(|g| (g.schema.version, g.truncate, sizes(g))).collect();
+            prepared.groups.iter().map(|g| (g.schema.version, g.truncate.is_some(), sizes(g))).collect();
         assert_eq!(groups, [(1, true, (0, 1, 0)), (2, false, (0, 1, 0))]);
     }
 
@@ -307,7 +319,7 @@ mod tests {
                 ts_us: 0,
             });
             let batch = builder.build(Position::Log(LogPosition::default()), None);
-            let prepared = Prepared::of(&batch, 0..1, OPTIONS);
+            let prepared = Prepared::of(&batch, 0..1, &options());
             assert!(prepared.rejected.is_empty());
             assert_eq!(matches!(prepared.groups[0].upserts, Rows::Copy(..)), copied, "{bytes} bytes");
         }

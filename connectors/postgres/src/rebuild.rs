@@ -101,6 +101,7 @@ impl PgRebuild {
         config.consistency = Consistency::Key;
         // The shadow is nobody's yet.
         config.sweep_limit = 100;
+        config.is_shadow = true;
         Ok(Arc::new(config))
     }
 
@@ -147,7 +148,7 @@ impl PgRebuild {
             Error::config(format!("{place}.{table} is not there: the sink has not made it yet"))
                 .hint("start the daemon; a table that nobody has is copied by itself")
         })?;
-        self.refuse(live, &place, &table).await?;
+        self.refuse(live, &schema.id).await?;
         let (old, new) = (qualified(&place, &table), qualified(&place, &aside(&table, "new")));
         let options = "SELECT array_to_string(reloptions, ', '), quote_ident(t.spcname) FROM pg_class c \
                        LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace WHERE c.oid = $1";
@@ -193,21 +194,28 @@ impl PgRebuild {
         Ok(format!("INSERT INTO {new} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {old};"))
     }
 
-    async fn obstacles(&self, oid: u32, name: &str) -> Result<Vec<String>> {
+    async fn obstacles(&self, oid: u32, id: &TableId) -> Result<Vec<String>> {
+        let (place, table) = self.place(id)?;
+        let name = format!("{place}.{table}");
         let found = furniture::obstacles(&self.connection, oid).await;
         let mut found = found.doing(&self.config, format!("look at {name}"))?;
-        if self.config.deletes == Deletes::Ignore {
-            found.push("deletes: ignore has kept rows that its topic may no longer hold".to_owned());
+        let rules = self.config.rules(id);
+        if rules.history {
+            found.push("it is a history, and its topic may no longer hold all of it".to_owned());
+        } else if rules.deletes != Deletes::Apply {
+            let how = if rules.deletes == Deletes::Soft { "soft" } else { "ignore" };
+            found.push(format!("deletes: {how} has kept rows that its topic may no longer hold"));
         }
         Ok(found)
     }
 
     /// Refuses a table of which something would be lost.
-    async fn refuse(&self, oid: u32, schema: &str, table: &str) -> Result<()> {
-        let found = self.obstacles(oid, &format!("{schema}.{table}")).await?;
+    async fn refuse(&self, oid: u32, id: &TableId) -> Result<()> {
+        let found = self.obstacles(oid, id).await?;
         if found.is_empty() {
             return Ok(());
         }
+        let (schema, table) = self.place(id)?;
         Err(Error::config(format!("{schema}.{table} cannot be exchanged: {}", found.join("; ")))
             .hint("take that away for as long as it takes; nothing has been done yet"))
     }
@@ -401,7 +409,7 @@ impl Rebuild for PgRebuild {
         let rows = self.connection.query(sql, &[(&oid, Type::OID)]).await;
         let rows = rows.doing(&self.config, format!("look at {place}.{table}"))?;
         let (count, bytes): (i64, i64) = rows.first().map_or((0, 0), |row| (row.get(0), row.get(1)));
-        let obstacles = self.obstacles(oid, &format!("{place}.{table}")).await?;
+        let obstacles = self.obstacles(oid, &schema.id).await?;
         Ok(Outlook {
             target: Some(format!("{place}.{table}")),
             rows: count as u64,

@@ -7,14 +7,17 @@
 
 mod change;
 mod fit;
+mod views;
 
 pub(crate) use fit::misfits;
 
 use crate::catalog::{Relation, schema_exists};
 use crate::client::{Connection, Doing, Failure};
-use crate::plan::Plan;
+use crate::plan::{Plan, takes};
+use crate::project::{Role, VALID};
 use crate::quote::{ident, literal, qualified};
 use crate::state::{State, advisory, fnv};
+use crate::tables::Changes;
 use crate::types::{may_become_null, of};
 use caudal_core::{Error, Result, TableSchema};
 use std::collections::HashMap;
@@ -25,6 +28,14 @@ pub(crate) struct Shaper<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) state: &'a State,
     pub(crate) schema: &'a TableSchema,
+}
+
+/// What became of a shape.
+pub(crate) enum Ensured {
+    /// The table takes its rows.
+    Planned(Plan),
+    /// Its rows are set aside; why.
+    Quarantined(String),
 }
 
 /// What is kept of a table: the newest shape.
@@ -38,7 +49,7 @@ impl Shaper<'_> {
     ///
     /// # Errors
     /// `Config` for a table of another shape (naming the columns), missing privileges, or a name used twice.
-    pub(crate) async fn ensure(&self) -> Result<Plan> {
+    pub(crate) async fn ensure(&self) -> Result<Ensured> {
         let config = self.connection.config();
         let (target_schema, target_table) = config.target_name(&self.schema.id)?;
         let place = (target_schema.as_str(), target_table.as_str());
@@ -46,27 +57,113 @@ impl Shaper<'_> {
         self.lock(place).await?;
         let record = self.record(place).await?;
         let relation = self.find(place).await?;
+        let rules = config.rules(&self.schema.id);
+        let mut absent = Vec::new();
         let names = match (record, relation) {
             (None, None) => {
                 self.create(place).await?;
                 own_names(self.schema)
             }
             (None, Some(relation)) => {
-                self.check_present(&relation, &own_names(self.schema), place)?;
+                self.check_present(&relation, &own_names(self.schema), &[], place)?;
                 own_names(self.schema)
             }
             (Some(_), None) => return Err(self.vanished(place)),
-            (Some(record), Some(_)) if newer(self.schema, &record.shape) => {
+            (Some(record), Some(relation)) if newer(self.schema, &record.shape) => match rules.changes {
+                Changes::Apply => {
+                    self.lead_on(&record.shape, place).await?;
+                    own_names(self.schema)
+                }
+                Changes::Ignore => {
+                    absent = self.left_out(&record.shape, &relation)?;
+                    names_by_id(self.schema, &record.shape)
+                }
+                Changes::Quarantine => {
+                    let cause = changed(&record.shape, self.schema);
+                    return Ok(Ensured::Quarantined(format!(
+                        "the table has another shape: {cause}; `changes: quarantine` waits for `apply` or `ignore`"
+                    )));
+                }
+            },
+            (Some(record), Some(_)) if reshaped(self.schema, &record.shape) => {
+                self.check_reshaping(&record.shape)?;
                 self.lead_on(&record.shape, place).await?;
                 own_names(self.schema)
             }
-            (Some(record), Some(_)) => names_by_id(self.schema, &record.shape),
+            (Some(record), Some(relation)) => {
+                absent = if rules.changes == Changes::Ignore {
+                    self.left_out(&record.shape, &relation)?
+                } else {
+                    self.look_back(&record.shape, &relation, place).await?
+                };
+                names_by_id(self.schema, &record.shape)
+            }
         };
         let relation = self.find(place).await?.ok_or_else(|| self.vanished(place))?;
-        self.check_present(&relation, &names, place)?;
+        self.check_present(&relation, &names, &absent, place)?;
         self.check_constraints(&relation, place)?;
         let stage = self.stage_name(place);
-        Ok(Plan::new(self.schema, &names, place, stage, &relation, config.json))
+        let plan = Plan::without(self.schema, &names, place, stage, &relation, (config.json, &absent));
+        Ok(Ensured::Planned(plan))
+    }
+
+    /// Columns that a table which stays as it is does not have, or does not hold any more.
+    fn left_out(&self, stored: &TableSchema, relation: &Relation) -> Result<Vec<usize>> {
+        let json = self.connection.config().json;
+        let names = names_by_id(self.schema, stored);
+        let mut absent = Vec::new();
+        for (at, (column, name)) in self.schema.columns.iter().zip(&names).enumerate() {
+            let known = stored.columns.iter().any(|c| c.id == column.id);
+            let there = relation.column(name).filter(|_| known);
+            if there.is_some_and(|there| there.generated || takes(there, column, json)) {
+                continue;
+            }
+            if self.schema.key.contains(&(at as u32)) {
+                return Err(Error::config(format!(
+                    "{}: the key's column {} became {}, and `changes: ignore` keeps the table as it is",
+                    self.schema.id, column.name, column.native
+                ))
+                .field(self.option("changes"))
+                .hint("choose `changes: apply`"));
+            }
+            absent.push(at);
+        }
+        Ok(absent)
+    }
+
+    /// Whether the table can follow what the configuration says otherwise than before.
+    fn check_reshaping(&self, stored: &TableSchema) -> Result<()> {
+        let config = self.connection.config();
+        let kept = |schema: &TableSchema| schema.columns.iter().any(|c| Role::of(c.id) == Some(Role::Seq));
+        if kept(stored) != kept(self.schema) {
+            return Err(Error::config(format!(
+                "{}: a history and a table of rows are not of one shape",
+                self.schema.id
+            ))
+            .field(self.option("history"))
+            .hint(format!(
+                "move the table away, and delete its row in {}.tables: it is copied anew",
+                ident(&config.state_schema)
+            )));
+        }
+        let new =
+            self.schema.columns.iter().find(|column| {
+                Role::of(column.id).is_none() && stored.columns.iter().all(|c| c.id != column.id)
+            });
+        match new {
+            Some(column) if !config.is_shadow => Err(Error::config(format!(
+                "{}: column {} was not written until now: the rows that are there have no value for it",
+                self.schema.id, column.name
+            ))
+            .field(self.option("columns"))
+            .hint(format!("caudal rebuild {} {}", config.name, self.schema.id))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where an option of the table is written.
+    fn option(&self, option: &str) -> String {
+        self.connection.config().field(&format!("tables.{}.{option}", self.schema.id))
     }
 
     fn stage_name(&self, (schema, table): (&str, &str)) -> (String, String) {
@@ -94,16 +191,18 @@ impl Shaper<'_> {
     }
 
     async fn run(&self, sql: &str, doing: &str) -> Result<()> {
+        self.connection.batch(sql).await.map_err(|failure| self.failed(failure, doing))
+    }
+
+    fn failed(&self, failure: Failure, doing: &str) -> Error {
         let doing = format!("{doing} for {}", self.schema.id);
-        self.connection.batch(sql).await.map_err(|failure| {
-            if failure.is_data() {
-                // Rows that are there stand in the way; no event is to blame.
-                let cause = failure.data_cause();
-                return Error::config(format!("{doing}: {cause}"))
-                    .hint("mend the rows or the constraint; it is tried again");
-            }
-            failure.into_error(self.connection.config(), doing)
-        })
+        if failure.is_data() {
+            // Rows that are there stand in the way; no event is to blame.
+            let cause = failure.data_cause();
+            return Error::config(format!("{doing}: {cause}"))
+                .hint("mend the rows or the constraint; it is tried again");
+        }
+        failure.into_error(self.connection.config(), doing)
     }
 
     async fn find(&self, (schema, table): (&str, &str)) -> Result<Option<Relation>> {
@@ -184,6 +283,11 @@ impl Shaper<'_> {
                 format!("{} {}{null}", ident(&column.name), of(&column.ty, json).sql)
             })
             .collect();
+        let history = self.connection.config().rules(&self.schema.id).history;
+        if history {
+            parts.push(format!("{} timestamptz GENERATED ALWAYS AS (\"_at\") STORED", ident(VALID[0])));
+            parts.push(format!("{} timestamptz", ident(VALID[1])));
+        }
         if !self.schema.key.is_empty() {
             parts.push(self.primary_key());
         }
@@ -200,9 +304,36 @@ impl Shaper<'_> {
                 literal(&comment.replace('\0', ""))
             ));
         }
+        if history {
+            sql.push_str(&self.of_history(place));
+        }
         self.run(&sql, "create the table").await?;
         tracing::info!(table = %self.schema.id, target = %qualified(place.0, place.1), "created the table");
         self.remember(place).await
+    }
+
+    /// What a history needs beside its table: an index of the versions that are valid, and the numbers of batches.
+    fn of_history(&self, place: (&str, &str)) -> String {
+        let lock = advisory(self.state.schema());
+        let mut sql = format!(
+            "; SELECT pg_advisory_xact_lock({lock}); CREATE SEQUENCE IF NOT EXISTS {}",
+            self.state.history_sequence()
+        );
+        let key: Vec<String> = self
+            .schema
+            .key_columns()
+            .filter(|column| Role::of(column.id).is_none())
+            .map(|column| ident(&column.name))
+            .collect();
+        if !key.is_empty() {
+            sql.push_str(&format!(
+                "; CREATE INDEX ON {} ({}) WHERE {} IS NULL",
+                qualified(place.0, place.1),
+                key.join(", "),
+                ident(VALID[1])
+            ));
+        }
+        sql
     }
 
     fn primary_key(&self) -> String {
@@ -233,6 +364,44 @@ impl Shaper<'_> {
             ))
             .await
     }
+}
+
+/// Whether the configuration gives a shape other columns, or other names, than it had.
+fn reshaped(schema: &TableSchema, stored: &TableSchema) -> bool {
+    let columns = |s: &TableSchema| -> Vec<(u32, String)> {
+        let mut columns: Vec<_> = s.columns.iter().map(|c| (c.id, c.name.clone())).collect();
+        columns.sort_unstable();
+        columns
+    };
+    (schema.generation, schema.version) == (stored.generation, stored.version)
+        && columns(schema) != columns(stored)
+}
+
+/// What is different in a newer shape, for people.
+fn changed(old: &TableSchema, new: &TableSchema) -> String {
+    let mut told = Vec::new();
+    for column in &new.columns {
+        match old.columns.iter().find(|c| c.id == column.id) {
+            None => told.push(format!("column {} was added", column.name)),
+            Some(was) if was.name != column.name => {
+                told.push(format!("column {} was renamed to {}", was.name, column.name));
+            }
+            Some(was) if was.ty != column.ty => {
+                told.push(format!("column {} became {}", column.name, column.native));
+            }
+            Some(was) if was.nullable != column.nullable => {
+                let what = if column.nullable { "allows" } else { "forbids" };
+                told.push(format!("column {} {what} NULL", column.name));
+            }
+            Some(_) => {}
+        }
+    }
+    let gone = old.columns.iter().filter(|c| new.columns.iter().all(|n| n.id != c.id));
+    told.extend(gone.map(|column| format!("column {} was dropped", column.name)));
+    if key_names(old) != key_names(new) {
+        told.push("it has another key".to_owned());
+    }
+    if told.is_empty() { "another version".to_owned() } else { told.join(", ") }
 }
 
 fn key_names(schema: &TableSchema) -> Vec<&str> {

@@ -3,8 +3,9 @@
 use crate::after::After;
 use crate::client::{Connection, Doing};
 use crate::compare::Side;
-use crate::config::{Consistency, Deletes, Resolved};
+use crate::config::{Consistency, Resolved};
 use crate::prepare::Options;
+use crate::project::Projector;
 use crate::rebuild::PgRebuild;
 use crate::state::State;
 use crate::writer::PgWriter;
@@ -23,7 +24,7 @@ const COPY_NEW_ROWS: usize = 500;
 pub(crate) fn options(config: &Resolved) -> Options {
     Options {
         json: config.json,
-        ignore_deletes: config.deletes == Deletes::Ignore,
+        projector: Arc::new(Projector::new(config.tables.clone())),
         copy_rows: COPY_ROWS,
         copy_new_rows: COPY_NEW_ROWS,
     }

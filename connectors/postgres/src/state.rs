@@ -76,6 +76,11 @@ impl State {
         Ok(LogPosition { offsets: offsets(&rows).into_values().collect() })
     }
 
+    /// The quoted name of the sequence that numbers batches with rows of histories.
+    pub(crate) fn history_sequence(&self) -> String {
+        qualified(&self.schema, "history_batches")
+    }
+
     /// The quoted name of a stage table.
     pub(crate) fn stage(&self, name: &str) -> String {
         qualified(&self.schema, name)

@@ -103,7 +103,7 @@ impl Sweeps {
                     table = plan.name,
                     "emptying a table without a key, to fill it anew"
                 );
-                connection.batch(&plan.truncate()).await.doing(config, doing())?;
+                connection.batch(&plan.truncate(0)).await.doing(config, doing())?;
             }
             return Ok(());
         }
@@ -200,10 +200,10 @@ impl Plan {
             .enumerate()
             .map(|(i, k)| format!("s.k{i} = t.{}", self.columns[*k].name()))
             .collect();
-        format!(
-            "DELETE FROM {} AS t WHERE NOT EXISTS (SELECT 1 FROM {keys} AS s WHERE {})",
-            self.target,
-            equal.join(" AND ")
-        )
+        let unknown = format!("NOT EXISTS (SELECT 1 FROM {keys} AS s WHERE {})", equal.join(" AND "));
+        match self.gone("clock_timestamp()") {
+            Some(gone) => format!("{gone} AND {unknown}"),
+            None => format!("DELETE FROM {} AS t WHERE {unknown}", self.target),
+        }
     }
 }

@@ -6,17 +6,19 @@
 use crate::after::After;
 use crate::apply::{Applier, Optimism};
 use crate::client::{Connection, Doing, Failure};
-use crate::config::Resolved;
+use crate::config::{Deletes, Resolved};
 use crate::freshness::Freshness;
 use crate::plan::Plan;
 use crate::prepare::{Encoder, Group, Options, Prepared};
-use crate::shape::Shaper;
+use crate::quote::literal;
+use crate::shape::{Ensured, Shaper};
 use crate::state::{Offsets, State};
 use crate::sweep::Sweeps;
+use crate::tables::Changes;
 use async_trait::async_trait;
 use caudal_core::{
-    Batch, Error, LogPosition, Outcome, Position, Prepare, Rejected, Result, Sweep, SweepPart, TableId,
-    TableSchema, Writer,
+    Batch, Error, EventHead, LogPosition, Outcome, Position, Prepare, Rejected, Result, Sweep, SweepPart,
+    TableId, TableSchema, Writer,
 };
 use std::collections::HashMap;
 use std::ops::Range;
@@ -24,6 +26,8 @@ use std::sync::Arc;
 
 /// Rows of one batch that may be refused one by one, each found by about 2 log2(batch) attempts.
 const MOST_REJECTED: usize = 1_000;
+/// Bits for the numbers of a batch's events: more than a batch has room for.
+const BATCH_BITS: u32 = 28;
 
 /// Writes to one database.
 pub(crate) struct PgWriter {
@@ -31,7 +35,11 @@ pub(crate) struct PgWriter {
     config: Arc<Resolved>,
     state: State,
     options: Options,
-    tables: HashMap<(TableId, u32, u32), Table>,
+    tables: HashMap<Identity, Table>,
+    /// Shapes whose rows are set aside, with the reason.
+    quarantined: HashMap<Identity, String>,
+    /// What comes before the numbers of the batch's events, in histories; asked for when it is needed.
+    base: Option<i64>,
     owned: Option<Owned>,
     open: bool,
     /// Whether the open transaction has its savepoint.
@@ -80,6 +88,8 @@ impl PgWriter {
             state,
             options,
             tables: HashMap::new(),
+            quarantined: HashMap::new(),
+            base: None,
             owned: None,
             open: false,
             marked: false,
@@ -139,11 +149,18 @@ impl PgWriter {
     /// Plans the tables of a batch that are not planned yet.
     async fn plan(&mut self, groups: &[Group]) -> Result<()> {
         for group in groups {
-            if !self.tables.contains_key(&identity(&group.schema)) {
-                self.plan_table(&group.schema).await?;
-            }
+            self.plan_shape(&group.schema).await?;
         }
         Ok(())
+    }
+
+    /// Plans a table's shape, if that was not done yet.
+    async fn plan_shape(&mut self, schema: &TableSchema) -> Result<()> {
+        let identity = identity(schema);
+        if self.tables.contains_key(&identity) || self.quarantined.contains_key(&identity) {
+            return Ok(());
+        }
+        self.plan_table(schema).await
     }
 
     async fn plan_table(&mut self, schema: &TableSchema) -> Result<()> {
@@ -152,11 +169,20 @@ impl PgWriter {
         let own = !self.open;
         self.begin().await?;
         let shaper = Shaper { connection: &self.connection, state: &self.state, schema };
-        let plan = shaper.ensure().await?;
+        let ensured = shaper.ensure().await?;
         if own {
-            self.connection.batch("COMMIT").await.doing(&self.config, format!("shape {}", plan.name))?;
+            let doing = format!("shape the table of {}", schema.id);
+            self.connection.batch("COMMIT").await.doing(&self.config, doing)?;
             (self.open, self.marked) = (false, false);
         }
+        let plan = match ensured {
+            Ensured::Planned(plan) => plan,
+            Ensured::Quarantined(cause) => {
+                tracing::warn!(sink = self.config.name, table = %schema.id, cause, "rows of another shape are set aside");
+                self.quarantined.insert(identity(schema), cause);
+                return Ok(());
+            }
+        };
         // Plans of other shapes may name columns that are called otherwise now.
         self.tables.retain(|(id, _, _), _| *id != schema.id);
         let table = Table { plan, staged: false, optimism: Optimism::default() };
@@ -167,13 +193,19 @@ impl PgWriter {
     /// Writes groups in order; a shape is planned when its first group comes, for groups before it have the older one.
     async fn apply(&mut self, groups: &[Group]) -> Result<(), Trouble> {
         for group in groups {
+            self.plan_shape(&group.schema).await.map_err(Trouble::Other)?;
             let identity = identity(&group.schema);
-            if !self.tables.contains_key(&identity) {
-                self.plan_table(&group.schema).await.map_err(Trouble::Other)?;
+            if self.tables.get(&identity).is_some_and(|table| table.plan.is_history()) && self.base.is_none()
+            {
+                self.base = Some(self.next_base().await.map_err(Trouble::Other)?);
+            }
+            if self.quarantined.contains_key(&identity) {
+                continue;
             }
             let Some(table) = self.tables.get_mut(&identity) else {
                 return Err(Trouble::Other(Error::bug("a table has no plan")));
             };
+            table.plan.base = self.base.unwrap_or_default();
             let mut applier = Applier {
                 connection: &self.connection,
                 state: &self.state,
@@ -191,6 +223,44 @@ impl PgWriter {
             }
         }
         Ok(())
+    }
+
+    /// What comes before the numbers of a batch's events: greater than that of any batch before.
+    async fn next_base(&self) -> Result<i64> {
+        let sql = format!("SELECT nextval({}::regclass)", literal(&self.state.history_sequence()));
+        let rows = self.connection.query(&sql, &[]).await.doing(&self.config, "number a batch")?;
+        let number: i64 = rows.first().map_or(0, |row| row.get(0));
+        Ok(number << BATCH_BITS)
+    }
+
+    /// The events of a range prepared, less those that are set aside.
+    fn prepared(&self, batch: &Batch, range: Range<u32>) -> Prepared {
+        let mut prepared = Prepared::of(batch, range, &self.options);
+        self.drop_quarantined(&mut prepared);
+        prepared
+    }
+
+    fn drop_quarantined(&self, prepared: &mut Prepared) {
+        if !self.quarantined.is_empty() {
+            prepared.groups.retain(|group| !self.quarantined.contains_key(&identity(&group.schema)));
+        }
+    }
+
+    /// Finds out which of the batch's shapes are set aside, and names their events.
+    async fn quarantine(&mut self, batch: &Batch) -> Result<Vec<Rejected>> {
+        for table in &batch.tables {
+            if self.options.projector.rules(&table.id).changes == Changes::Quarantine {
+                self.plan_shape(table).await?;
+            }
+        }
+        if self.quarantined.is_empty() {
+            return Ok(Vec::new());
+        }
+        let of = |(number, event): (usize, &EventHead)| {
+            let cause = self.quarantined.get(&identity(batch.table(event)))?.clone();
+            Some(Rejected { event: number as u32, cause })
+        };
+        Ok(batch.events.iter().enumerate().filter_map(of).collect())
     }
 
     /// Writes a range of events as a whole or not at all.
@@ -216,7 +286,7 @@ impl PgWriter {
             if let Some(rest) = rest {
                 ranges.push((rest.clone(), rest.end..rest.end));
             }
-            let prepared = Prepared::of(batch, first.clone(), self.options);
+            let prepared = self.prepared(batch, first.clone());
             let Some(failure) = self.attempt(&prepared.groups).await? else {
                 rejected.extend(prepared.rejected);
                 continue;
@@ -244,34 +314,40 @@ impl PgWriter {
 
     async fn write_events(&mut self, batch: &mut Batch) -> Result<Vec<Rejected>> {
         let all = 0..batch.events.len() as u32;
-        let prepared = match batch.prepared.take().map(|p| p.downcast::<Prepared>()) {
+        self.options.projector.apply(batch)?;
+        let aside = self.quarantine(batch).await?;
+        let mut prepared = match batch.prepared.take().map(|p| p.downcast::<Prepared>()) {
             Some(Ok(prepared)) => *prepared,
-            _ => Prepared::of(batch, all.clone(), self.options),
+            _ => Prepared::of(batch, all.clone(), &self.options),
         };
+        self.drop_quarantined(&mut prepared);
         self.plan_first(&prepared.groups).await?;
         let mut rejected = prepared.rejected;
         if self.attempt(&prepared.groups).await?.is_some() {
             // The second look names all of them itself.
             rejected.clear();
             self.bisect(batch, all, &mut rejected).await?;
-            rejected.sort_by_key(|r| r.event);
         }
+        // Those set aside come last, and their reason counts.
+        rejected.extend(aside);
+        rejected.reverse();
+        rejected.sort_by_key(|r| r.event);
+        rejected.dedup_by_key(|r| r.event);
         Ok(rejected)
     }
 
     /// Begins and ends the sweeps of a batch; its events lie between.
     async fn sweep(&mut self, sweeps: &[Sweep], part: SweepPart) -> Result<()> {
         for sweep in sweeps.iter().filter(|sweep| sweep.part == part) {
-            let identity = identity(&sweep.schema);
-            if !self.tables.contains_key(&identity) {
-                self.plan_table(&sweep.schema).await?;
-            }
+            let schema = self.options.projector.schema(&sweep.schema)?;
+            self.plan_shape(&schema).await?;
             self.begin().await?;
-            let Some(Table { plan, .. }) = self.tables.get(&identity) else {
-                return Err(Error::bug("a table has no plan"));
-            };
+            // Of a table that is set aside nothing is known.
+            let Some(Table { plan, .. }) = self.tables.get(&identity(&schema)) else { continue };
+            let rules = self.options.projector.rules(&schema.id);
             match part {
-                SweepPart::Begin if self.options.ignore_deletes => {}
+                // What a history has met stays.
+                SweepPart::Begin if rules.deletes == Deletes::Ignore || rules.history => {}
                 SweepPart::Begin => self.sweeps.begin(&self.connection, &self.state, plan, sweep).await?,
                 SweepPart::End => self.sweeps.end(&self.connection, plan, sweep).await?,
             }
@@ -284,7 +360,7 @@ impl PgWriter {
         for event in rejected.iter().map(|rejected| rejected.event) {
             let schema = batch.table(&batch.events[event as usize]);
             let Some(collecting) = self.sweeps.collecting(&schema.id) else { continue };
-            let prepared = Prepared::of(batch, event..event + 1, self.options);
+            let prepared = self.prepared(batch, event..event + 1);
             self.plan(&prepared.groups).await?;
             self.begin().await?;
             let (Some(group), Some(table)) =
@@ -310,6 +386,7 @@ impl PgWriter {
     }
 
     async fn write_batch(&mut self, batch: &mut Batch) -> Result<Vec<Rejected>> {
+        self.base = None;
         let sweeps = std::mem::take(&mut batch.sweeps);
         self.sweep(&sweeps, SweepPart::Begin).await?;
         for undecodable in &batch.undecodable {
@@ -385,6 +462,7 @@ impl PgWriter {
         self.freshness.rolled_back();
         self.after.rolled_back();
         self.tables.clear();
+        self.quarantined.clear();
         self.sweeps.clear();
         // Best effort: the connection ends with the writer, and the transaction with the connection.
         if self.connection.batch("ROLLBACK").await.is_err() {
@@ -393,7 +471,10 @@ impl PgWriter {
     }
 }
 
-fn identity(schema: &TableSchema) -> (TableId, u32, u32) {
+/// A table in one shape: generation and version.
+type Identity = (TableId, u32, u32);
+
+fn identity(schema: &TableSchema) -> Identity {
     (schema.id.clone(), schema.generation, schema.version)
 }
 
@@ -425,7 +506,7 @@ impl Writer for PgWriter {
     }
 
     fn prepare(&self) -> Option<Arc<dyn Prepare>> {
-        Some(Arc::new(Encoder(self.options)))
+        Some(Arc::new(Encoder(self.options.clone())))
     }
 
     async fn write(&mut self, batch: &mut Batch) -> Result<Outcome> {

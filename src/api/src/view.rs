@@ -1,7 +1,7 @@
 //! What `GET /status` says, as JSON: written by the daemon, read by `caudal status`. Keys are only ever added.
 
 use crate::freshness::Told;
-use caudal_core::{PollStatus, Progress};
+use caudal_core::{PollStatus, Progress, SetAside, Warning};
 use caudal_engine::status::{LastError, PipelineStatus};
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +64,12 @@ pub struct Pipeline {
     /// Where polled tables stand, and when they are read next.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub polls: Vec<PollStatus>,
+    /// Tables that a capture cannot follow for now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<SetAside>,
+    /// What somebody should see to before it is too late.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
 }
 
 /// An error, as the operator should see it.
@@ -106,6 +112,8 @@ impl Pipeline {
             reading: status.reading,
             tables: Vec::new(),
             polls: status.polls,
+            set_aside: status.set_aside,
+            warnings: status.warnings,
         }
     }
 }

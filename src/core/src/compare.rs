@@ -100,6 +100,12 @@ pub trait SourceSide: Send {
 
     /// A condition in the source's SQL that just these keys meet, as texts of the key's columns that the sink gave.
     fn condition(&self, schema: &TableSchema, keys: &[Vec<String>]) -> Option<String>;
+
+    /// How many rows that are captured meet a condition; none where that cannot be asked.
+    async fn count(&mut self, table: &TableId, condition: &str) -> Result<Option<u64>> {
+        let _ = (table, condition);
+        Ok(None)
+    }
 }
 
 /// The sink's side. Changes nothing.
@@ -108,11 +114,29 @@ pub trait SinkSide: Send {
     /// The name of the table there; none if it is not there yet.
     async fn open(&mut self, schema: &TableSchema) -> Result<Option<String>>;
 
+    /// Whether the table has all of the source's columns there, in their order, so that digests can be compared.
+    fn has_all_columns(&self, schema: &TableSchema) -> bool {
+        let _ = schema;
+        true
+    }
+
     /// The source's time up to which the table is complete; none where that is not known yet.
     async fn complete_to_us(&mut self, table: &TableId) -> Result<Option<i64>>;
 
     /// The digest of a range that both ends find.
     async fn digest(&mut self, schema: &TableSchema, range: &Range) -> Result<Digest>;
+
+    /// The keys behind `after`, in the sink's own order, `most` of them: for tables whose ranges only the source finds. None where rows that
+    /// only the sink has are no mistake, or cannot be told.
+    async fn keys(
+        &mut self,
+        schema: &TableSchema,
+        after: Option<&[String]>,
+        most: u32,
+    ) -> Result<Option<Vec<Vec<String>>>> {
+        let _ = (schema, after, most);
+        Ok(None)
+    }
 
     /// What the sink can tell of the row with a key, given as texts of the key's columns; none if it has none, or cannot tell.
     async fn trace(&mut self, schema: &TableSchema, key: &[String]) -> Result<Option<Trace>> {

@@ -26,6 +26,11 @@ pub struct Metrics {
     pub watermark_us: AtomicI64,
     /// Tables that the source cannot follow for now.
     pub set_aside: AtomicU64,
+    /// Source time up to which all tables were compared with their source and equal, microseconds since the epoch; 0 where nobody compares
+    /// again and again, or has not come by all of them.
+    pub verified_us: AtomicI64,
+    /// Rows that differed when they were compared last.
+    pub differing: AtomicU64,
     commits: Histogram,
 }
 
@@ -116,8 +121,29 @@ pub fn exposition(series: &[Series<'_>], now_us: i64) -> String {
         let tables = s.metrics.set_aside.load(Relaxed);
         let _ = writeln!(out, "caudal_tables_set_aside{{pipeline=\"{}\"}} {tables}", escaped(s.pipeline));
     }
+    verified(&mut out, series);
     commit_histogram(&mut out, series);
     out
+}
+
+fn verified(out: &mut String, series: &[Series<'_>]) {
+    let told: Vec<_> = series.iter().filter(|s| s.metrics.verified_us.load(Relaxed) > 0).collect();
+    let (to, rows) = ("caudal_verified_to_seconds", "caudal_verify_differing_rows");
+    head(
+        out,
+        to,
+        "gauge",
+        "Source time up to which all tables were compared and equal, seconds since the epoch",
+    );
+    for s in &told {
+        let seconds = s.metrics.verified_us.load(Relaxed) as f64 / 1e6;
+        let _ = writeln!(out, "{to}{{pipeline=\"{}\"}} {seconds}", escaped(s.pipeline));
+    }
+    head(out, rows, "gauge", "Rows that differed from their source when they were compared last");
+    for s in series.iter().filter(|s| s.pipeline.starts_with("sink/")) {
+        let differing = s.metrics.differing.load(Relaxed);
+        let _ = writeln!(out, "{rows}{{pipeline=\"{}\"}} {differing}", escaped(s.pipeline));
+    }
 }
 
 fn head(out: &mut String, name: &str, kind: &str, help: &str) {

@@ -99,6 +99,8 @@ struct Moving {
     since_us: i64,
     position: Option<Position>,
     last_error: Option<LastError>,
+    /// What was noted from outside of the pipeline.
+    noted: Vec<Warning>,
 }
 
 struct Inner {
@@ -132,7 +134,13 @@ impl StatusHandle {
     }
 
     fn with(name: String, source: Option<Arc<dyn Source>>) -> Self {
-        let moving = Moving { state: State::Starting, since_us: now_us(), position: None, last_error: None };
+        let moving = Moving {
+            state: State::Starting,
+            since_us: now_us(),
+            position: None,
+            last_error: None,
+            noted: Vec::new(),
+        };
         Self(Arc::new(Inner {
             name,
             source,
@@ -186,8 +194,16 @@ impl StatusHandle {
             reading: self.0.source.as_ref().map(|s| s.progress()).unwrap_or_default(),
             polls: self.0.source.as_ref().map(|s| s.polls()).unwrap_or_default(),
             set_aside: self.0.source.as_ref().map(|s| s.set_aside()).unwrap_or_default(),
-            warnings: self.0.source.as_ref().map(|s| s.warnings()).unwrap_or_default(),
+            warnings: {
+                let source = self.0.source.as_ref().map(|s| s.warnings()).unwrap_or_default();
+                source.into_iter().chain(moving.noted.iter().cloned()).collect()
+            },
         }
+    }
+
+    /// Notes what somebody should see to who does not look at the pipeline itself; in place of what was noted before.
+    pub fn note(&self, warnings: Vec<Warning>) {
+        self.moving().noted = warnings;
     }
 
     pub(crate) fn enter(&self, state: State) {

@@ -10,6 +10,10 @@
 //! once it differed in [`LOOKS_ALIKE`] looks in a row in both comparisons, while the source's row stayed the same. A row that changes
 //! faster than that is *undecided*, which is said and not guessed.
 //!
+//! Rows that only the sink has are found with the ranges where both ends know their order; else the sink's keys are read in its own
+//! order, and the source counts how many of them it has. A key that it lacks is asked for again each time the sink is complete up to the
+//! answer before: it counts as surplus if it was there, and not here, [`LOOKS_ALIKE`] times in a row.
+//!
 //! Memory: one look's rows, [`LOOK_BYTES`] and one row; the differences, [`MOST_TOLD`] of a table; 64 ranges.
 
 use caudal_core::compare::{
@@ -18,7 +22,7 @@ use caudal_core::compare::{
 };
 use caudal_core::{Batch, Error, Result, TableId, TableSchema};
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -32,6 +36,8 @@ const LOOK_BYTES: usize = 8 << 20;
 const MOST_RANGES: usize = 64;
 /// Differences of a table that are named; more are counted.
 pub const MOST_TOLD: usize = 1_000;
+/// Keys of the sink that the source is asked about at once, where their ranges are not known there.
+const KEYS: u32 = 500;
 /// How often the sink is asked how far it is.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
@@ -118,7 +124,8 @@ pub async fn table(
     progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<Report> {
     let shared = has_shared_order(schema);
-    let hashed = shared && schema.columns.iter().all(|column| has_canonical_text(&column.ty));
+    let texts = schema.columns.iter().all(|column| has_canonical_text(&column.ty));
+    let hashed = shared && texts && sink.has_all_columns(schema);
     let report = Report {
         table: schema.id.clone(),
         rows: 0,
@@ -132,9 +139,13 @@ pub async fn table(
         surplus_looked_for: shared,
         differences: Vec::new(),
     };
-    let mut comparison = Comparison { source, sink, schema, options, report, suspects: Vec::new() };
+    let mut comparison =
+        Comparison { source, sink, schema, options, report, suspects: Vec::new(), surplus: HashSet::new() };
     comparison.scan(hashed, progress).await?;
     comparison.settle().await?;
+    if !shared {
+        comparison.report.surplus_looked_for = comparison.surplus_keys().await?;
+    }
     Ok(comparison.report)
 }
 
@@ -146,6 +157,8 @@ struct Comparison<'a> {
     report: Report,
     /// Ranges to look at closely.
     suspects: Vec<Range>,
+    /// Keys of rows that only the sink has, as a range has shown them: of a table that is one range, both ends find that.
+    surplus: HashSet<Vec<String>>,
 }
 
 /// A difference that looks have found, and in how many in a row.
@@ -258,11 +271,74 @@ impl Comparison<'_> {
         Ok(())
     }
 
+    /// Looks for rows that only the sink has, by their keys; false if they cannot be told.
+    async fn surplus_keys(&mut self) -> Result<bool> {
+        let (began, mut asked) = (Instant::now(), 0u64);
+        let mut after: Option<Vec<String>> = None;
+        loop {
+            let Some(keys) = self.sink.keys(self.schema, after.as_deref(), KEYS).await? else {
+                return Ok(false);
+            };
+            let Some(last) = keys.last().cloned() else { return Ok(true) };
+            asked += keys.len() as u64;
+            let Some(mut absent) = self.absent(keys).await? else { return Ok(false) };
+            for _ in 0..LOOKS_ALIKE {
+                if absent.is_empty() {
+                    break;
+                }
+                let now = self.source.now_us().await?;
+                self.wait(now).await?;
+                let mut still = Vec::new();
+                for key in absent {
+                    if self.sink.trace(self.schema, &key).await?.is_some() {
+                        still.push(key);
+                    }
+                }
+                absent = self.absent(still).await?.unwrap_or_default();
+            }
+            for key in absent.into_iter().filter(|key| !self.surplus.contains(key)) {
+                let kind = DifferenceKind::Surplus;
+                self.report.add(Difference { key, kind, columns: Vec::new(), stamp: String::new() });
+            }
+            if let Some(rate) = self.options.rate {
+                let due = Duration::from_secs_f64(asked as f64 / rate.max(1) as f64);
+                sleep(due.saturating_sub(began.elapsed())).await;
+            }
+            after = Some(last);
+        }
+    }
+
+    /// Those of the keys that the source does not have; none if it cannot be asked. A count of all spares asking for each.
+    async fn absent(&mut self, keys: Vec<Vec<String>>) -> Result<Option<Vec<Vec<String>>>> {
+        let mut absent = Vec::new();
+        let mut open = vec![keys];
+        while let Some(mut keys) = open.pop() {
+            if keys.is_empty() {
+                continue;
+            }
+            let Some(condition) = self.source.condition(self.schema, &keys) else { return Ok(None) };
+            let Some(there) = self.source.count(&self.schema.id, &condition).await? else { return Ok(None) };
+            match there {
+                n if n >= keys.len() as u64 => {}
+                0 => absent.append(&mut keys),
+                _ => {
+                    let rest = keys.split_off(keys.len() / 2);
+                    open.extend([rest, keys]);
+                }
+            }
+        }
+        absent.sort_unstable();
+        Ok(Some(absent))
+    }
+
     fn decide(&mut self, differing: Differing) {
         let mut all: Vec<Seen> = differing.into_values().collect();
         all.sort_by(|a, b| a.difference.key.cmp(&b.difference.key));
         for seen in all {
             if seen.alike >= LOOKS_ALIKE {
+                if seen.difference.kind == DifferenceKind::Surplus && !has_shared_order(self.schema) {
+                    self.surplus.insert(seen.difference.key.clone());
+                }
                 self.report.add(seen.difference);
             } else {
                 self.report.undecided += 1;

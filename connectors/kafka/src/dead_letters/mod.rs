@@ -17,6 +17,7 @@
 //! A letter is acknowledged by all in-sync replicas before [`DeadLetters::put`] returns, and so before the sink's commit
 //! passes the event over. A letter may be written twice (a crash between the two), under one key.
 
+mod again;
 mod desk;
 mod letter;
 

@@ -1,7 +1,10 @@
 //! Collects the events of one table in one shape, and coalesces them by key.
 
 use super::{Columns, Group, Options, Refused, Rows, Step};
+use crate::config::Deletes;
 use crate::encode;
+use crate::project::Role;
+use crate::tables::TableRules;
 use crate::types::{self, Wire};
 use bytes::Bytes;
 use caudal_core::batch::NO_ROW;
@@ -13,6 +16,10 @@ use std::sync::Arc;
 /// Rows with so many bytes go by COPY, few as they may be: parameters would be held three times, here and by the driver, and two of
 /// these for as long as the connection lives. COPY goes out in pieces.
 const COPY_BYTES: usize = 1 << 20;
+
+/// Why an event is no part of a history.
+const PARTIAL: &str =
+    "the event holds only columns that changed, and a history needs whole rows (binlog_row_image = FULL)";
 
 /// Where one key's event leads.
 struct Entry {
@@ -26,25 +33,37 @@ struct Entry {
 pub(super) struct Collector<'a> {
     batch: &'a Batch,
     pub(super) schema: &'a Arc<TableSchema>,
-    options: Options,
+    options: &'a Options,
+    rules: Arc<TableRules>,
+    /// Columns by which events are of one row: of a history, each event is of its own.
+    key: Vec<u32>,
     wires: Vec<Wire>,
     keys: Vec<u8>,
     entries: Vec<Entry>,
-    truncate: bool,
+    truncate: Option<i64>,
     new_rows: bool,
 }
 
 impl<'a> Collector<'a> {
-    pub(super) fn new(batch: &'a Batch, schema: &'a Arc<TableSchema>, options: Options) -> Self {
+    pub(super) fn new(batch: &'a Batch, schema: &'a Arc<TableSchema>, options: &'a Options) -> Self {
+        let rules = options.projector.rules(&schema.id);
+        let mut key = schema.key.clone();
+        let seq = schema.columns.iter().position(|column| Role::of(column.id) == Some(Role::Seq));
+        if let (Some(last), Some(seq)) = (key.last_mut().filter(|_| rules.history), seq) {
+            // In place of the change's position, which says the same: so that rows are written in the order of the events.
+            *last = seq as u32;
+        }
         let wires = schema.columns.iter().map(|c| types::of(&c.ty, options.json).wire).collect();
         Self {
             batch,
             schema,
             options,
+            rules,
+            key,
             wires,
             keys: Vec::new(),
             entries: Vec::new(),
-            truncate: false,
+            truncate: None,
             new_rows: true,
         }
     }
@@ -53,20 +72,32 @@ impl<'a> Collector<'a> {
         self.schema.key.is_empty()
     }
 
+    /// Whether a truncate leaves rows behind.
+    pub(super) fn outlives_truncate(&self) -> bool {
+        self.rules.history || self.rules.deletes == Deletes::Soft
+    }
+
+    fn ignores_deletes(&self) -> bool {
+        self.rules.deletes == Deletes::Ignore
+    }
+
     pub(super) fn add(&mut self, number: u32, event: &EventHead) -> Result<(), String> {
         self.new_rows &= matches!(event.op, Op::Read | Op::Create);
         match event.op {
-            Op::Truncate if self.options.ignore_deletes => {}
+            Op::Truncate if self.ignores_deletes() && !self.rules.history => {}
             Op::Truncate => {
                 // Whatever came before is gone with it.
                 self.entries.clear();
-                self.truncate = true;
+                self.truncate = Some(event.ts_us);
                 self.new_rows = true;
             }
-            Op::Delete if self.options.ignore_deletes => {}
+            Op::Delete if self.ignores_deletes() => {}
             Op::Delete => self.entry(number, event.before, NO_ROW)?,
             Op::Read | Op::Create | Op::Update if event.after == NO_ROW => {
                 return Err("the event has no row".to_owned());
+            }
+            Op::Create if self.rules.history && !self.is_whole(event.after) => {
+                return Err(PARTIAL.to_owned());
             }
             Op::Update if self.keyless() => {
                 self.entry(number, event.before, NO_ROW)?;
@@ -87,7 +118,7 @@ impl<'a> Collector<'a> {
         let new = self.entries.len() - 1;
         self.entry(number, event.before, NO_ROW)?;
         let [.., a, b] = &self.entries[..] else { return Ok(()) };
-        if self.key(a) == self.key(b) || self.options.ignore_deletes {
+        if self.key(a) == self.key(b) || self.ignores_deletes() {
             self.entries.pop();
         } else {
             self.entries.swap(new, new + 1);
@@ -105,7 +136,7 @@ impl<'a> Collector<'a> {
             return Ok(());
         }
         let start = self.keys.len();
-        for &column in &self.schema.key {
+        for &column in &self.key {
             let cell = self.batch.cells[(image + column) as usize];
             let from = self.keys.len();
             let wire = self.wires[column as usize];
@@ -132,7 +163,7 @@ impl<'a> Collector<'a> {
         let mut group = Group {
             schema: Arc::clone(self.schema),
             truncate: self.truncate,
-            deletes: Columns::new(self.schema.key.iter().map(|&k| self.wires[k as usize])),
+            deletes: Columns::new(self.key.iter().map(|&k| self.wires[k as usize])),
             upserts: Rows::Arrays(Columns::new([])),
             patches: Vec::new(),
             steps: Vec::new(),
@@ -263,6 +294,10 @@ impl<'a> Collector<'a> {
             }
         }
         steps
+    }
+
+    fn is_whole(&self, at: u32) -> bool {
+        !self.image(at).contains(&Cell::Unchanged)
     }
 
     fn image(&self, at: u32) -> &'a [Cell] {

@@ -89,7 +89,7 @@ impl PgRebuild {
         let gone = |name: &str| Error::config(format!("{name} is gone")).hint("begin anew: --discard");
         let live_oid = self.oid(&schema, &table).await?.ok_or_else(|| gone(&live))?;
         let shadow_oid = self.oid(&schema, &shadow_name).await?.ok_or_else(|| gone(&shadow))?;
-        self.refuse(live_oid, &schema, &table).await?;
+        self.refuse(live_oid, &id).await?;
         let old = aside(&table, "old");
         if self.phase(&id, "kept").await?.is_none() && self.oid(&schema, &old).await?.is_some() {
             return Err(Error::config(format!("{schema}.{old} is there, and no rebuild has kept it"))
@@ -99,7 +99,8 @@ impl PgRebuild {
         let connection = &self.connection;
         let columns = furniture::columns(connection, live_oid).await.doing(&self.config, doing())?;
         let theirs = furniture::columns(connection, shadow_oid).await.doing(&self.config, doing())?;
-        if sorted(&columns) != sorted(&theirs) {
+        // The shadow may have been given columns that the configuration has chosen since.
+        if !columns.iter().all(|column| theirs.contains(column)) {
             return Err(Error::config(format!(
                 "{schema}.{table} was given other columns since the rebuild began"
             ))
@@ -139,12 +140,6 @@ impl PgRebuild {
         }
         self.sql(&sql, "note the exchange").await
     }
-}
-
-fn sorted(columns: &[String]) -> Vec<&String> {
-    let mut sorted: Vec<&String> = columns.iter().collect();
-    sorted.sort();
-    sorted
 }
 
 /// What is run at the exchange, and what is checked behind it.

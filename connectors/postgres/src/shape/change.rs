@@ -1,7 +1,10 @@
 //! From one shape of a table to the next.
 
+use super::views::Views;
 use super::{Shaper, key_names};
 use crate::catalog::{Present, Relation, is_key};
+use crate::client::Doing;
+use crate::config::Deletes;
 use crate::plan::takes;
 use crate::quote::{ident, literal, qualified};
 use crate::types::{JsonAs, holds, may_become_null, of};
@@ -12,25 +15,132 @@ impl Shaper<'_> {
     /// From the stored shape to this newer one.
     pub(super) async fn lead_on(&self, old: &TableSchema, place: (&str, &str)) -> Result<()> {
         let relation = self.find(place).await?.ok_or_else(|| self.vanished(place))?;
-        let changes = self.changes(old, &relation)?;
+        let (renames, changes) = self.changes(old, &relation)?;
         let target = qualified(place.0, place.1);
-        let mut statements = Vec::new();
+        let alter = |change: &str| format!("ALTER TABLE {target} {change}");
+        let mut first = Vec::new();
         let again = self.schema.generation > old.generation;
-        if again {
+        if again && !self.outlives(old)? {
             // A new generation is a new topic, which holds all rows under their new key.
-            statements.push(format!("TRUNCATE {target}"));
-            statements
-                .extend(self.old_key(old, &relation).map(|name| format!("ALTER TABLE {target} {name}")));
+            first.push(format!("TRUNCATE {target}"));
+            first.extend(self.old_key(old, &relation).map(|drop| alter(&drop)));
         }
-        statements.extend(changes.into_iter().map(|change| format!("ALTER TABLE {target} {change}")));
+        first.extend(renames.iter().map(|rename| alter(rename)));
+        // One statement: whatever has to be written anew is written once.
+        let mut then = Vec::new();
+        let types = changes.iter().any(|change| change.contains(" TYPE "));
+        then.extend((!changes.is_empty()).then(|| alter(&changes.join(", "))));
         if again && !self.schema.key.is_empty() && key_names(old) != key_names(self.schema) {
-            statements.push(format!("ALTER TABLE {target} ADD {}", self.primary_key()));
+            then.push(alter(&format!("ADD {}", self.primary_key())));
         }
-        if !statements.is_empty() {
-            self.run(&statements.join("; "), "change the table's shape").await?;
+        if !first.is_empty() || !then.is_empty() {
+            self.run_bounded(&target, &relation, (first, then), types).await?;
             tracing::info!(table = %self.schema.id, version = self.schema.version, "changed the table's shape");
         }
         self.remember(place).await
+    }
+
+    /// Makes a table that was made in a newer shape take rows of this older one: columns are widened to hold both. Gives the columns that were
+    /// dropped before the table was made: it never had them.
+    pub(super) async fn look_back(
+        &self,
+        newest: &TableSchema,
+        relation: &Relation,
+        place: (&str, &str),
+    ) -> Result<Vec<usize>> {
+        let json = self.connection.config().json;
+        let names = super::names_by_id(self.schema, newest);
+        let (mut absent, mut changes, mut types) = (Vec::new(), Vec::new(), false);
+        for (at, (column, name)) in self.schema.columns.iter().zip(&names).enumerate() {
+            let now = newest.columns.iter().find(|c| c.id == column.id);
+            let key = self.schema.key.contains(&(at as u32));
+            match (now, relation.column(name)) {
+                (None, None) if !key => absent.push(at),
+                (Some(now), Some(there)) if !there.generated => {
+                    if !takes(there, column, json)
+                        && let Some(ty) = common_type(column, now, json)
+                    {
+                        changes.push(format!("ALTER COLUMN {0} TYPE {ty} USING {0}::{ty}", ident(name)));
+                        types = true;
+                    }
+                    if there.not_null && !key && column.nullable {
+                        changes.push(format!("ALTER COLUMN {} DROP NOT NULL", ident(name)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        // A column of a type that nothing holds together with the newer one is told by whoever looks at the table next.
+        if !changes.is_empty() {
+            let target = qualified(place.0, place.1);
+            let alter = format!("ALTER TABLE {target} {}", changes.join(", "));
+            self.run_bounded(&target, relation, (Vec::new(), vec![alter]), types).await?;
+        }
+        Ok(absent)
+    }
+
+    /// Whether rows stay that the new topic may not hold: what was deleted, and what was before.
+    fn outlives(&self, old: &TableSchema) -> Result<bool> {
+        let rules = self.connection.config().rules(&self.schema.id);
+        let outlives = rules.history || rules.deletes == Deletes::Soft;
+        if outlives && key_names(old) != key_names(self.schema) {
+            return Err(Error::config(format!(
+                "{} has another key: rows that outlive their source's cannot follow",
+                self.schema.id
+            ))
+            .field(self.option(if rules.history { "history" } else { "deletes" }))
+            .hint(format!(
+                "move the table away, and delete its row in {}.tables: a new one is begun",
+                ident(&self.connection.config().state_schema)
+            )));
+        }
+        Ok(outlives)
+    }
+
+    /// Runs a change of shape. The table's lock is waited for as others' locks are; once it is there, no statement may take longer than that
+    /// either. Views are locked before their table, as readers do.
+    async fn run_bounded(
+        &self,
+        target: &str,
+        relation: &Relation,
+        (first, then): (Vec<String>, Vec<String>),
+        types: bool,
+    ) -> Result<()> {
+        let config = self.connection.config();
+        const DOING: &str = "change the table's shape";
+        let mut views = Views::default();
+        if !first.is_empty() {
+            self.run(&first.join("; "), DOING).await?;
+        }
+        if types {
+            // Behind the renames: the views' texts have the columns' new names then.
+            let found = Views::of(self.connection, relation).await;
+            views = found.doing(config, format!("look for views of {target}"))?;
+        }
+        if then.is_empty() {
+            return Ok(());
+        }
+        let drop: String = views.drop.iter().map(|drop| format!("{drop}; ")).collect();
+        let then = [then, views.make].concat();
+        let limited = format!(
+            "{drop}LOCK TABLE {target} IN ACCESS EXCLUSIVE MODE; SET LOCAL statement_timeout = {}; {}; \
+             SET LOCAL statement_timeout = 0",
+            config.lock_timeout.as_millis(),
+            then.join("; ")
+        );
+        match self.connection.batch(&limited).await {
+            Err(failure) if failure.is_timeout() => {
+                let by_hand = [first, views.drop, then].concat().join("; ");
+                Err(Error::config(format!(
+                    "a change of the shape of {} would lock its table for longer than {:?}; it was undone",
+                    self.schema.id, config.lock_timeout
+                ))
+                .field(config.field("lock_timeout"))
+                .hint(format!("run it at a quiet time, then the sink goes on by itself: {by_hand}")))
+            }
+            Err(failure) => Err(self.failed(failure, DOING)),
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Takes the old key away, where the new shape has another.
@@ -40,8 +150,8 @@ impl Shaper<'_> {
         (key != key_names(self.schema)).then(|| format!("DROP CONSTRAINT IF EXISTS {}", ident(&unique.name)))
     }
 
-    /// `ALTER TABLE` actions, renames first.
-    fn changes(&self, old: &TableSchema, relation: &Relation) -> Result<Vec<String>> {
+    /// `ALTER TABLE` actions: renames, which stand alone, and all others.
+    fn changes(&self, old: &TableSchema, relation: &Relation) -> Result<(Vec<String>, Vec<String>)> {
         let before: HashMap<u32, &Column> = old.columns.iter().map(|c| (c.id, c)).collect();
         let mut renames = Vec::new();
         let mut changes = Vec::new();
@@ -61,7 +171,7 @@ impl Shaper<'_> {
             }
         }
         changes.extend(self.relax(old, relation));
-        Ok(rename_order(renames).into_iter().chain(changes).collect())
+        Ok((rename_order(renames), changes))
     }
 
     fn add(&self, column: &Column) -> String {
@@ -83,8 +193,10 @@ impl Shaper<'_> {
                     "{}: column {} became {}, which {} cannot hold",
                     self.schema.id, column.name, column.native, there.sql
                 ))
+                .field(self.option("changes"))
                 .hint(format!(
-                    "change the column's type in Postgres to {} and restart",
+                    "`changes: ignore` keeps the column as it is and writes it no more, `changes: quarantine` sets the rows aside; \
+                     or change the column's type in Postgres to {} yourself",
                     of(&column.ty, json).sql
                 ))
             })?;

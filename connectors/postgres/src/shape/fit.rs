@@ -15,12 +15,13 @@ impl Shaper<'_> {
         &self,
         relation: &Relation,
         names: &[String],
+        absent: &[usize],
         place: (&str, &str),
     ) -> Result<()> {
         if relation.kind != "r" && relation.kind != "p" {
             return Err(self.misfit(place, &["it is no table".to_owned()], None));
         }
-        let problems = misfits(self.schema, relation, names, self.connection.config().json);
+        let problems = misfits(self.schema, relation, names, (self.connection.config().json, absent));
         if !problems.is_empty() {
             return Err(self.misfit(place, &problems, None));
         }
@@ -78,17 +79,18 @@ impl Shaper<'_> {
     }
 }
 
-/// What keeps rows of a shape out of a table.
+/// What keeps rows of a shape out of a table; `absent` columns are not written.
 pub(crate) fn misfits(
     schema: &TableSchema,
     relation: &Relation,
     names: &[String],
-    json: JsonAs,
+    (json, absent): (JsonAs, &[usize]),
 ) -> Vec<String> {
     let mut problems = Vec::new();
     for (at, (column, name)) in schema.columns.iter().zip(names).enumerate() {
         let wanted = of(&column.ty, json).sql;
         match relation.column(name) {
+            _ if absent.contains(&at) => {}
             None => problems.push(format!("column {name} ({wanted}) is missing")),
             Some(there) if there.generated => {}
             Some(there) if !takes(there, column, json) => {

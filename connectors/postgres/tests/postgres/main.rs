@@ -4,16 +4,20 @@
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 mod apply;
+mod changes;
 mod conformance;
 mod crash;
 mod database;
+mod exchange;
 mod fence;
 mod input;
 mod model;
 mod pace;
+mod ready;
 mod rejects;
 mod rows;
 mod shapes;
+mod tables;
 mod tls;
 mod types;
 mod whole;

@@ -151,6 +151,32 @@ async fn a_change_of_shape_is_followed_by_column_ids() {
 }
 
 #[tokio::test]
+async fn rows_older_than_the_table_are_taken_with_columns_that_it_never_had_and_values_that_were_wider() {
+    let Some(db) = Database::new().await else { return };
+    let old = table(
+        "t",
+        &[("id", int()), ("a", int()), ("b", ColumnType::Int { bits: 64 }), ("gone", int()), ("c", int())],
+    );
+    let mut new = old.clone();
+    new.version = 3;
+    new.columns.remove(3);
+    new.columns[1].name = "a2".to_owned();
+    new.columns[2].ty = int();
+    new.columns[3].nullable = false;
+    let (old, new) = (Arc::new(old), Arc::new(new));
+    let mut w = db.writer().await;
+    put(w.as_mut(), Rows::new().create(&new, &[I(1), I(1), I(1), I(1)]).at(1)).await;
+    put(w.as_mut(), Rows::new().create(&old, &[I(2), I(2), I(1 << 40), I(2), V::Null]).at(2)).await;
+    let many = (10..700).fold(Rows::new(), |rows, i| rows.create(&old, &[I(i), I(i), I(i), I(i), I(i)]));
+    put(w.as_mut(), many.at(3)).await;
+    put(w.as_mut(), Rows::new().create(&new, &[I(3), I(3), I(3), I(3)]).at(4)).await;
+    assert_eq!(
+        db.rows("SELECT * FROM t WHERE id < 11 ORDER BY id").await,
+        ["1|1|1|1", "2|2|1099511627776|∅", "3|3|3|3", "10|10|10|10"]
+    );
+}
+
+#[tokio::test]
 async fn a_change_of_shape_within_a_batch_separates_its_rows() {
     let Some(db) = Database::new().await else { return };
     let (old, new) = versions();

@@ -17,7 +17,7 @@ mod written;
 pub use problem::{Invalid, Problem};
 pub use resolved::{HttpSettings, LogSettings, Resolved, SinkEntry, SourceEntry};
 pub use secret::Secret;
-pub use written::{Consistency, OnReject};
+pub use written::{Consistency, OnReject, VerifySettings};
 
 use crate::registry::Registry;
 use schemars::JsonSchema;

@@ -5,7 +5,9 @@ use super::environment::Note;
 use super::problem::Problem;
 use super::secret::Secret;
 use super::tree::{Node, Value};
-use super::written::{Consistency, HttpWritten, LogWritten, OnReject, SinkCommon, SourceCommon, Written};
+use super::written::{
+    Consistency, HttpWritten, LogWritten, OnReject, SinkCommon, SourceCommon, VerifySettings, Written,
+};
 use crate::registry::{Kind, Registry};
 use caudal_core::{Sink, Source};
 use schemars::JsonSchema;
@@ -82,6 +84,8 @@ pub struct SinkEntry {
     pub consistency: Consistency,
     /// What happens to events that it cannot take.
     pub on_reject: OnReject,
+    /// How its tables are compared again and again, if they are.
+    pub verify: Option<VerifySettings>,
     /// The sink.
     pub sink: Arc<dyn Sink>,
 }
@@ -231,7 +235,7 @@ impl<K> Stage<'_, K> {
             let common: SinkCommon = stage.keep(read(node, at))?;
             stage.from(&common.from, sources, at, node);
             let kind = stage.kind(&registry.sinks, &common.kind, at, node)?;
-            let keys = ["type", "from", "consistency", "on_reject"];
+            let keys = ["type", "from", "consistency", "on_reject", "verify"];
             // One default for all: a connector that reads it too is told what counts.
             let mut told = node.clone();
             let consistency = Value::Text(common.consistency.as_str().to_owned());
@@ -244,8 +248,9 @@ impl<K> Stage<'_, K> {
                 Consistency::Transaction => OnReject::Park,
                 Consistency::Key => OnReject::DeadLetter,
             });
-            let (consistency, from) = (common.consistency, common.from);
-            Some(SinkEntry { name: name.to_owned(), kind: kind.name, from, consistency, on_reject, sink })
+            let SinkCommon { consistency, from, verify, .. } = common;
+            let (name, kind) = (name.to_owned(), kind.name);
+            Some(SinkEntry { name, kind, from, consistency, on_reject, verify, sink })
         })
     }
 

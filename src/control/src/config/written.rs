@@ -1,6 +1,6 @@
 //! Stage one: the configuration as it is written. Each text here is what the reference page says.
 
-use caudal_core::SizeText;
+use caudal_core::{DurationText, SizeText};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -132,6 +132,31 @@ pub(crate) struct SinkCommon {
     /// `caudal.<prefix>.dlq.<sink>` and goes on. Default: `park` with `consistency: transaction`, else `dead_letter`.
     #[serde(default)]
     pub(crate) on_reject: Option<OnReject>,
+    /// Compare its tables with their sources again and again, while both live, as `caudal verify` does: what differs is an alert, and the
+    /// moment up to which all was equal is a metric.
+    #[serde(default)]
+    pub(crate) verify: Option<VerifySettings>,
+}
+
+/// How tables are compared again and again.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VerifySettings {
+    /// From the beginning of one round over all tables to the next.
+    #[serde(default = "every_day")]
+    pub every: DurationText,
+    /// Rows per second at most, at each end.
+    #[serde(default = "gently")]
+    #[schemars(range(min = 1))]
+    pub rate: u64,
+}
+
+fn every_day() -> DurationText {
+    DurationText::secs(24 * 3600)
+}
+
+fn gently() -> u64 {
+    5_000
 }
 
 /// What a reader of the target sees.

@@ -1,0 +1,153 @@
+//! The exchange of a table with its shadow, step by step: what the locks and the comparison of offsets are for.
+
+use crate::database::{Database, connect};
+use crate::rows::{I, Rows, T, int, put, table, text, write};
+use caudal_core::rebuild::{Begin, Rebuild};
+use caudal_core::{TableSchema, Writer};
+use std::sync::Arc;
+use std::time::Duration;
+
+fn people() -> Arc<TableSchema> {
+    Arc::new(table("people", &[("id", int()), ("name", text())]))
+}
+
+/// A sink that stands at offset 1, and a rebuild whose shadow stands there too. The rows of the sink's table are wrong.
+async fn level(db: &Database) -> (Box<dyn Writer>, Box<dyn Rebuild>, Arc<TableSchema>) {
+    let t = people();
+    let sink = db.sink();
+    let mut w = db.writer().await;
+    let rows = || Rows::new().create(&t, &[I(1), T("a")]).at(1);
+    put(w.as_mut(), rows()).await;
+    db.run("UPDATE people SET name = 'wrong'").await;
+    let mut rebuild = sink.rebuild().await.unwrap().unwrap();
+    assert!(rebuild.begin(&t, "shop.t", Begin::Empty).await.unwrap());
+    let mut shadow = rebuild.writer(&t.id).await.unwrap();
+    shadow.resume().await.unwrap();
+    put(shadow.as_mut(), rows()).await;
+    (w, rebuild, t)
+}
+
+#[tokio::test]
+async fn a_sink_that_has_gone_on_is_not_exchanged_with_a_shadow_that_has_not() {
+    let Some(db) = Database::new().await else { return };
+    let (mut w, mut rebuild, t) = level(&db).await;
+    put(w.as_mut(), Rows::new().create(&t, &[I(2), T("b")]).at(2)).await;
+    assert!(rebuild.hold(std::slice::from_ref(&t.id)).await.unwrap());
+    assert!(!rebuild.exchange(None).await.unwrap(), "row 2 is in the table before only");
+    assert_eq!(db.rows("SELECT * FROM people ORDER BY id").await, ["1|wrong", "2|b"]);
+    // Nothing is held any more, and once the shadow has come by it the same way succeeds.
+    let mut shadow = rebuild.writer(&t.id).await.unwrap();
+    shadow.resume().await.unwrap();
+    put(shadow.as_mut(), Rows::new().create(&t, &[I(2), T("b")]).at(2)).await;
+    assert!(rebuild.hold(std::slice::from_ref(&t.id)).await.unwrap());
+    assert!(rebuild.exchange(None).await.unwrap());
+    assert_eq!(db.rows("SELECT * FROM people ORDER BY id").await, ["1|a", "2|b"]);
+    put(w.as_mut(), Rows::new().create(&t, &[I(3), T("c")]).at(3)).await;
+    assert_eq!(db.value("SELECT count(*) FROM people").await, "3");
+}
+
+#[tokio::test]
+async fn rows_that_a_transaction_has_written_and_not_committed_are_waited_for() {
+    let Some(db) = Database::new().await else { return };
+    let (mut w, mut rebuild, t) = level(&db).await;
+    // Its offsets are not stored yet: a comparison would find nothing.
+    write(w.as_mut(), Rows::new().create(&t, &[I(2), T("b")]).at(2)).await;
+    assert!(!rebuild.hold(std::slice::from_ref(&t.id)).await.unwrap());
+    w.commit().await.unwrap();
+    assert!(rebuild.hold(std::slice::from_ref(&t.id)).await.unwrap());
+    assert!(!rebuild.exchange(None).await.unwrap());
+    assert_eq!(db.rows("SELECT * FROM people ORDER BY id").await, ["1|wrong", "2|b"]);
+}
+
+#[tokio::test]
+async fn who_writes_while_the_tables_are_held_writes_to_the_new_one() {
+    let Some(db) = Database::new().await else { return };
+    let (mut w, mut rebuild, t) = level(&db).await;
+    assert!(rebuild.hold(std::slice::from_ref(&t.id)).await.unwrap());
+    let writing = tokio::spawn(async move {
+        put(w.as_mut(), Rows::new().create(&t, &[I(2), T("b")]).at(2)).await;
+    });
+    db.wait_for("SELECT EXISTS (SELECT 1 FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE d.datname = current_database() AND NOT l.granted)").await;
+    // Readers go on.
+    let reader = connect(&db.url).await;
+    let read =
+        tokio::time::timeout(Duration::from_secs(30), reader.simple_query("SELECT * FROM people")).await;
+    assert!(read.unwrap().is_ok());
+    assert!(rebuild.exchange(None).await.unwrap());
+    writing.await.unwrap();
+    assert_eq!(db.rows("SELECT * FROM people ORDER BY id").await, ["1|a", "2|b"]);
+    assert_eq!(db.rows("SELECT * FROM people__old").await, ["1|wrong"]);
+}
+
+#[tokio::test]
+async fn a_kept_table_goes_when_its_time_is_over() {
+    let Some(db) = Database::new().await else { return };
+    let (mut w, mut rebuild, t) = level(&db).await;
+    assert!(rebuild.hold(std::slice::from_ref(&t.id)).await.unwrap());
+    assert!(rebuild.exchange(Some(Duration::from_secs(3600))).await.unwrap());
+    let kept = "SELECT to_regclass('people__old') IS NOT NULL";
+    db.sink().open().await.unwrap();
+    assert_eq!(db.value(kept).await, "t");
+    db.run("UPDATE caudal.rebuilds SET keep_until = now() - interval '1 second'").await;
+    // Somebody reads it: it stays, and nobody waits for that.
+    let reader = connect(&db.url).await;
+    reader.batch_execute("BEGIN; SELECT 1 FROM people__old").await.unwrap();
+    db.sink().open().await.unwrap();
+    assert_eq!(db.value(kept).await, "t");
+    reader.batch_execute("COMMIT").await.unwrap();
+    db.sink().open().await.unwrap();
+    assert_eq!(db.value(kept).await, "f");
+    assert_eq!(db.value("SELECT count(*) FROM caudal.offsets WHERE sink LIKE '%/kept/%'").await, "0");
+    w.resume().await.unwrap();
+    put(w.as_mut(), Rows::new().create(&t, &[I(2), T("b")]).at(2)).await;
+    assert_eq!(db.rows("SELECT * FROM people ORDER BY id").await, ["1|a", "2|b"]);
+}
+
+#[tokio::test]
+async fn a_table_that_has_changed_its_shape_meanwhile_is_exchanged_in_the_new_one() {
+    let Some(db) = Database::new().await else { return };
+    let (mut w, mut rebuild, t) = level(&db).await;
+    let mut new = (*t).clone();
+    new.version = 2;
+    new.columns.push(crate::rows::column(3, "more", int()));
+    let new = Arc::new(new);
+    let rows = || Rows::new().create(&new, &[I(2), T("b"), I(7)]).at(2);
+    put(w.as_mut(), rows()).await;
+    let mut shadow = rebuild.writer(&t.id).await.unwrap();
+    shadow.resume().await.unwrap();
+    put(shadow.as_mut(), rows()).await;
+    assert!(rebuild.hold(std::slice::from_ref(&t.id)).await.unwrap());
+    assert!(rebuild.exchange(None).await.unwrap());
+    assert_eq!(db.rows("SELECT id, name, more FROM people ORDER BY id").await, ["1|a|∅", "2|b|7"]);
+    put(w.as_mut(), Rows::new().create(&new, &[I(3), T("c"), I(8)]).at(3)).await;
+    assert_eq!(db.value("SELECT count(more) FROM people").await, "2");
+}
+
+#[tokio::test]
+async fn columns_that_were_chosen_since_come_with_a_rebuild() {
+    let Some(db) = Database::new().await else { return };
+    let t = people();
+    let with = |columns: serde_json::Value| {
+        let config = db.config_with(serde_json::json!({"tables": {"people": {"columns": columns}}}));
+        caudal_postgres::sink("test", config).unwrap()
+    };
+    let rows = || Rows::new().create(&t, &[I(1), T("a")]).at(1);
+    let mut w = with(serde_json::json!(["id"])).open().await.unwrap();
+    w.resume().await.unwrap();
+    put(w.as_mut(), rows()).await;
+    let wider = with(serde_json::json!(["id", "name"]));
+    let mut w = wider.open().await.unwrap();
+    w.resume().await.unwrap();
+    let mut next = Rows::new().create(&t, &[I(2), T("b")]).at(2);
+    assert!(w.write(&mut next).await.is_err(), "a rebuild is asked for");
+    let mut rebuild = wider.rebuild().await.unwrap().unwrap();
+    assert!(rebuild.begin(&t, "shop.t", Begin::Empty).await.unwrap());
+    let mut shadow = rebuild.writer(&t.id).await.unwrap();
+    shadow.resume().await.unwrap();
+    put(shadow.as_mut(), rows()).await;
+    assert!(rebuild.hold(std::slice::from_ref(&t.id)).await.unwrap());
+    assert!(rebuild.exchange(None).await.unwrap());
+    w.resume().await.unwrap();
+    put(w.as_mut(), Rows::new().create(&t, &[I(2), T("b")]).at(2)).await;
+    assert_eq!(db.rows("SELECT id, name FROM people ORDER BY id").await, ["1|a", "2|b"]);
+}
