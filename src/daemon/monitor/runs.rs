@@ -167,7 +167,7 @@ impl Runs {
                 delivered: last.changed,
                 deleted: last.deleted,
                 rejected: last.rejected,
-                bytes: None,
+                bytes: Some(last.bytes),
                 error: last.error.clone(),
             };
             steps.push(Step { run, begun: false });

@@ -2,6 +2,7 @@
 
 use super::work::Work;
 use crate::Job;
+use crate::asked::Asked;
 use crate::desk::{self, Desk};
 use crate::ledger::Ledger;
 use crate::note::Record;
@@ -32,10 +33,16 @@ pub(super) struct Table {
     pub(super) running: bool,
     /// The command that asked for the next run.
     pub(super) wanted: Option<String>,
+    /// How that run is to be.
+    asked: Asked,
     /// The command that asked for the run that goes on.
     demanded: Option<String>,
+    /// How that one is.
+    how: Asked,
     /// How often the run began anew because of its rows' shape.
     pub(super) reshaped: u32,
+    /// The same, because what was being read was lost.
+    pub(super) lost: u32,
     settles: Option<Settles>,
 }
 
@@ -65,8 +72,11 @@ impl Table {
             failures: 0,
             running: false,
             wanted: None,
+            asked: Asked::default(),
             demanded: None,
+            how: Asked::default(),
             reshaped: 0,
+            lost: 0,
             settles: None,
         })
     }
@@ -76,13 +86,17 @@ impl Table {
         let ledger = self.ledger.take()?;
         self.paused = None;
         self.running = true;
-        if self.run.is_none() && self.failures == 0 && self.reshaped == 0 {
+        if self.begins_now() {
             self.began = Instant::now();
-            self.demanded = self.wanted.take().or(self.demanded.take());
+            if let Some(id) = self.wanted.take() {
+                self.demanded = Some(id);
+                self.how = std::mem::take(&mut self.asked);
+            }
         }
         Some(Work {
             at,
-            job: Arc::clone(&self.job),
+            job: self.how.job(&self.job),
+            dry: self.how.dry,
             record: self.record.clone(),
             planned: self.planned,
             // What is not known to be durable is not known at all.
@@ -101,7 +115,7 @@ impl Table {
         if let Some(until) = self.paused {
             return until;
         }
-        if self.run.is_some() || self.reshaped > 0 {
+        if self.run.is_some() || self.reshaped + self.lost > 0 {
             return now;
         }
         let left = Duration::try_from(self.begins(wall).duration_since(wall)).unwrap_or(Duration::ZERO);
@@ -129,11 +143,22 @@ impl Table {
     }
 
     /// A run is to begin at once, or after the one that goes on: what that one has read may be older than the command.
-    pub(super) fn demand(&mut self, id: &str, now: Timestamp) {
+    pub(super) fn demand(&mut self, id: &str, asked: &Asked, now: Timestamp) {
         if !self.running {
             self.planned = now;
         }
         self.wanted = Some(id.to_owned());
+        self.asked = asked.clone();
+    }
+
+    /// Whether its next step is the first of a run.
+    fn begins_now(&self) -> bool {
+        self.run.is_none() && self.failures == 0 && self.reshaped + self.lost == 0
+    }
+
+    /// Whether the run that goes on is one of which nothing goes out.
+    pub(super) fn is_dry(&self) -> bool {
+        self.how.dry
     }
 
     /// Tells who asked for the run that has ended.
@@ -141,6 +166,14 @@ impl Table {
         if let Some(id) = self.demanded.take() {
             desk.answer(&id, &self.job.name(), &self.record);
         }
+    }
+
+    /// A run of which nothing goes out has ended: it is told, and else as if it had not been.
+    pub(super) fn rehearsed(&mut self, record: &Record, desk: &Desk, now: Timestamp) {
+        if let Some(id) = self.demanded.take() {
+            desk.answer(&id, &self.job.name(), record);
+        }
+        self.over(self.record.clone(), now);
     }
 
     pub(super) fn status(&self) -> PollStatus {
@@ -171,7 +204,8 @@ impl Table {
         self.record = record;
         self.run = None;
         self.running = false;
-        (self.failures, self.reshaped, self.paused) = (0, 0, None);
+        (self.failures, self.reshaped, self.lost, self.paused) = (0, 0, 0, None);
+        self.how = Asked::default();
         self.planned = match self.wanted {
             Some(_) => now,
             None => self.job.schedule.next(Some(self.planned), now),
