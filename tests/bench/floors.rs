@@ -18,7 +18,7 @@ use crate::watch::Volume;
 /// Records that are read as a sample and produced again and again.
 const SAMPLE: usize = 50_000;
 /// Records of a transaction: about what the daemon puts into one.
-const TRANSACTION: u64 = 5_000;
+const TRANSACTION: u64 = 20_000;
 
 /// The whole binlog by the server's own tool: MB per second (`rate`, in bytes) and its CPU for a million of the `events` in it.
 pub(crate) fn raw_binlog(server: &MysqlServer, events: u64) -> Result<Volume> {
@@ -80,7 +80,7 @@ pub(crate) async fn produce(topic: &str, events: u64) -> Result<Volume> {
             {
                 produce::send(&producer, &target, key.as_deref(), value)?;
             }
-            producer.flush(produce::WAIT)?;
+            caudal_kafka::flush(&producer, produce::WAIT);
             producer.commit_transaction(produce::WAIT)?;
             sent += TRANSACTION;
         }

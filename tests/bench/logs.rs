@@ -16,7 +16,7 @@ use rdkafka::producer::Producer;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 /// Records of a transaction: about what the daemon puts into one.
-const TRANSACTION: u64 = 5_000;
+const TRANSACTION: u64 = 20_000;
 /// Nothing may come for so long.
 const STUCK: Duration = Duration::from_secs(30);
 

@@ -159,7 +159,7 @@ impl<'a> Round<'a> {
         figures.volume((self.source, "floor: binlog pulled raw", "the server's own tool"), &raw);
         if let Some(ours) = all.iter().find(|c| c.runner == Runner::Kafka) {
             let produced = floors::produce(&ours.topic, events).await?;
-            figures.volume((self.source, "floor: the backlog's records produced", "librdkafka"), &produced);
+            figures.volume((self.source, figures::FLOOR, "librdkafka"), &produced);
         }
         Ok(())
     }

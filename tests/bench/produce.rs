@@ -34,7 +34,7 @@ pub(crate) fn producer(
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .set("compression.type", "lz4")
-        .set("linger.ms", "1")
+        .set("linger.ms", "25")
         .set("batch.num.messages", "10000")
         .set("queue.buffering.max.kbytes", "16384");
     if let Some(id) = transactional {

@@ -46,8 +46,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// After this time brokers abort a transaction whose daemon is silent. 10 s to 15 min.
     pub transaction_timeout: DurationText,
-    /// Least time between two transactions: one that begins sooner meets the brokers still busy with the markers of the
-    /// last, and a client back-off of 20 ms. `0s` for the embedded log, which has no such pause.
+    /// Least time between two transactions where brokers cannot be asked whether they are done with the last one (before 3.0): one that
+    /// begins sooner meets a client back-off of 20 ms. `0s`: never ask, nor wait; the embedded log needs neither.
     pub pace: DurationText,
     /// Bound on bytes waiting in the client's queue of one capture.
     pub queue: SizeText,

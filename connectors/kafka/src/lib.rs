@@ -44,4 +44,5 @@ pub use signals::Signals;
 pub use status::{PartitionStatus, SinkStatus, SourceStatus};
 pub use tap::{Tap, TapFrom, Tapped};
 pub use telemetry::{BrokerReport, ClientReport, Telemetry};
+pub use writer::flush::flush;
 pub use writer::statistics::{Counts, Statistics};

@@ -4,7 +4,7 @@
 //! so no record can overtake another. Partitions are never paused: a full queue stops being fetched by itself.
 //!
 //! Memory: `budget` bytes shared out over the partitions that were expected, at least [`LEAST_QUEUE`] each, and one fetch
-//! (a quarter of the budget, at least one record of each partition). A partition's queue may pass its share by one fetch. A large
+//! ([`FETCH`] as it lies in the log, at least one batch). A partition's queue may pass its share by one fetch. A large
 //! record is copied into a buffer that goes on to the batch, and the client's own copy is given back before it is decoded.
 
 use super::feed::{Feed, Fetched, Lane, Polled, Start, Wanted};
@@ -28,6 +28,11 @@ use std::time::Duration;
 
 /// Least share of a partition, bytes.
 const LEAST_QUEUE: usize = 16 << 10;
+/// Most that one fetch brings of a partition, as it lies in the log. What was compressed unfolds when it arrives, a whole fetch at
+/// once and by a factor that nobody knows beforehand: a hundred where rows are alike. A batch that is larger comes all the same.
+const FETCH_OF_PARTITION: usize = 128 << 10;
+/// Most that one fetch brings of all partitions, as it lies in the log.
+const FETCH: usize = 1 << 20;
 /// A reader of more partitions gives no report of itself: it would be megabytes, every few seconds.
 const REPORTED: usize = 2_000;
 /// How long a broker may hold a fetch that finds nothing. Short, because one fetch is under way at a time: while a partition's
@@ -108,14 +113,13 @@ impl Lanes {
     /// `Config` if the client's settings are refused.
     pub(super) fn new(clients: &Clients, role: &str, expected: usize, budget: usize) -> Result<Self> {
         let share = (budget / expected.max(1)).max(LEAST_QUEUE);
-        let fetch = (budget / 4).max(1 << 20);
         let mut config = clients.base(role);
         config.set("group.id", format!("{role}-none"));
         config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
         config.set("auto.offset.reset", "error").set("isolation.level", "read_committed");
         config.set("queued.max.messages.kbytes", (share >> 10).max(1).to_string());
-        config.set("fetch.message.max.bytes", share.clamp(LEAST_QUEUE, 1 << 20).to_string());
-        config.set("fetch.max.bytes", fetch.to_string());
+        config.set("fetch.message.max.bytes", share.min(FETCH_OF_PARTITION).to_string());
+        config.set("fetch.max.bytes", FETCH.to_string());
         if expected > REPORTED {
             config.set("statistics.interval.ms", "0");
         }

@@ -1,4 +1,4 @@
-//! One short-lived connection to a broker: TLS and SASL as configured, then requests one at a time.
+//! One connection to a broker: TLS and SASL as configured, then requests one at a time.
 
 use crate::config::{Config, Mechanism, Sasl, Tls};
 use crate::topic_ids::scram::{Hash, Scram};
@@ -24,14 +24,14 @@ const MAX_ANSWER: usize = 64 << 20;
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: Box<dyn Stream>,
     correlation: i32,
 }
 
 impl Connection {
     /// Connects and authenticates.
-    pub(super) async fn open(broker: &str, config: &Config) -> io::Result<Self> {
+    pub(crate) async fn open(broker: &str, config: &Config) -> io::Result<Self> {
         let tcp = TcpStream::connect(broker).await?;
         let stream: Box<dyn Stream> = match &config.tls {
             None => Box::new(tcp),
@@ -79,7 +79,7 @@ impl Connection {
     }
 
     /// One request and its answer.
-    pub(super) async fn call<A: Decodable>(
+    pub(crate) async fn call<A: Decodable>(
         &mut self,
         api: ApiKey,
         version: i16,

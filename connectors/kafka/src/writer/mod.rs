@@ -21,6 +21,7 @@ pub(crate) mod at_least_once;
 pub(crate) mod deliveries;
 pub(crate) mod flush;
 pub(crate) mod ledger;
+pub(crate) mod markers;
 mod rest;
 pub(crate) mod session;
 pub(crate) mod sink;

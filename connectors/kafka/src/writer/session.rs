@@ -10,6 +10,7 @@ use crate::topics::{Layout, Topic};
 use crate::writer::at_least_once::{self, Loose};
 use crate::writer::deliveries::Deliveries;
 use crate::writer::ledger::Ledger;
+use crate::writer::markers::Markers;
 use crate::writer::statistics::Statistics;
 use crate::writer::stored::Stored;
 use caudal_core::{Error, Result, SourcePosition, TableSchema};
@@ -59,6 +60,8 @@ pub(crate) struct Session {
     /// A topic was met since then: the next one should be full, if the last is not too near.
     pub(crate) full_wanted: bool,
     pub(crate) last_end: Option<Instant>,
+    /// Of the last transaction.
+    pub(crate) markers: Markers,
     /// When another writer was last told of.
     pub(crate) last_warning: Option<Instant>,
     pub(crate) statistics: Arc<Statistics>,
@@ -111,6 +114,7 @@ impl Session {
             last_full: None,
             full_wanted: false,
             last_end: None,
+            markers: Markers::of(transactional_id(&identity)),
             last_warning: None,
             statistics,
             resumed: stored.position(),

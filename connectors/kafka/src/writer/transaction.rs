@@ -85,7 +85,9 @@ pub(crate) fn commit(session: &mut Session, mut accepted: Vec<Accepted>) -> Resu
     if session.loose.is_some() {
         return at_least_once::write(session, accepted);
     }
-    pause(session);
+    if let Some(end) = session.last_end {
+        session.markers.wait(end, session.identity.clients.resolved());
+    }
     if attempt(session, &mut accepted, Steps::One)? {
         return Ok(());
     }
@@ -105,14 +107,6 @@ pub(super) fn warn_of_another_writer(session: &mut Session) {
             source = session.identity.source,
             "another writer is in this source's topics; transactions are repeated in steps"
         );
-    }
-}
-
-/// A transaction that starts while the brokers still mark the last one costs the client a back-off of 20 ms.
-fn pause(session: &Session) {
-    let pace = session.identity.clients.resolved().config.pace.get();
-    if let Some(end) = session.last_end {
-        std::thread::sleep(pace.saturating_sub(end.elapsed()));
     }
 }
 
