@@ -31,6 +31,7 @@ mod rest;
 mod rounds;
 mod secured;
 mod shape;
+mod sqlserver;
 mod types;
 mod verify;
 mod why;

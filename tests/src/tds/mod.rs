@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use wire::Packets;
@@ -151,18 +151,18 @@ pub struct Options {
 
 /// A running server; dropping it ends it, and all of its connections.
 pub struct Server {
-    /// Port on 127.0.0.1.
+    /// Its port.
     pub port: u16,
     task: JoinHandle<()>,
 }
 
 impl Server {
-    /// Starts it on a port: 0 for a free one.
+    /// Starts it on an address of this machine, and a port: 0 for a free one.
     ///
     /// # Errors
     /// When the port is taken.
-    pub async fn start(port: u16, options: Options, handler: Handler) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    pub async fn start(host: &str, port: u16, options: Options, handler: Handler) -> Result<Self> {
+        let listener = TcpListener::bind((host, port)).await?;
         let port = listener.local_addr()?.port();
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();

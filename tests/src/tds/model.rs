@@ -102,7 +102,7 @@ type Instead = Box<dyn FnMut(&Request) -> Option<Vec<Reply>> + Send>;
 
 /// A running server with tables; dropping it ends it.
 pub struct Mssql {
-    /// Port on 127.0.0.1.
+    /// Its port.
     pub port: u16,
     state: Arc<Mutex<State>>,
     _server: Server,
@@ -114,14 +114,14 @@ impl Mssql {
     /// # Errors
     /// When no port is free.
     pub async fn start() -> Result<Self> {
-        Self::start_with(0, None, false).await
+        Self::start_with("127.0.0.1", 0, None, false).await
     }
 
-    /// Starts one on a port (0: a free one).
+    /// Starts one on an address of this machine, and a port (0: a free one).
     ///
     /// # Errors
     /// When the port is taken.
-    pub async fn start_with(port: u16, certificate: Option<Certificate>, insists: bool) -> Result<Self> {
+    pub async fn start_with(host: &str, port: u16, certificate: Option<Certificate>, insists: bool) -> Result<Self> {
         let state: Arc<Mutex<State>> = Arc::default();
         let options = Options {
             user: USER.to_owned(),
@@ -132,7 +132,7 @@ impl Mssql {
         };
         let shared = Arc::clone(&state);
         let handler = move |request: &Request| lock(&shared).answer(request);
-        let server = Server::start(port, options, Arc::new(handler)).await?;
+        let server = Server::start(host, port, options, Arc::new(handler)).await?;
         Ok(Self { port: server.port, state, _server: server })
     }
 

@@ -87,7 +87,7 @@ fn token(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
 /// The server's PRELOGIN: version 16, its word on encryption, and nothing else.
 pub(super) fn prelogin(encryption: u8) -> Vec<u8> {
     let options: [(u8, &[u8]); 5] = [(0, &[16, 0, 0x10, 0, 0, 0]), (1, &[encryption]), (2, &[0]), (3, &[]), (4, &[0])];
-    let (mut head, mut data) = (Vec::new(), Vec::new());
+    let (mut head, mut data) = (Vec::<u8>::new(), Vec::<u8>::new());
     for (kind, value) in options {
         head.push(kind);
         head.extend(((options.len() * 5 + 1 + data.len()) as u16).to_be_bytes());
