@@ -267,7 +267,11 @@ impl Figures {
                     Bound::OfFloor(share) => match self.of(&f.source, FLOOR, "librdkafka", f.metric) {
                         Some(floor) => {
                             let of = f.median() / floor.median();
-                            (format!("{share} of the floor"), format!("{of:.2} ({} of {})", f.shown(), floor.shown()), of >= share)
+                            (
+                                format!("{share} of the floor"),
+                                format!("{of:.2} ({} of {})", f.shown(), floor.shown()),
+                                of >= share,
+                            )
                         }
                         None => continue,
                     },

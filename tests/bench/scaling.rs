@@ -43,8 +43,7 @@ impl Point {
     /// All shapes, an axis after the other.
     fn all() -> Vec<Self> {
         let mut points = Vec::new();
-        for (text, rows) in
-            [(20, 300_000), (170, 300_000), (970, 100_000), (9_970, 20_000), (99_970, 2_000)]
+        for (text, rows) in [(20, 300_000), (170, 300_000), (970, 100_000), (9_970, 20_000), (99_970, 2_000)]
         {
             points.push(Self { axis: "width", text, rows, ..BASE });
         }
@@ -160,7 +159,8 @@ async fn measure(server: &MysqlServer, point: &Point, number: usize) -> Result<F
     let database = server.database("scaling").await?;
     let mut conn = mysql::connect(&server.admin_url(&database)).await?;
     prepare(&mut conn, point).await?;
-    let config = DaemonConfig::new(&format!("scaling{number}")).source("bench", &server.url(&database), &["t_*"]);
+    let config =
+        DaemonConfig::new(&format!("scaling{number}")).source("bench", &server.url(&database), &["t_*"]);
     let mut daemon = Daemon::start(&config)?;
     daemon.wait_healthy(Duration::from_secs(180)).await?;
     settled(&daemon).await?;
@@ -190,11 +190,14 @@ async fn measure(server: &MysqlServer, point: &Point, number: usize) -> Result<F
 }
 
 async fn prepare(conn: &mut Conn, point: &Point) -> Result<()> {
-    conn.query_drop("CREATE TABLE numbers (i INT NOT NULL PRIMARY KEY); INSERT INTO numbers VALUES (0)").await?;
+    conn.query_drop("CREATE TABLE numbers (i INT NOT NULL PRIMARY KEY); INSERT INTO numbers VALUES (0)")
+        .await?;
     let mut have = 1;
     while have < STATEMENT {
-        conn.query_drop(format!("INSERT INTO numbers SELECT i + {have} FROM numbers WHERE i + {have} < {STATEMENT}"))
-            .await?;
+        conn.query_drop(format!(
+            "INSERT INTO numbers SELECT i + {have} FROM numbers WHERE i + {have} < {STATEMENT}"
+        ))
+        .await?;
         have *= 2;
     }
     let columns = point.table();
@@ -202,7 +205,8 @@ async fn prepare(conn: &mut Conn, point: &Point) -> Result<()> {
         conn.query_drop(format!("CREATE TABLE t_{table} ({columns}) CHARSET=utf8mb4")).await?;
     }
     let mut random = rand::rngs::StdRng::seed_from_u64(1);
-    let digits: String = (0..NOISE).map(|_| char::from(b"0123456789abcdef"[random.random_range(0..16)])).collect();
+    let digits: String =
+        (0..NOISE).map(|_| char::from(b"0123456789abcdef"[random.random_range(0..16)])).collect();
     conn.query_drop(format!("SET @noise = '{digits}'")).await?;
     Ok(())
 }

@@ -64,7 +64,8 @@ async fn server(session: &mut SqlSession, isolation: Isolation, subject: &str, s
     };
     let version = text(row.first()).unwrap_or_default();
     let edition = text(row.get(1)).unwrap_or_default();
-    let mut findings = vec![Check::ok(subject, format!("reached, logged in; SQL Server {version}, {edition}"))];
+    let mut findings =
+        vec![Check::ok(subject, format!("reached, logged in; SQL Server {version}, {edition}"))];
     if isolation == Isolation::Snapshot && number(row.get(2)) != Some(1) {
         findings.push(Check::error(
             format!("isolation of {subject}"),
@@ -79,7 +80,9 @@ async fn server(session: &mut SqlSession, isolation: Isolation, subject: &str, s
 async fn look(session: &mut SqlSession, table: &Table) -> Result<usize> {
     let window = match &table.mode {
         Mode::FullRefresh | Mode::Force => Window::All,
-        Mode::Incremental { column, .. } => Window::Since { column, watermark: None, overlap: Duration::ZERO },
+        Mode::Incremental { column, .. } => {
+            Window::Since { column, watermark: None, overlap: Duration::ZERO }
+        }
         Mode::SlidingWindow { column, lookback } => Window::Lookback { column, period: *lookback },
     };
     let look = Look { table: &table.id, known: None, window, planned: Timestamp::now() };

@@ -26,16 +26,20 @@ impl Client {
             Err(Error::transient(format!("{host}:{port} cannot be reached within {within:?}: VPN or host down"))
                 .hint(format!("from this machine: `nc -vz {host} {port}`; look at the VPN (`wg show`: a recent handshake), the host and its firewall")))
         })?;
-        let opened = tokio::time::timeout(within, Transport::open(tcp, host, source.tls_mode, source.tls.as_ref()));
+        let opened =
+            tokio::time::timeout(within, Transport::open(tcp, host, source.tls_mode, source.tls.as_ref()));
         let transport = opened.await.unwrap_or_else(|_| {
             Err(late("it is reached, but does not speak".into())
                 .hint("something listens there: look whether SQL Server is up, or only a VPN's gateway"))
         });
         let transport = transport.map_err(|e| e.context(format!("{host}:{port}")))?;
-        let login = tokio::time::timeout(within, tiberius::Client::connect(settings(source, place), transport));
+        let login =
+            tokio::time::timeout(within, tiberius::Client::connect(settings(source, place), transport));
         let tds = match login.await {
             Ok(tds) => tds.map_err(|e| classify(&format!("log in at {host}:{port} as {}", place.user), e))?,
-            Err(_) => return Err(late("no answer to the login".into()).hint("look at the server's load and log")),
+            Err(_) => {
+                return Err(late("no answer to the login".into()).hint("look at the server's load and log"));
+            }
         };
         let mut client = Self { tds };
         let set = tokio::time::timeout(within, client.set_up(source)).await;
@@ -46,7 +50,8 @@ impl Client {
 
     /// Statements of their own: within a prepared one they would hold only for it.
     async fn set_up(&mut self, source: &Resolved) -> Result<()> {
-        let lock_ms = i64::try_from(source.lock_timeout.as_millis()).unwrap_or(i64::MAX).min(i64::from(i32::MAX));
+        let lock_ms =
+            i64::try_from(source.lock_timeout.as_millis()).unwrap_or(i64::MAX).min(i64::from(i32::MAX));
         let sql = format!(
             "SET TRANSACTION ISOLATION LEVEL {}; SET LOCK_TIMEOUT {lock_ms}; SET XACT_ABORT ON; SET TEXTSIZE 2147483647",
             source.isolation.sql()
@@ -69,7 +74,12 @@ impl Client {
     ///
     /// # Errors
     /// As [`classify`] says.
-    pub(crate) async fn stream(&mut self, what: &str, sql: &str, params: &[Param]) -> Result<QueryStream<'_>> {
+    pub(crate) async fn stream(
+        &mut self,
+        what: &str,
+        sql: &str,
+        params: &[Param],
+    ) -> Result<QueryStream<'_>> {
         let params: Vec<&dyn ToSql> = params.iter().map(|param| param as &dyn ToSql).collect();
         self.tds.query(sql, &params).await.map_err(|e| classify(what, e))
     }

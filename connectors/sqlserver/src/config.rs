@@ -177,13 +177,19 @@ impl Isolation {
 // The password, and values of parameters.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config").field("tables", &self.tables.keys()).field("tls", &self.tls).finish_non_exhaustive()
+        f.debug_struct("Config")
+            .field("tables", &self.tables.keys())
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for TableConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TableConfig").field("from", &self.from).field("mode", &self.mode).finish_non_exhaustive()
+        f.debug_struct("TableConfig")
+            .field("from", &self.from)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
     }
 }
 
@@ -269,7 +275,9 @@ impl Config {
             tables.push(Arc::new(resolved.map_err(|e| under(e, &format!("tables.{table}")))?));
         }
         let least = Duration::from_secs(1);
-        let or = |text: Option<DurationText>, secs: u64| text.map_or(Duration::from_secs(secs), DurationText::get).max(least);
+        let or = |text: Option<DurationText>, secs: u64| {
+            text.map_or(Duration::from_secs(secs), DurationText::get).max(least)
+        };
         Ok(Resolved {
             name: name.to_owned(),
             places,
@@ -296,7 +304,13 @@ impl Config {
         })
     }
 
-    fn table(&self, id: TableId, config: &TableConfig, zone: &TimeZone, stores: Option<&Stores>) -> Result<Table> {
+    fn table(
+        &self,
+        id: TableId,
+        config: &TableConfig,
+        zone: &TimeZone,
+        stores: Option<&Stores>,
+    ) -> Result<Table> {
         let wrong = |field: &str, says: String| Error::config(says).field(field.to_owned());
         let (statement, object) = self.statement(&id, config)?;
         let has = |attribute: &str| {
@@ -311,7 +325,9 @@ impl Config {
         }
         let (mode, way) = mode(config, object.as_ref(), statement.tells_time())?;
         let every = |every: Option<DurationText>, else_: u64| {
-            Schedule::Every(every.map_or(Duration::from_secs(else_), DurationText::get).max(Duration::from_millis(100)))
+            Schedule::Every(
+                every.map_or(Duration::from_secs(else_), DurationText::get).max(Duration::from_millis(100)),
+            )
         };
         let schedule = match (&config.schedule, config.every, &self.schedule) {
             (Some(_), Some(_), _) => {
@@ -341,8 +357,9 @@ impl Config {
                 .map_err(|e| wrong("query_file", format!("read {}", path.display())).because(e))?,
             (None, None, from) => {
                 let text = from.as_deref().unwrap_or(&id.table);
-                let object = ObjectName::parse(text)
-                    .ok_or_else(|| wrong("from", "is no name of a table".into()).hint("from: dbo.Productos"))?;
+                let object = ObjectName::parse(text).ok_or_else(|| {
+                    wrong("from", "is no name of a table".into()).hint("from: dbo.Productos")
+                })?;
                 return Ok((Statement::table(&object.quoted()), Some(object)));
             }
             _ => {
@@ -357,12 +374,16 @@ impl Config {
 fn mode(config: &TableConfig, object: Option<&ObjectName>, tells_time: bool) -> Result<(Mode, Way)> {
     let column = || {
         config.column.clone().ok_or_else(|| {
-            Error::config("names no column").field("column").hint("column: rv, a rowversion; or a time of the last change")
+            Error::config("names no column")
+                .field("column")
+                .hint("column: rv, a rowversion; or a time of the last change")
         })
     };
     let of_table = |what: &str| match object {
         Some(object) => Ok(object),
-        None => Err(Error::config(format!("{what} is of a table, not of a query")).field("mode").hint("use `from`")),
+        None => Err(Error::config(format!("{what} is of a table, not of a query"))
+            .field("mode")
+            .hint("use `from`")),
     };
     let rows = |mode| Ok((mode, Way::Rows(None)));
     let changes = |way: &str| Mode::Incremental { column: way.to_owned(), overlap: Duration::ZERO };

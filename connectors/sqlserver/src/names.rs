@@ -82,7 +82,10 @@ mod tests {
         ] {
             assert_eq!(ObjectName::parse(text).map(|name| name.quoted()).as_deref(), expected, "{text}");
         }
-        assert_eq!(ObjectName::parse("Productos").map(|n| n.capture_instance()).as_deref(), Some("dbo_Productos"));
+        assert_eq!(
+            ObjectName::parse("Productos").map(|n| n.capture_instance()).as_deref(),
+            Some("dbo_Productos")
+        );
         assert_eq!(ObjectName::parse("x.pos.T").map(|n| n.capture_instance()).as_deref(), Some("pos_T"));
     }
 }

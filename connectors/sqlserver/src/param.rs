@@ -61,7 +61,11 @@ impl ToSql for Param {
 }
 
 fn days(date: Date) -> TdsDate {
-    let since = days_from_civil(date.year().into(), date.month().unsigned_abs().into(), date.day().unsigned_abs().into());
+    let since = days_from_civil(
+        date.year().into(),
+        date.month().unsigned_abs().into(),
+        date.day().unsigned_abs().into(),
+    );
     // Years 1 to 9999 are what both know.
     TdsDate::new(since.map_or(0, |days| days + EPOCH_DAYS).clamp(0, 3_652_058) as u32)
 }
@@ -90,8 +94,13 @@ mod tests {
     fn times_are_bound_as_the_server_counts_them() {
         let at = jiff::civil::date(1970, 1, 2).at(0, 0, 1, 500);
         let ColumnData::DateTime2(Some(bound)) = Param::Clock(at).to_sql() else { panic!("datetime2") };
-        assert_eq!((bound.date().days(), bound.time().increments(), bound.time().scale()), (719_163, 10_000_005, 7));
-        let ColumnData::Date(Some(bound)) = Param::Date(jiff::civil::date(9999, 12, 31)).to_sql() else { panic!("date") };
+        assert_eq!(
+            (bound.date().days(), bound.time().increments(), bound.time().scale()),
+            (719_163, 10_000_005, 7)
+        );
+        let ColumnData::Date(Some(bound)) = Param::Date(jiff::civil::date(9999, 12, 31)).to_sql() else {
+            panic!("date")
+        };
         assert_eq!(bound.days(), 3_652_058);
         assert_eq!(day_of(1), Some(jiff::civil::date(1970, 1, 2)));
         assert_eq!(declarations(&[Param::Int(1), Param::Text("x".into())]), "@P1 bigint,@P2 nvarchar(4000)");

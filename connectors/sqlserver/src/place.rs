@@ -76,7 +76,8 @@ fn place(
         Some(host) => Some(host),
         None => told(config.server.as_ref(), "server")?.or_else(|| url.map(|u| u.host.clone())),
     };
-    let host = host.ok_or_else(|| missing("server", "server: 192.168.1.100, or the attribute `server` of each store"))?;
+    let host = host
+        .ok_or_else(|| missing("server", "server: 192.168.1.100, or the attribute `server` of each store"))?;
     let (host, in_host) = split_port(host.trim())?;
     let port = match (told(config.port.as_ref().map(|port| &port.0), "port")?, in_host) {
         (Some(text), _) => text.trim().parse().ok().filter(|port| *port > 0).ok_or_else(|| {
@@ -85,13 +86,16 @@ fn place(
         (None, Some(port)) => port,
         (None, None) => url.and_then(|u| u.port).unwrap_or(1433),
     };
-    let database = told(config.database.as_ref(), "database")?.or_else(|| url.and_then(|u| u.database.clone()));
+    let database =
+        told(config.database.as_ref(), "database")?.or_else(|| url.and_then(|u| u.database.clone()));
     let user = told(config.user.as_ref(), "user")?.or_else(|| url.map(|u| u.user.clone()));
     let password = told(config.password.as_ref(), "password")?.or_else(|| url.map(|u| u.password.clone()));
     Ok(Place {
         host,
         port,
-        database: database.ok_or_else(|| missing("database", "database: VAD10, or the attribute `database` of each store"))?,
+        database: database.ok_or_else(|| {
+            missing("database", "database: VAD10, or the attribute `database` of each store")
+        })?,
         user: user.filter(|u| !u.is_empty()).ok_or_else(|| missing("user", "user: caudal, a SQL login"))?,
         password: password.unwrap_or_default(),
         store: store.clone(),
@@ -100,7 +104,8 @@ fn place(
 
 /// `host,port`, as SQL Server's own tools write it.
 fn split_port(text: &str) -> Result<(String, Option<u16>)> {
-    let wrong = || Error::config("is no host").field("server").hint("server: 192.168.1.100, and `port` beside it");
+    let wrong =
+        || Error::config("is no host").field("server").hint("server: 192.168.1.100, and `port` beside it");
     let text = text.strip_prefix("tcp:").unwrap_or(text);
     if text.contains('\\') {
         return Err(wrong().hint("named instances are found by their port: `server: host`, `port: 50123`"));
@@ -135,9 +140,12 @@ impl Url {
     fn parse(text: &str) -> Result<Self> {
         // The text holds a password: nothing of it is told.
         let wrong = || {
-            Error::config("is no address of a SQL Server").field("url").hint("sqlserver://user:password@host:1433/database")
+            Error::config("is no address of a SQL Server")
+                .field("url")
+                .hint("sqlserver://user:password@host:1433/database")
         };
-        let rest = text.strip_prefix("sqlserver://").or_else(|| text.strip_prefix("mssql://")).ok_or_else(wrong)?;
+        let rest =
+            text.strip_prefix("sqlserver://").or_else(|| text.strip_prefix("mssql://")).ok_or_else(wrong)?;
         let (login, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
         let (address, database) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, password) = login.split_once(':').unwrap_or((login, ""));
@@ -199,7 +207,10 @@ mod tests {
             all.iter().map(|p| format!("{}@{}:{}/{}", p.user, p.host, p.port, p.database)).collect::<Vec<_>>()
         };
         assert_eq!(told("local"), ["caudal_a@10.0.0.1:14330/VAD10", "caudal_b@localhost:1433/VAD20"]);
-        assert_eq!(told("production"), ["caudal_a@192.168.20.11:14330/VAD10", "caudal_b@10.0.0.2:1500/VAD20"]);
+        assert_eq!(
+            told("production"),
+            ["caudal_a@192.168.20.11:14330/VAD10", "caudal_b@10.0.0.2:1500/VAD20"]
+        );
         assert_eq!(places_of(&stores("local")).unwrap()[0].password, "p{x}");
         assert!(places_of(&stores("staging")).is_err());
     }
@@ -211,10 +222,19 @@ mod tests {
         assert_eq!((place.host.as_str(), place.port, place.database.as_str()), ("db.example", 1533, "VAD10"));
         assert_eq!((place.user.as_str(), place.password.as_str()), ("sa", "p@ss/w"));
         assert!(!format!("{place:?}").contains("p@ss"));
-        for wrong in ["http://h/d", "sqlserver://u:geheim@h:x/d", "sqlserver://u:geheim@/d", "sqlserver://u:%zz@h/d", "sqlserver://u:geheim@h"] {
+        for wrong in [
+            "http://h/d",
+            "sqlserver://u:geheim@h:x/d",
+            "sqlserver://u:geheim@/d",
+            "sqlserver://u:%zz@h/d",
+            "sqlserver://u:geheim@h",
+        ] {
             let error = places_of(&format!(r#"{{"environment": "local", "url": "{wrong}"}}"#)).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("geheim"), "{wrong}");
         }
-        assert!(places_of(r#"{"environment": "local", "server": "h\\SQLEXPRESS", "database": "d", "user": "u"}"#).is_err());
+        assert!(
+            places_of(r#"{"environment": "local", "server": "h\\SQLEXPRESS", "database": "d", "user": "u"}"#)
+                .is_err()
+        );
     }
 }

@@ -46,7 +46,13 @@ pub(crate) struct Limits {
 }
 
 impl Reading {
-    pub(crate) fn begin(client: Client, select: Select, shape: Shape, own: Vec<String>, limits: Limits) -> Self {
+    pub(crate) fn begin(
+        client: Client,
+        select: Select,
+        shape: Shape,
+        own: Vec<String>,
+        limits: Limits,
+    ) -> Self {
         let (to, chunks) = mpsc::channel(1);
         let mut task = JoinSet::new();
         task.spawn(read(client, select, shape, own, limits, to));
@@ -63,7 +69,8 @@ impl Reading {
         };
         let chunk = chunk?;
         self.taken += 1;
-        let client = if chunk.is_last { self.task.join_next().await.and_then(std::result::Result::ok) } else { None };
+        let client =
+            if chunk.is_last { self.task.join_next().await.and_then(std::result::Result::ok) } else { None };
         Ok((chunk, client))
     }
 }
@@ -90,7 +97,12 @@ async fn read(
     client
 }
 
-async fn fill(client: &mut Client, select: &Select, filling: &mut Filling<'_>, to: &Sender<Result<Chunk>>) -> Result<()> {
+async fn fill(
+    client: &mut Client,
+    select: &Select,
+    filling: &mut Filling<'_>,
+    to: &Sender<Result<Chunk>>,
+) -> Result<()> {
     let what = format!("read {}", filling.shape.schema.id);
     let mut stream = client.stream(&what, &select.sql, &select.params).await?;
     while let Some(item) = stream.try_next().await.map_err(|e| classify(&what, e))? {
@@ -176,7 +188,8 @@ impl<'a> Filling<'a> {
                 Told::Cell(cell) => rows.cells.push(cell),
                 Told::Cut(cell) => {
                     rows.cells.push(cell);
-                    let finding = format!("`{}`: times finer than a microsecond are cut to microseconds", column.name);
+                    let finding =
+                        format!("`{}`: times finer than a microsecond are cut to microseconds", column.name);
                     if !self.chunk.findings.contains(&finding) {
                         self.chunk.findings.push(finding);
                     }

@@ -53,7 +53,12 @@ impl Still {
         let oldest = rows.into_iter().next().and_then(|row| number(values(row).first()));
         match oldest {
             Some(oldest) if oldest <= self.since => Ok(()),
-            _ => Err(forgotten(table, "Change Tracking", &self.since.to_string(), &oldest.map_or("nowhere".to_owned(), |n| n.to_string()))),
+            _ => Err(forgotten(
+                table,
+                "Change Tracking",
+                &self.since.to_string(),
+                &oldest.map_or("nowhere".to_owned(), |n| n.to_string()),
+            )),
         }
     }
 }
@@ -77,7 +82,10 @@ pub(crate) struct Moment<'a> {
 
 impl Moment<'_> {
     pub(crate) fn before(&self, period: Duration) -> Timestamp {
-        SignedDuration::try_from(period).ok().and_then(|period| self.planned.checked_sub(period).ok()).unwrap_or(Timestamp::UNIX_EPOCH)
+        SignedDuration::try_from(period)
+            .ok()
+            .and_then(|period| self.planned.checked_sub(period).ok())
+            .unwrap_or(Timestamp::UNIX_EPOCH)
     }
 }
 
@@ -94,7 +102,9 @@ pub(crate) async fn select(
 ) -> Result<Select> {
     match (&table.way, &table.object) {
         (Way::Tracking, Some(object)) => tracked(client, table, object, shape, window).await,
-        (Way::Capture(instance), Some(object)) => captured(client, table, (object, instance), shape, window).await,
+        (Way::Capture(instance), Some(object)) => {
+            captured(client, table, (object, instance), shape, window).await
+        }
         _ => rows(client, table, shape, (inner, params), (window, moment)).await,
     }
 }
@@ -179,9 +189,17 @@ async fn min_active(client: &mut Client, table: &Table) -> Result<Vec<u8>> {
 fn check(table: &Table, column: &Column) -> Result<()> {
     use ColumnType as T;
     match column.ty {
-        T::DateTime { .. } | T::Timestamp { .. } | T::Date | T::Int { .. } | T::UInt { .. } | T::Text { .. } => Ok(()),
-        _ => Err(Error::config(format!("{}: by `{}`, which is of {}, nothing can be polled", table.id, column.name, column.native))
-            .hint("name a rowversion, a time, a whole number, or a text that grows with every change")),
+        T::DateTime { .. }
+        | T::Timestamp { .. }
+        | T::Date
+        | T::Int { .. }
+        | T::UInt { .. }
+        | T::Text { .. } => Ok(()),
+        _ => Err(Error::config(format!(
+            "{}: by `{}`, which is of {}, nothing can be polled",
+            table.id, column.name, column.native
+        ))
+        .hint("name a rowversion, a time, a whole number, or a text that grows with every change")),
     }
 }
 
@@ -193,8 +211,11 @@ fn from(table: &Table, column: &Column, moment: &Moment<'_>, period: Duration) -
         ColumnType::DateTime { .. } => Param::Clock(moment.zone.to_datetime(at)),
         ColumnType::Date => Param::Date(moment.zone.to_datetime(at).date()),
         _ => {
-            return Err(Error::config(format!("{}: `{}` is of {}, which is no time", table.id, column.name, column.native))
-                .hint("name a column that holds a time, or use {from} in `query`"));
+            return Err(Error::config(format!(
+                "{}: `{}` is of {}, which is no time",
+                table.id, column.name, column.native
+            ))
+            .hint("name a column that holds a time, or use {from} in `query`"));
         }
     })
 }
@@ -207,7 +228,9 @@ fn lowest(table: &Table, column: &Column, text: &str, overlap: Duration) -> Resu
     match column.ty {
         ColumnType::DateTime { .. } => known(clock_of(micros()?).map(Param::Clock)),
         ColumnType::Timestamp { .. } => known(Timestamp::from_microsecond(micros()?).ok().map(Param::Moment)),
-        ColumnType::Date => known(day_of(number()? - overlap.as_secs().div_ceil(86_400) as i64).map(Param::Date)),
+        ColumnType::Date => {
+            known(day_of(number()? - overlap.as_secs().div_ceil(86_400) as i64).map(Param::Date))
+        }
         ColumnType::Text { .. } => Ok(Param::Text(text.to_owned())),
         _ => Ok(Param::Int(number()?.saturating_sub(overlap.as_secs() as i64))),
     }
@@ -224,7 +247,13 @@ fn forgotten(table: &str, what: &str, mark: &str, oldest: &str) -> Error {
         .hint("read all rows once: `caudal poll SOURCE TABLE --force`; keep changes for longer than the source may be down")
 }
 
-async fn tracked(client: &mut Client, table: &Table, object: &ObjectName, shape: &Shape, window: Window<'_>) -> Result<Select> {
+async fn tracked(
+    client: &mut Client,
+    table: &Table,
+    object: &ObjectName,
+    shape: &Shape,
+    window: Window<'_>,
+) -> Result<Select> {
     let what = format!("ask for the version of Change Tracking, for {}", table.id);
     let sql = "SELECT CHANGE_TRACKING_CURRENT_VERSION(), CHANGE_TRACKING_MIN_VALID_VERSION(OBJECT_ID(@P1))";
     let row = client.rows(&what, sql, &[Param::Text(object.quoted())]).await?.into_iter().next().map(values);
@@ -242,7 +271,12 @@ async fn tracked(client: &mut Client, table: &Table, object: &ObjectName, shape:
     };
     let since: i64 = since.parse().map_err(|_| no_mark(table))?;
     if since < oldest || since > now {
-        return Err(forgotten(&table.id.to_string(), "Change Tracking", &since.to_string(), &oldest.to_string()));
+        return Err(forgotten(
+            &table.id.to_string(),
+            "Change Tracking",
+            &since.to_string(),
+            &oldest.to_string(),
+        ));
     }
     let names: Vec<String> = shape.key().map(|column| quoted(&column.name)).collect();
     let on = names.iter().map(|name| format!("q.{name} = ct.{name}")).collect::<Vec<_>>().join(" AND ");
@@ -268,9 +302,11 @@ async fn captured(
 ) -> Result<Select> {
     let what = format!("ask for the log sequence numbers of Change Data Capture, for {}", table.id);
     let sql = "SELECT sys.fn_cdc_get_min_lsn(@P1), sys.fn_cdc_get_max_lsn()";
-    let row = client.rows(&what, sql, &[Param::Text(instance.to_owned())]).await?.into_iter().next().map(values);
+    let row =
+        client.rows(&what, sql, &[Param::Text(instance.to_owned())]).await?.into_iter().next().map(values);
     let row = row.unwrap_or_default();
-    let lsn = |at: usize| bytes(row.get(at)).filter(|lsn| lsn.len() == 10 && lsn.iter().any(|byte| *byte != 0));
+    let lsn =
+        |at: usize| bytes(row.get(at)).filter(|lsn| lsn.len() == 10 && lsn.iter().any(|byte| *byte != 0));
     let Some(oldest) = lsn(0) else {
         return Err(Error::config(format!("{}: there is no capture instance `{instance}`, or it is not visible", table.id))
             .hint("EXEC sys.sp_cdc_enable_db; EXEC sys.sp_cdc_enable_table @source_schema, @source_name, @role_name = NULL; and SQL Server Agent must run"));
@@ -291,13 +327,25 @@ async fn captured(
     if next > high {
         // Nothing new: the function would refuse the range. The same columns, and no row.
         let sql = format!("SELECT TOP (0) 0 AS [caudal_gone], {list} FROM {} AS q", object.quoted());
-        return Ok(Select { sql, params: Vec::new(), mark: Mark::Known(since.to_owned()), tells_gone: true, still: None });
+        return Ok(Select {
+            sql,
+            params: Vec::new(),
+            mark: Mark::Known(since.to_owned()),
+            tells_gone: true,
+            still: None,
+        });
     }
     let function = quoted(&format!("fn_cdc_get_all_changes_{instance}"));
     let sql = format!(
         "SELECT {gone}, {list} FROM cdc.{function}(@P1, @P2, N'all') AS q ORDER BY q.[__$start_lsn], q.[__$seqval], q.[__$operation]"
     );
-    Ok(Select { sql, params: vec![Param::Bytes(next), Param::Bytes(high)], mark, tells_gone: true, still: None })
+    Ok(Select {
+        sql,
+        params: vec![Param::Bytes(next), Param::Bytes(high)],
+        mark,
+        tells_gone: true,
+        still: None,
+    })
 }
 
 /// The next, or the one before, of numbers that are written with the high byte first.

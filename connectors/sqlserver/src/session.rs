@@ -33,8 +33,14 @@ impl SqlSession {
     pub(crate) async fn open(source: &Arc<Resolved>, at: usize) -> Result<Self> {
         let client = Client::connect(source, &source.places[at]).await?;
         let source = Arc::clone(source);
-        let mut session =
-            Self { source, at, client: Some(client), reading: None, shapes: BTreeMap::new(), latest: i64::MAX };
+        let mut session = Self {
+            source,
+            at,
+            client: Some(client),
+            reading: None,
+            shapes: BTreeMap::new(),
+            latest: i64::MAX,
+        };
         session.clock().await?;
         Ok(session)
     }
@@ -55,7 +61,13 @@ impl SqlSession {
 
     async fn clock(&mut self) -> Result<i64> {
         let client = self.client().await?;
-        let row = client.rows("ask for the time", CLOCKS, &[]).await?.into_iter().next().map(values).unwrap_or_default();
+        let row = client
+            .rows("ask for the time", CLOCKS, &[])
+            .await?
+            .into_iter()
+            .next()
+            .map(values)
+            .unwrap_or_default();
         let (Some(utc), Some(wall)) = (number(row.first()), number(row.get(1))) else {
             return Err(Error::transient("ask for the time: no answer"));
         };
@@ -71,14 +83,16 @@ impl SqlSession {
         };
         let store = &self.source.places[self.at].store;
         let mut params = Vec::new();
-        let sql = table.statement.fill(&Values { planned, zone: &self.source.zone, from, store }, &mut params)?;
+        let sql =
+            table.statement.fill(&Values { planned, zone: &self.source.zone, from, store }, &mut params)?;
         Ok((sql, params))
     }
 
     /// Whether the window of a table that was described can be read, as far as that shows without reading it.
     pub(crate) async fn try_window(&mut self, look: &Look<'_>) -> Result<()> {
         let table = self.table(look.table)?;
-        let shape = self.shapes.get(&table.id).cloned().ok_or_else(|| Error::bug("a window before its shape"))?;
+        let shape =
+            self.shapes.get(&table.id).cloned().ok_or_else(|| Error::bug("a window before its shape"))?;
         let (sql, params) = self.filled(&table, look.window, look.planned)?;
         let source = Arc::clone(&self.source);
         let moment = Moment { planned: look.planned, zone: &source.zone };
@@ -88,7 +102,8 @@ impl SqlSession {
 
     async fn begin(&mut self, request: &Request<'_>) -> Result<Reading> {
         let table = self.table(&request.schema.id)?;
-        let shape = self.shapes.get(&table.id).cloned().ok_or_else(|| Error::bug("rows before their shape"))?;
+        let shape =
+            self.shapes.get(&table.id).cloned().ok_or_else(|| Error::bug("rows before their shape"))?;
         let (sql, params) = self.filled(&table, request.window, request.planned)?;
         let source = Arc::clone(&self.source);
         let moment = Moment { planned: request.planned, zone: &source.zone };
@@ -96,7 +111,10 @@ impl SqlSession {
         let select = select(client, &table, &shape, (&sql, params), (request.window, &moment)).await?;
         let limits = Limits { rows: request.rows as usize, bytes: request.bytes, latest: self.latest };
         let store = &self.source.places[self.at].store;
-        let own = table.store_columns.iter().map(|(_, attribute)| store.get(attribute).cloned().unwrap_or_default());
+        let own = table
+            .store_columns
+            .iter()
+            .map(|(_, attribute)| store.get(attribute).cloned().unwrap_or_default());
         let own = own.collect();
         let client = self.client.take().ok_or_else(|| Error::bug("no connection"))?;
         Ok(Reading::begin(client, select, shape, own, limits))
@@ -133,7 +151,8 @@ impl Session for SqlSession {
         }
         // Rows have no order: where another connection was, this one cannot go on.
         let taken = |reading: &Reading| request.after.is_none_or(|after| after == reading.taken.to_string());
-        let Some((_, reading)) = self.reading.as_mut().filter(|(of, reading)| of == id && taken(reading)) else {
+        let Some((_, reading)) = self.reading.as_mut().filter(|(of, reading)| of == id && taken(reading))
+        else {
             return Ok(Page { lost: true, ..Page::default() });
         };
         let (chunk, client) = reading.next().await?;

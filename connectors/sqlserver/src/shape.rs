@@ -82,8 +82,10 @@ async fn primary_key(client: &mut Client, table: &Table, object: &ObjectName) ->
 
 fn build(table: &Table, described: Vec<Described>, key: &[String], key_kind: KeyKind) -> Result<Shape> {
     let own: Vec<&String> = table.store_columns.iter().map(|(column, _)| column).collect();
-    let mut columns: Vec<(String, ColumnType, String, bool)> =
-        own.iter().map(|name| ((*name).clone(), ColumnType::Text { max_chars: None }, "nvarchar".into(), false)).collect();
+    let mut columns: Vec<(String, ColumnType, String, bool)> = own
+        .iter()
+        .map(|name| ((*name).clone(), ColumnType::Text { max_chars: None }, "nvarchar".into(), false))
+        .collect();
     let mut casts = Vec::new();
     // Names differ by more than their case, or the server would not tell them apart within a query.
     for column in described.into_iter().filter(|c| !own.iter().any(|own| own.eq_ignore_ascii_case(&c.name))) {
@@ -99,7 +101,8 @@ fn build(table: &Table, described: Vec<Described>, key: &[String], key_kind: Key
     let find = |name: &String| {
         let found = columns.iter().position(|(column, ..)| column.eq_ignore_ascii_case(name));
         found.map(|i| i as u32).ok_or_else(|| {
-            Error::config(format!("{}: there is no column `{name}` for the key", table.id)).hint("correct `key`")
+            Error::config(format!("{}: there is no column `{name}` for the key", table.id))
+                .hint("correct `key`")
         })
     };
     let mut whole: Vec<u32> = (0..own.len() as u32).collect();
@@ -140,12 +143,22 @@ impl Shape {
     /// Columns that the server has, with their casts and their place in the schema.
     pub(crate) fn selected(&self) -> impl Iterator<Item = (usize, &Column, Cast)> {
         let own = self.own;
-        self.schema.columns.iter().enumerate().skip(own).zip(&self.casts).map(|((at, column), cast)| (at, column, *cast))
+        self.schema
+            .columns
+            .iter()
+            .enumerate()
+            .skip(own)
+            .zip(&self.casts)
+            .map(|((at, column), cast)| (at, column, *cast))
     }
 
     /// Columns of the key that the server has.
     pub(crate) fn key(&self) -> impl Iterator<Item = &Column> {
-        self.schema.key.iter().filter(|at| **at as usize >= self.own).map(|at| &self.schema.columns[*at as usize])
+        self.schema
+            .key
+            .iter()
+            .filter(|at| **at as usize >= self.own)
+            .map(|at| &self.schema.columns[*at as usize])
     }
 
     /// A column by its name.

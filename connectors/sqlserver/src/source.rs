@@ -58,7 +58,8 @@ impl Source for SqlSource {
         let mut session = SqlSession::open(&self.config, 0).await?;
         let mut found = Vec::new();
         for table in &self.config.tables {
-            let look = Look { table: &table.id, known: None, window: Window::All, planned: jiff::Timestamp::now() };
+            let look =
+                Look { table: &table.id, known: None, window: Window::All, planned: jiff::Timestamp::now() };
             found.push(session.schema(&look).await?.as_ref().clone());
         }
         Ok(found)

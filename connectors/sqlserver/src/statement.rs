@@ -68,9 +68,11 @@ impl Statement {
                     let inner = text.get(1..text.len().max(2) - 1).unwrap_or_default();
                     let is_place = inner.starts_with('{') && inner.find('}') == Some(inner.len() - 1);
                     if !is_place && names_a_place(inner, params) {
-                        return Err(Error::config("a place stands within a longer text in quotes, where nothing can be bound")
-                            .field("query")
-                            .hint("put the text together: '%' + {name} + '%'"));
+                        return Err(Error::config(
+                            "a place stands within a longer text in quotes, where nothing can be bound",
+                        )
+                        .field("query")
+                        .hint("put the text together: '%' + {name} + '%'"));
                     }
                     is_place.then(|| &inner[1..inner.len() - 1])
                 }
@@ -202,7 +204,9 @@ fn comment(sql: &str) -> usize {
 }
 
 fn names_a_place(text: &str, params: &BTreeMap<String, String>) -> bool {
-    text.split('{').skip(1).any(|rest| rest.split_once('}').is_some_and(|(name, _)| read_place(name, params).is_ok()))
+    text.split('{')
+        .skip(1)
+        .any(|rest| rest.split_once('}').is_some_and(|(name, _)| read_place(name, params).is_ok()))
 }
 
 fn read_place(text: &str, params: &BTreeMap<String, String>) -> Result<Part> {
@@ -210,7 +214,10 @@ fn read_place(text: &str, params: &BTreeMap<String, String>) -> Result<Part> {
         Some((name, ty)) => (name.trim(), Some(ty.trim())),
         None => (text.trim(), None),
     };
-    let fits = |ty: &str| !ty.is_empty() && ty.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '(' | ')' | ',' | ' ' | '_'));
+    let fits = |ty: &str| {
+        !ty.is_empty()
+            && ty.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '(' | ')' | ',' | ' ' | '_'))
+    };
     if as_type.is_some_and(|ty| !fits(ty)) {
         return Err(unknown(text).hint("a type behind the colon: {deposito:varchar(20)}"));
     }
@@ -245,9 +252,11 @@ impl Values<'_> {
             Name::Now => Param::Clock(clock(self.planned)),
             Name::From => match self.from {
                 Some(from) => Param::Clock(clock(from)),
-                None => return Err(Error::config("{from} is where a sliding window begins, and there is none")
-                    .field("query")
-                    .hint("mode: sliding_window")),
+                None => {
+                    return Err(Error::config("{from} is where a sliding window begins, and there is none")
+                        .field("query")
+                        .hint("mode: sliding_window"));
+                }
             },
             Name::Store(attribute) => Param::Text(self.store.get(attribute).cloned().unwrap_or_default()),
             Name::Fixed(value) => Param::Text(value.clone()),
@@ -281,12 +290,20 @@ mod tests {
             ("SELECT 1 WHERE a = {codigo_deposito};\n", "SELECT 1 WHERE a = @P1", vec![evil.clone()]),
             ("SELECT '{codigo_deposito}'", "SELECT @P1", vec![evil.clone()]),
             ("SELECT {store.deposito:varchar(10)}", "SELECT CAST(@P1 AS varchar(10))", vec![evil.clone()]),
-            ("SELECT {excluido}, {today}, {yesterday}", "SELECT @P1, @P2, @P3", vec![
-                Param::Text("000017".into()),
-                Param::Date(jiff::civil::date(2026, 2, 28)),
-                Param::Date(jiff::civil::date(2026, 2, 27)),
-            ]),
-            ("SELECT 'it''s {{', [a]]{x}], \"{y}\" -- {z\n/* {a /* {b} */ } */", "SELECT 'it''s {{', [a]]{x}], \"{y}\" -- {z\n/* {a /* {b} */ } */", vec![]),
+            (
+                "SELECT {excluido}, {today}, {yesterday}",
+                "SELECT @P1, @P2, @P3",
+                vec![
+                    Param::Text("000017".into()),
+                    Param::Date(jiff::civil::date(2026, 2, 28)),
+                    Param::Date(jiff::civil::date(2026, 2, 27)),
+                ],
+            ),
+            (
+                "SELECT 'it''s {{', [a]]{x}], \"{y}\" -- {z\n/* {a /* {b} */ } */",
+                "SELECT 'it''s {{', [a]]{x}], \"{y}\" -- {z\n/* {a /* {b} */ } */",
+                vec![],
+            ),
             ("SELECT 'ñ', '{\"json\": 1}'", "SELECT 'ñ', '{\"json\": 1}'", vec![]),
         ] {
             assert_eq!(filled(sql).unwrap(), (expected.to_owned(), bound), "{sql}");

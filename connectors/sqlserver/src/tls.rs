@@ -74,7 +74,9 @@ pub(crate) fn name(mode: TlsMode, host: &str) -> Result<ServerName<'static>> {
         Err(_) if mode != TlsMode::VerifyIdentity => {
             Ok(ServerName::from(std::net::IpAddr::from([0, 0, 0, 0])))
         }
-        Err(e) => Err(Error::config(format!("the certificate cannot be checked against {host:?}")).because(e)),
+        Err(e) => {
+            Err(Error::config(format!("the certificate cannot be checked against {host:?}")).because(e))
+        }
     }
 }
 
@@ -101,9 +103,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
             .field("tls.ca")
             .hint("give a PEM file of certificates that this user can read")
     };
-    let all: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|e| wrong().because(e))?;
+    let all: Vec<_> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|e| wrong().because(e))?;
     if all.is_empty() { Err(wrong().because("no certificate in it")) } else { Ok(all) }
 }
 

@@ -166,7 +166,8 @@ fn option(message: &[u8], wanted: u8) -> Option<&[u8]> {
         match entry {
             [0xFF, ..] => return None,
             &[token, a, b, c, d] if token == wanted => {
-                let (at, len) = (usize::from(u16::from_be_bytes([a, b])), usize::from(u16::from_be_bytes([c, d])));
+                let (at, len) =
+                    (usize::from(u16::from_be_bytes([a, b])), usize::from(u16::from_be_bytes([c, d])));
                 return message.get(at..at + len);
             }
             _ => {}
@@ -205,7 +206,8 @@ impl Transport {
         let Greeting::Expected(taken) = &mut self.greeting else { return None };
         let mut used = 0;
         while used < bytes.len() {
-            let whole = if taken.len() < 4 { HEADER } else { usize::from(u16::from_be_bytes([taken[2], taken[3]])) };
+            let whole =
+                if taken.len() < 4 { HEADER } else { usize::from(u16::from_be_bytes([taken[2], taken[3]])) };
             if taken.len() >= 4 && taken.len() >= whole {
                 break;
             }
@@ -215,7 +217,8 @@ impl Transport {
             taken.extend_from_slice(&bytes[used..used + more]);
             used += more;
         }
-        let whole = taken.len() >= HEADER && taken.len() >= usize::from(u16::from_be_bytes([taken[2], taken[3]]));
+        let whole =
+            taken.len() >= HEADER && taken.len() >= usize::from(u16::from_be_bytes([taken[2], taken[3]]));
         if whole {
             self.greeting = Greeting::Answered(packet(REPLY, &prelogin(ENCRYPT_NOT_SUPPORTED)), 0);
         }

@@ -74,12 +74,19 @@ pub(crate) fn reading(native: &str) -> Option<Reading> {
         "int" => plain(ColumnType::Int { bits: 32 }),
         "bigint" => plain(ColumnType::Int { bits: 64 }),
         "real" => plain(ColumnType::Float32),
-        "float" => plain(if first.is_some_and(|n| n <= 24) { ColumnType::Float32 } else { ColumnType::Float64 }),
-        "decimal" | "numeric" => {
-            plain(ColumnType::Decimal { precision: small(first).unwrap_or(18), scale: small(second).unwrap_or(0) })
+        "float" => {
+            plain(if first.is_some_and(|n| n <= 24) { ColumnType::Float32 } else { ColumnType::Float64 })
         }
-        "money" => Some(Reading { ty: ColumnType::Decimal { precision: 19, scale: 4 }, cast: Cast::Money(19) }),
-        "smallmoney" => Some(Reading { ty: ColumnType::Decimal { precision: 10, scale: 4 }, cast: Cast::Money(10) }),
+        "decimal" | "numeric" => plain(ColumnType::Decimal {
+            precision: small(first).unwrap_or(18),
+            scale: small(second).unwrap_or(0),
+        }),
+        "money" => {
+            Some(Reading { ty: ColumnType::Decimal { precision: 19, scale: 4 }, cast: Cast::Money(19) })
+        }
+        "smallmoney" => {
+            Some(Reading { ty: ColumnType::Decimal { precision: 10, scale: 4 }, cast: Cast::Money(10) })
+        }
         "date" => plain(ColumnType::Date),
         "time" => plain(ColumnType::Time { precision: scale(7) }),
         "smalldatetime" => plain(ColumnType::DateTime { precision: 0 }),
@@ -274,9 +281,21 @@ mod tests {
             (ColumnData::F32(Some(0.1)), "real", "0.1"),
             (ColumnData::F64(Some(0.1)), "float", "0.1"),
             (ColumnData::Numeric(Some(Numeric::new_with_scale(-1, 4))), "money", "-0.0001"),
-            (ColumnData::Numeric(Some(Numeric::new_with_scale(i128::from(i64::MAX), 4))), "money", "922337203685477.5807"),
-            (ColumnData::Numeric(Some(Numeric::new_with_scale(10_i128.pow(38) - 1, 0))), "decimal(38,0)", "99999999999999999999999999999999999999"),
-            (ColumnData::Numeric(Some(Numeric::new_with_scale(1 - 10_i128.pow(38), 37))), "numeric(38,37)", "-9.9999999999999999999999999999999999999"),
+            (
+                ColumnData::Numeric(Some(Numeric::new_with_scale(i128::from(i64::MAX), 4))),
+                "money",
+                "922337203685477.5807",
+            ),
+            (
+                ColumnData::Numeric(Some(Numeric::new_with_scale(10_i128.pow(38) - 1, 0))),
+                "decimal(38,0)",
+                "99999999999999999999999999999999999999",
+            ),
+            (
+                ColumnData::Numeric(Some(Numeric::new_with_scale(1 - 10_i128.pow(38), 37))),
+                "numeric(38,37)",
+                "-9.9999999999999999999999999999999999999",
+            ),
             (ColumnData::Numeric(Some(Numeric::new_with_scale(5, 10))), "decimal(38,10)", "0.0000000005"),
             (ColumnData::Numeric(Some(Numeric::new_with_scale(5, 3))), "decimal(38,10)", "misfit"),
             (ColumnData::Date(Some(Date::new(719_162))), "date", "0"),
@@ -286,16 +305,32 @@ mod tests {
             (ColumnData::Time(Some(Time::new(86_399, 0))), "time(0)", "86399000000"),
             (ColumnData::DateTime2(Some(at(719_163, 1, 0))), "datetime2(0)", "86401000000"),
             (ColumnData::DateTime2(Some(at(719_162, 1_234_567, 7))), "datetime2(7)", "123456 cut"),
-            (ColumnData::DateTimeOffset(Some(DateTimeOffset::new(at(719_162, 3_600, 0), -240))), "datetimeoffset(0)", "3600000000"),
+            (
+                ColumnData::DateTimeOffset(Some(DateTimeOffset::new(at(719_162, 3_600, 0), -240))),
+                "datetimeoffset(0)",
+                "3600000000",
+            ),
             (ColumnData::DateTime(Some(DateTime::new(25_567, 1))), "datetime", "3000"),
             (ColumnData::DateTime(Some(DateTime::new(25_567, 2))), "datetime", "7000"),
             (ColumnData::DateTime(Some(DateTime::new(25_567, 3))), "datetime", "10000"),
             (ColumnData::DateTime(Some(DateTime::new(-53_690, 25_919_999))), "datetime", "-6847718400003000"),
-            (ColumnData::SmallDateTime(Some(SmallDateTime::new(25_567, 1439))), "smalldatetime", "86340000000"),
-            (ColumnData::Guid(Some(tiberius::Uuid::from_u128(0x6F96_19FF_8B86_D011_B42D_00C0_4FC9_64FF))), "uniqueidentifier", "6f9619ff-8b86-d011-b42d-00c04fc964ff"),
+            (
+                ColumnData::SmallDateTime(Some(SmallDateTime::new(25_567, 1439))),
+                "smalldatetime",
+                "86340000000",
+            ),
+            (
+                ColumnData::Guid(Some(tiberius::Uuid::from_u128(0x6F96_19FF_8B86_D011_B42D_00C0_4FC9_64FF))),
+                "uniqueidentifier",
+                "6f9619ff-8b86-d011-b42d-00c04fc964ff",
+            ),
             (ColumnData::String(Some("ñandú 🦤".into())), "nvarchar(max)", "ñandú 🦤"),
             (ColumnData::Binary(Some(vec![0, 0, 16, 230, 1].into())), "geography", "[e6, 10, 00, 00, 01]"),
-            (ColumnData::Binary(Some(vec![0, 0, 0, 0, 0, 0, 7, 209].into())), "timestamp", "[00, 00, 00, 00, 00, 00, 07, d1]"),
+            (
+                ColumnData::Binary(Some(vec![0, 0, 0, 0, 0, 0, 7, 209].into())),
+                "timestamp",
+                "[00, 00, 00, 00, 00, 00, 07, d1]",
+            ),
             (ColumnData::I32(None), "nvarchar(10)", "NULL"),
             (ColumnData::I32(Some(1)), "nvarchar(10)", "misfit"),
         ] {

@@ -16,7 +16,9 @@ async fn main() -> anyhow::Result<()> {
     let port = caudal_tests::ports::free_port()?;
     let mut servers = Vec::new();
     for depot in 1..=3_u8 {
-        let server = Mssql::start_with(&format!("127.0.0.{}", 10 + depot), port, Some(certificate.clone()), true).await?;
+        let server =
+            Mssql::start_with(&format!("127.0.0.{}", 10 + depot), port, Some(certificate.clone()), true)
+                .await?;
         let columns = vec![
             column("codigo", "nvarchar(15)"),
             column("descripcion", "nvarchar(80)"),

@@ -58,7 +58,10 @@ mod tests {
         let asked = |all: &[&str]| Asked::parse(all.iter().copied());
         assert_eq!(asked(&[]), Some(Asked::default()));
         let day = Some(Duration::from_secs(86_400));
-        assert_eq!(asked(&["dry-run", "lookback 1d"]), Some(Asked { force: false, dry: true, lookback: day }));
+        assert_eq!(
+            asked(&["dry-run", "lookback 1d"]),
+            Some(Asked { force: false, dry: true, lookback: day })
+        );
         assert_eq!(asked(&["id = 7"]), None);
         assert_eq!(asked(&["lookback x"]), None);
     }

@@ -4,8 +4,8 @@ mod commands;
 mod table;
 mod work;
 
-use crate::note::{self, Token};
 use crate::asked::Asked;
+use crate::note::{self, Token};
 use crate::run::{Anew, RESHAPES, Run, Step};
 use crate::shapes::{self, Shapes};
 use crate::{Desk, Job, Polled, Session};
@@ -171,7 +171,10 @@ impl PollReader {
                 }
                 if table.lost >= table.job.attempts {
                     let says = format!("the connection broke {} times while rows were read", table.lost);
-                    return self.over(at, Error::transient(says).hint("look at the network, and at the server's log"));
+                    return self.over(
+                        at,
+                        Error::transient(says).hint("look at the network, and at the server's log"),
+                    );
                 }
                 Ok(None)
             }
@@ -302,7 +305,10 @@ impl PollReader {
             Action::Reread { tables, conditions } => {
                 let asked = Asked::parse(conditions.iter().map(|(_, condition)| condition.as_str()));
                 if asked.is_none() {
-                    tracing::warn!(source = self.name, "poll: a command has a condition that no poll can have: it is not done");
+                    tracing::warn!(
+                        source = self.name,
+                        "poll: a command has a condition that no poll can have: it is not done"
+                    );
                 }
                 for pattern in tables {
                     let mut known = false;

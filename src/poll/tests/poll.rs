@@ -654,7 +654,8 @@ async fn a_forced_run_sends_all_rows_again_and_a_dry_one_nothing() {
     let desk = Arc::new(Desk::default());
     let topic = Arc::new(Topic(all.clone())) as Arc<dyn Written>;
     let jobs = vec![job(incremental())];
-    let given = Start { jobs, desk: Arc::clone(&desk), written: Some(topic), ..start(&table, &log, dir.path()) };
+    let given =
+        Start { jobs, desk: Arc::clone(&desk), written: Some(topic), ..start(&table, &log, dir.path()) };
     let mut reader = PollReader::open(given).await.unwrap();
     assert_eq!(run(&mut reader, &log, true).await.len(), 5);
     let told = |id: &str| {
@@ -673,7 +674,10 @@ async fn a_forced_run_sends_all_rows_again_and_a_dry_one_nothing() {
     // One that is forced: all go out, whatever is known of them, and what is gone twice is deleted.
     command(&desk, 3, &["force"]);
     let sent = run(&mut reader, &log, true).await;
-    assert_eq!(sent.iter().map(|(op, id, _)| (*op, *id)).collect::<Vec<_>>(), [2, 3, 4, 5, 7].map(|id| (Op::Read, id)));
+    assert_eq!(
+        sent.iter().map(|(op, id, _)| (*op, *id)).collect::<Vec<_>>(),
+        [2, 3, 4, 5, 7].map(|id| (Op::Read, id))
+    );
     command(&desk, 4, &["force", "dry-run"]);
     command(&desk, 5, &["force"]);
     let sent = run(&mut reader, &log, true).await;

@@ -250,7 +250,8 @@ async fn session<S: AsyncRead + AsyncWrite + Unpin>(
         return packets.finish(&mut stream).await;
     }
     if login.database != options.database {
-        let message = format!("Cannot open database \"{}\" requested by the login. The login failed.", login.database);
+        let message =
+            format!("Cannot open database \"{}\" requested by the login. The login failed.", login.database);
         wire::error(packets.body(), &Refusal::new(4060, 11, &message));
         wire::done(packets.body(), wire::DONE, 2, 0);
         return packets.finish(&mut stream).await;
@@ -273,7 +274,11 @@ async fn session<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Whether the connection goes on.
-async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, replies: Vec<Reply>, is_call: bool) -> io::Result<bool> {
+async fn answer<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    replies: Vec<Reply>,
+    is_call: bool,
+) -> io::Result<bool> {
     let mut packets = Packets::default();
     let (token, count) = (if is_call { wire::DONE_IN_PROC } else { wire::DONE }, replies.len());
     let mut failed = false;

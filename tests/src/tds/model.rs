@@ -36,7 +36,8 @@ pub struct Column {
 #[must_use]
 pub fn column(name: &str, native: &str) -> Column {
     let (base, arguments) = native.split_once('(').unwrap_or((native, ""));
-    let numbers: Vec<u16> = arguments.trim_end_matches(')').split(',').filter_map(|n| n.trim().parse().ok()).collect();
+    let numbers: Vec<u16> =
+        arguments.trim_end_matches(')').split(',').filter_map(|n| n.trim().parse().ok()).collect();
     let n = |at: usize, default: u16| numbers.get(at).copied().unwrap_or(default);
     let is_max = arguments.starts_with("max");
     let ty = match base {
@@ -66,7 +67,13 @@ pub fn column(name: &str, native: &str) -> Column {
         "timestamp" => Ty::Binary(8),
         _ => Ty::VarBinaryMax,
     };
-    Column { name: name.to_owned(), ty, native: native.to_owned(), is_key: false, is_rowversion: base == "timestamp" }
+    Column {
+        name: name.to_owned(),
+        ty,
+        native: native.to_owned(),
+        is_key: false,
+        is_rowversion: base == "timestamp",
+    }
 }
 
 /// A table.
@@ -121,7 +128,12 @@ impl Mssql {
     ///
     /// # Errors
     /// When the port is taken.
-    pub async fn start_with(host: &str, port: u16, certificate: Option<Certificate>, insists: bool) -> Result<Self> {
+    pub async fn start_with(
+        host: &str,
+        port: u16,
+        certificate: Option<Certificate>,
+        insists: bool,
+    ) -> Result<Self> {
         let state: Arc<Mutex<State>> = Arc::default();
         let options = Options {
             user: USER.to_owned(),
@@ -149,7 +161,8 @@ impl Mssql {
 
     /// Makes a table without rows. `key`: how many of the first columns are its primary key.
     pub fn create(&self, table: &str, columns: Vec<Column>, key: usize) {
-        let columns = columns.into_iter().enumerate().map(|(i, column)| Column { is_key: i < key, ..column }).collect();
+        let columns =
+            columns.into_iter().enumerate().map(|(i, column)| Column { is_key: i < key, ..column }).collect();
         self.state().tables.insert(table.to_owned(), Table { columns, ..Table::default() });
     }
 
@@ -164,7 +177,8 @@ impl Mssql {
         state.version += 1;
         let version = state.version;
         let Some(table) = state.tables.get_mut(table) else { return };
-        let (gone, kept) = std::mem::take(&mut table.rows).into_iter().partition(|row: &Vec<Value>| row[0] == *key);
+        let (gone, kept) =
+            std::mem::take(&mut table.rows).into_iter().partition(|row: &Vec<Value>| row[0] == *key);
         table.rows = kept;
         table.changes.extend(gone.into_iter().map(|row| (version, true, row)));
     }
@@ -226,7 +240,8 @@ impl State {
         }
         let keys: Vec<usize> = (0..table.columns.len()).filter(|at| table.columns[*at].is_key).collect();
         table.changes.push((version, false, row.clone()));
-        match table.rows.iter_mut().find(|old| !keys.is_empty() && keys.iter().all(|at| old[*at] == row[*at])) {
+        match table.rows.iter_mut().find(|old| !keys.is_empty() && keys.iter().all(|at| old[*at] == row[*at]))
+        {
             Some(old) => *old = row,
             None => table.rows.push(row),
         }
@@ -254,14 +269,21 @@ impl State {
                 small(&[("", Ty::BigInt), ("", Ty::BigInt)], vec![vec![now.clone(), now]])
             }
             () if has("SERVERPROPERTY") => {
-                let row = vec![Value::Text("16.0.1000.6".into()), Value::Text("Developer Edition".into()), Value::Int(1)];
+                let row = vec![
+                    Value::Text("16.0.1000.6".into()),
+                    Value::Text("Developer Edition".into()),
+                    Value::Int(1),
+                ];
                 small(&[("", Ty::NVarChar(40)), ("", Ty::NVarChar(60)), ("", Ty::Int)], vec![row])
             }
             () if has("dm_exec_describe_first_result_set") => self.describe(first),
             () if has("sys.indexes") => {
                 let table = self.named(first);
                 let key = table.iter().flat_map(|(_, table)| &table.columns).filter(|column| column.is_key);
-                small(&[("name", Ty::NVarChar(128))], key.map(|c| vec![Value::Text(c.name.clone())]).collect())
+                small(
+                    &[("name", Ty::NVarChar(128))],
+                    key.map(|c| vec![Value::Text(c.name.clone())]).collect(),
+                )
             }
             () if has("MIN_ACTIVE_ROWVERSION") => {
                 let from = self.active_from.unwrap_or(self.version + 1);
@@ -271,12 +293,16 @@ impl State {
                 let oldest = self.named(first).and_then(|(_, table)| table.tracked_from);
                 let oldest = oldest.map_or(Value::Null, |n| Value::Int(n as i64));
                 match has("CHANGE_TRACKING_CURRENT_VERSION") {
-                    true => small(&[("", Ty::BigInt), ("", Ty::BigInt)], vec![vec![Value::Int(self.version as i64), oldest]]),
+                    true => small(
+                        &[("", Ty::BigInt), ("", Ty::BigInt)],
+                        vec![vec![Value::Int(self.version as i64), oldest]],
+                    ),
                     false => small(&[("", Ty::BigInt)], vec![vec![oldest]]),
                 }
             }
             () if has("fn_cdc_get_min_lsn") => {
-                let is_captured = |(name, table): (&String, &Table)| table.is_captured && format!("dbo_{name}") == first;
+                let is_captured =
+                    |(name, table): (&String, &Table)| table.is_captured && format!("dbo_{name}") == first;
                 let oldest = if self.tables.iter().any(is_captured) { lsn(1) } else { Value::Null };
                 small(&[("", Ty::Binary(10)), ("", Ty::Binary(10))], vec![vec![oldest, lsn(self.version)]])
             }
@@ -293,14 +319,29 @@ impl State {
     }
 
     fn describe(&self, sql: &str) -> Vec<Reply> {
-        let columns = [("name", Ty::NVarChar(128)), ("type", Ty::NVarChar(256)), ("nullable", Ty::Int), ("error", Ty::Int), ("message", Ty::NVarChar(2000))];
+        let columns = [
+            ("name", Ty::NVarChar(128)),
+            ("type", Ty::NVarChar(256)),
+            ("nullable", Ty::Int),
+            ("error", Ty::Int),
+            ("message", Ty::NVarChar(2000)),
+        ];
         let Some((_, table)) = self.named(sql) else {
             let message = Value::Text("Invalid object name.".into());
-            return small(&columns, vec![vec![Value::Null, Value::Null, Value::Null, Value::Int(208), message]]);
+            return small(
+                &columns,
+                vec![vec![Value::Null, Value::Null, Value::Null, Value::Int(208), message]],
+            );
         };
         let one = |c: &Column| {
             let nullable = Value::Int(i64::from(!c.is_key));
-            vec![Value::Text(c.name.clone()), Value::Text(c.native.clone()), nullable, Value::Null, Value::Null]
+            vec![
+                Value::Text(c.name.clone()),
+                Value::Text(c.native.clone()),
+                nullable,
+                Value::Null,
+                Value::Null,
+            ]
         };
         small(&columns, table.columns.iter().map(one).collect())
     }
@@ -309,7 +350,9 @@ impl State {
         let Some((_, table)) = self.named(sql) else { return refused(208, 16, "Invalid object name.") };
         let conditions = conditions(sql, table);
         let meets = |row: &&Vec<Value>| {
-            conditions.iter().all(|(at, compare, param)| compare.holds(table.columns[*at].ty, &row[*at], &params[*param]))
+            conditions
+                .iter()
+                .all(|(at, compare, param)| compare.holds(table.columns[*at].ty, &row[*at], &params[*param]))
         };
         let rows: Vec<Vec<Value>> = match sql.contains("TOP (0)") {
             true => Vec::new(),
@@ -327,7 +370,9 @@ impl State {
     /// The last change of each key since a version, with the row as it is now.
     fn tracked(&self, sql: &str, params: &[Value]) -> Vec<Reply> {
         let Some((_, table)) = self.named(sql) else { return refused(208, 16, "Invalid object name.") };
-        let (Value::Int(since), Value::Int(up_to)) = (&params[0], &params[1]) else { return refused(102, 15, "") };
+        let (Value::Int(since), Value::Int(up_to)) = (&params[0], &params[1]) else {
+            return refused(102, 15, "");
+        };
         let mut last: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for (version, _, row) in &table.changes {
             if (*since as u64) < *version && *version <= *up_to as u64 {
@@ -347,13 +392,17 @@ impl State {
     /// All changes within a range, in order.
     fn captured(&self, sql: &str, params: &[Value]) -> Vec<Reply> {
         let name = self.tables.keys().find(|name| sql.contains(&format!("dbo_{name}]")));
-        let Some(table) = name.and_then(|name| self.tables.get(name)) else { return refused(208, 16, "Invalid object name.") };
+        let Some(table) = name.and_then(|name| self.tables.get(name)) else {
+            return refused(208, 16, "Invalid object name.");
+        };
         let within = |version: u64| {
             let (Value::Bytes(from), Value::Bytes(to)) = (&params[0], &params[1]) else { return false };
             let Value::Bytes(at) = lsn(version) else { return false };
             *from <= at && at <= *to
         };
-        let one = |(_, is_gone, row): &(u64, bool, Vec<Value>)| [vec![Value::Int(i64::from(*is_gone))], row.clone()].concat();
+        let one = |(_, is_gone, row): &(u64, bool, Vec<Value>)| {
+            [vec![Value::Int(i64::from(*is_gone))], row.clone()].concat()
+        };
         with_gone(table, table.changes.iter().filter(|(version, ..)| within(*version)).map(one).collect())
     }
 }
@@ -399,7 +448,12 @@ fn conditions(sql: &str, table: &Table) -> Vec<(usize, Compare, usize)> {
             "<" => Compare::Below,
             _ => continue,
         };
-        let digits: String = three[2].trim_start_matches("CAST(").trim_start_matches("@P").chars().take_while(char::is_ascii_digit).collect();
+        let digits: String = three[2]
+            .trim_start_matches("CAST(")
+            .trim_start_matches("@P")
+            .chars()
+            .take_while(char::is_ascii_digit)
+            .collect();
         let column = table.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name));
         if let (Some(at), Ok(number), true) = (column, digits.parse::<usize>(), three[2].contains("@P")) {
             found.push((at, compare, number - 1));
@@ -433,9 +487,15 @@ fn ordered(ty: Ty, value: &Value) -> Option<Ordered> {
         (_, Value::Null) => return None,
         (_, Value::Int(n)) => Ordered::Number(i128::from(*n)),
         (_, Value::Date(days)) => Ordered::Number(i128::from(*days) * day),
-        (Ty::DateTime2(scale), Value::DateTime2(days, n)) => Ordered::Number(i128::from(*days) * day + units(scale, *n)),
-        (_, Value::DateTime(days, n)) => Ordered::Number(i128::from(*days + 693_595) * day + i128::from(*n) * 100_000 / 3),
-        (Ty::DateTimeOffset(scale), Value::DateTimeOffset(days, n, _)) => Ordered::Number(i128::from(*days) * day + units(scale, *n)),
+        (Ty::DateTime2(scale), Value::DateTime2(days, n)) => {
+            Ordered::Number(i128::from(*days) * day + units(scale, *n))
+        }
+        (_, Value::DateTime(days, n)) => {
+            Ordered::Number(i128::from(*days + 693_595) * day + i128::from(*n) * 100_000 / 3)
+        }
+        (Ty::DateTimeOffset(scale), Value::DateTimeOffset(days, n, _)) => {
+            Ordered::Number(i128::from(*days) * day + units(scale, *n))
+        }
         (_, Value::DateTimeOffset(days, n, _)) => Ordered::Number(i128::from(*days) * day + i128::from(*n)),
         (_, Value::Text(text)) => Ordered::Text(text.as_bytes().to_vec()),
         (_, Value::Bytes(bytes)) => Ordered::Text(bytes.clone()),

@@ -31,7 +31,8 @@ impl Certificate {
         );
         let made = Command::new("sh").args(["-c", &script]).current_dir(folder).status()?;
         ensure!(made.success(), "openssl makes no certificate");
-        let chain = CertificateDer::pem_file_iter(folder.join("cert.pem"))?.collect::<std::result::Result<_, _>>()?;
+        let chain =
+            CertificateDer::pem_file_iter(folder.join("cert.pem"))?.collect::<std::result::Result<_, _>>()?;
         let key = PrivateKeyDer::from_pem_file(folder.join("key.pem"))?;
         let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS12])?

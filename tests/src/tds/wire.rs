@@ -86,7 +86,8 @@ fn token(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
 
 /// The server's PRELOGIN: version 16, its word on encryption, and nothing else.
 pub(super) fn prelogin(encryption: u8) -> Vec<u8> {
-    let options: [(u8, &[u8]); 5] = [(0, &[16, 0, 0x10, 0, 0, 0]), (1, &[encryption]), (2, &[0]), (3, &[]), (4, &[0])];
+    let options: [(u8, &[u8]); 5] =
+        [(0, &[16, 0, 0x10, 0, 0, 0]), (1, &[encryption]), (2, &[0]), (3, &[]), (4, &[0])];
     let (mut head, mut data) = (Vec::<u8>::new(), Vec::<u8>::new());
     for (kind, value) in options {
         head.push(kind);
@@ -225,8 +226,12 @@ fn short(out: &mut Vec<u8>, parts: &[&[u8]]) {
 
 fn put(out: &mut Vec<u8>, ty: Ty, value: &Value) {
     match (ty, value) {
-        (Ty::NVarCharMax | Ty::VarCharMax | Ty::VarBinaryMax, Value::Null) => out.extend(u64::MAX.to_le_bytes()),
-        (Ty::NVarChar(_) | Ty::VarChar(_) | Ty::VarBinary(_) | Ty::Binary(_), Value::Null) => out.extend([0xFF, 0xFF]),
+        (Ty::NVarCharMax | Ty::VarCharMax | Ty::VarBinaryMax, Value::Null) => {
+            out.extend(u64::MAX.to_le_bytes())
+        }
+        (Ty::NVarChar(_) | Ty::VarChar(_) | Ty::VarBinary(_) | Ty::Binary(_), Value::Null) => {
+            out.extend([0xFF, 0xFF])
+        }
         (_, Value::Null) => out.push(0),
         (Ty::Bit, Value::Bool(bit)) => short(out, &[&[u8::from(*bit)]]),
         (Ty::TinyInt, Value::Int(n)) => short(out, &[&n.to_le_bytes()[..1]]),
@@ -259,7 +264,9 @@ fn put(out: &mut Vec<u8>, ty: Ty, value: &Value) {
             let units = &units.to_le_bytes()[..time_bytes(scale)];
             short(out, &[units, &days.to_le_bytes()[..3], &offset.to_le_bytes()]);
         }
-        (Ty::DateTime, Value::DateTime(days, parts)) => short(out, &[&days.to_le_bytes(), &parts.to_le_bytes()]),
+        (Ty::DateTime, Value::DateTime(days, parts)) => {
+            short(out, &[&days.to_le_bytes(), &parts.to_le_bytes()])
+        }
         (Ty::SmallDateTime, Value::SmallDateTime(days, minutes)) => {
             short(out, &[&days.to_le_bytes(), &minutes.to_le_bytes()]);
         }

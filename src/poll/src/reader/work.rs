@@ -35,7 +35,8 @@ impl Work {
         let step = match tokio::time::timeout(STALE, self.try_step()).await {
             Ok(step) => step,
             Err(_) => {
-                let says = format!("{}: nothing has come of it within {STALE:?}: it was given up", self.job.name());
+                let says =
+                    format!("{}: nothing has come of it within {STALE:?}: it was given up", self.job.name());
                 Err(Error::transient(says))
             }
         };
