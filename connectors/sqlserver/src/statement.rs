@@ -66,7 +66,8 @@ impl Statement {
             let place = match (c, token.kind) {
                 (_, Kind::Text) => {
                     let inner = text.get(1..text.len().max(2) - 1).unwrap_or_default();
-                    let is_place = inner.starts_with('{') && inner.find('}') == Some(inner.len() - 1);
+                    let is_place =
+                        inner.strip_prefix('{').and_then(|t| t.strip_suffix('}')).is_some_and(is_name);
                     if !is_place && names_a_place(inner, params) {
                         return Err(Error::config(
                             "a place stands within a longer text in quotes, where nothing can be bound",
@@ -133,6 +134,13 @@ impl Statement {
         }
         Ok(sql)
     }
+}
+
+/// Whether it can be meant as a place: a name, and maybe a type. JSON is none.
+fn is_name(text: &str) -> bool {
+    let name = text.split(':').next().unwrap_or_default();
+    name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.'))
 }
 
 fn starts_with_with(sql: &str) -> bool {

@@ -289,7 +289,7 @@ impl PollReader {
             return None;
         }
         let (now, wall) = (Instant::now(), (self.clock)());
-        let rests = |table: &Table| self.commands.paused && !table.running && table.wanted.is_none();
+        let rests = |table: &Table| self.commands.paused && !table.running && table.wanted.is_empty();
         let free =
             |table: &Table| table.ledger.is_some() && !self.lanes[table.job.system].busy && !rests(table);
         let due = self.tables.iter().enumerate().filter(|(_, table)| free(table));
@@ -318,8 +318,9 @@ impl PollReader {
                     };
                     for table in self.tables.iter_mut().filter(|t| commands::means(pattern, &t.job)) {
                         known = true;
-                        table.demand(&signal.id, asked, (self.clock)());
-                        self.desk.ask(&signal.id, &table.job.name(), Phase::Waiting);
+                        let taken = table.demand(&signal.id, asked, (self.clock)());
+                        let phase = if taken { Phase::Waiting } else { Phase::Refused };
+                        self.desk.ask(&signal.id, &table.job.name(), phase);
                     }
                     if !known {
                         self.desk.ask(&signal.id, pattern, Phase::Refused);

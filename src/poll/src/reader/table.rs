@@ -9,6 +9,7 @@ use crate::note::Record;
 use crate::run::Run;
 use caudal_core::{PollStatus, Result};
 use jiff::Timestamp;
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,9 @@ use tokio::time::Instant;
 
 /// How long a run waits for the one before to be called durable. Then it begins without knowing anything: all rows go out.
 const GRACE: Duration = Duration::from_secs(60);
+
+/// Runs on command that wait, and commands that share one, at most.
+const MOST_WANTED: usize = 100;
 
 pub(super) struct Table {
     pub(super) job: Arc<Job>,
@@ -31,12 +35,10 @@ pub(super) struct Table {
     pub(super) failures: u32,
     /// A step of a run was done, or goes on.
     pub(super) running: bool,
-    /// The command that asked for the next run.
-    pub(super) wanted: Option<String>,
-    /// How that run is to be.
-    asked: Asked,
-    /// The command that asked for the run that goes on.
-    demanded: Option<String>,
+    /// Runs that were asked for: by which commands, and how they are to be.
+    pub(super) wanted: VecDeque<(Vec<String>, Asked)>,
+    /// The commands that asked for the run that goes on.
+    demanded: Vec<String>,
     /// How that one is.
     how: Asked,
     /// How often the run began anew because of its rows' shape.
@@ -71,9 +73,8 @@ impl Table {
             paused: None,
             failures: 0,
             running: false,
-            wanted: None,
-            asked: Asked::default(),
-            demanded: None,
+            wanted: VecDeque::new(),
+            demanded: Vec::new(),
             how: Asked::default(),
             reshaped: 0,
             lost: 0,
@@ -88,9 +89,8 @@ impl Table {
         self.running = true;
         if self.begins_now() {
             self.began = Instant::now();
-            if let Some(id) = self.wanted.take() {
-                self.demanded = Some(id);
-                self.how = std::mem::take(&mut self.asked);
+            if let Some((ids, how)) = self.wanted.pop_front() {
+                (self.demanded, self.how) = (ids, how);
             }
         }
         Some(Work {
@@ -126,9 +126,9 @@ impl Table {
 
     /// When the next run begins.
     fn begins(&self, wall: Timestamp) -> Timestamp {
-        match self.wanted {
-            Some(_) => wall,
-            None => self.job.schedule.begins(&self.job.name(), self.planned, wall),
+        match self.wanted.is_empty() {
+            false => wall,
+            true => self.job.schedule.begins(&self.job.name(), self.planned, wall),
         }
     }
 
@@ -143,12 +143,18 @@ impl Table {
     }
 
     /// A run is to begin at once, or after the one that goes on: what that one has read may be older than the command.
-    pub(super) fn demand(&mut self, id: &str, asked: &Asked, now: Timestamp) {
+    /// Commands that ask for the same share a run. Whether it was taken up: not if too many wait.
+    pub(super) fn demand(&mut self, id: &str, asked: &Asked, now: Timestamp) -> bool {
+        let waiting = self.wanted.len();
+        match self.wanted.back_mut() {
+            Some((ids, how)) if how == asked && ids.len() < MOST_WANTED => ids.push(id.to_owned()),
+            _ if waiting < MOST_WANTED => self.wanted.push_back((vec![id.to_owned()], asked.clone())),
+            _ => return false,
+        }
         if !self.running {
             self.planned = now;
         }
-        self.wanted = Some(id.to_owned());
-        self.asked = asked.clone();
+        true
     }
 
     /// Whether its next step is the first of a run.
@@ -163,14 +169,14 @@ impl Table {
 
     /// Tells who asked for the run that has ended.
     pub(super) fn answer(&mut self, desk: &Desk) {
-        if let Some(id) = self.demanded.take() {
+        for id in self.demanded.drain(..) {
             desk.answer(&id, &self.job.name(), &self.record);
         }
     }
 
     /// A run of which nothing goes out has ended: it is told, and else as if it had not been.
     pub(super) fn rehearsed(&mut self, record: &Record, desk: &Desk, now: Timestamp) {
-        if let Some(id) = self.demanded.take() {
+        for id in self.demanded.drain(..) {
             desk.answer(&id, &self.job.name(), record);
         }
         self.over(self.record.clone(), now);
@@ -206,9 +212,9 @@ impl Table {
         self.running = false;
         (self.failures, self.reshaped, self.lost, self.paused) = (0, 0, 0, None);
         self.how = Asked::default();
-        self.planned = match self.wanted {
-            Some(_) => now,
-            None => self.job.schedule.next(Some(self.planned), now),
+        self.planned = match self.wanted.is_empty() {
+            false => now,
+            true => self.job.schedule.next(Some(self.planned), now),
         };
     }
 
