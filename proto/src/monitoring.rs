@@ -54,7 +54,8 @@ pub struct RunRecord {
     pub deleted: u64,
     /// Rows that could not be taken; of a comparison: that differ.
     pub rejected: u64,
-    /// Bytes that were read, where that is known.
+    /// Bytes that were read, where that is known: what the rows take in memory; of a table that a restart interrupted,
+    /// those since then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// Why it failed.

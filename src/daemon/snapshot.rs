@@ -189,6 +189,7 @@ mod tests {
             rows: 1_000,
             delivered: 3,
             deleted: 0,
+            bytes: 0,
             estimated_rows: 4_000,
             rows_per_second: 100,
             seconds_left: Some(30),

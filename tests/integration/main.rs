@@ -7,6 +7,7 @@ mod after;
 mod at_least_once;
 mod catchup;
 mod clients;
+mod cluster;
 mod consistency;
 mod cost;
 mod crash;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use caudal_tests::compare::wait_equal;
 use caudal_tests::kafka::{consume, produce};
 use caudal_tests::patience::until;
+use caudal_tests::ports::free_port;
 use caudal_tests::{Daemon, DaemonConfig, Family, Kafka, MysqlServer, PgDatabase, Postgres, TablePair};
 use serde_json::Value;
 
@@ -99,6 +100,9 @@ async fn runs_metrics_and_freshness_are_told_to_ordinary_consumers_and_tools() {
     assert_eq!((&run["rows"], &run["v"]), (&300.into(), &1.into()), "{run}");
     assert!(run["ended_us"].as_i64() >= run["started_us"].as_i64() && run["took_ms"].is_u64(), "{run}");
     assert_eq!(run["_key"], run["id"]);
+    // 300 rows of two numbers, 16 bytes each in memory, and what each event has beside.
+    let bytes = run["bytes"].as_u64().unwrap_or_default();
+    assert!((300 * 32..300 * 200).contains(&bytes), "{run}");
 
     // A comparison tells of itself where the daemon does.
     let binary = caudal_tests::daemon::binary().unwrap();
@@ -112,7 +116,7 @@ async fn runs_metrics_and_freshness_are_told_to_ordinary_consumers_and_tools() {
         let events = |name: &str| last(all, name).map(|m| m["pipeline"]["events"].as_u64() >= Some(300));
         let client = |key: &str| last(all, key).is_some_and(|m| m["client"]["sent_bytes"].as_i64() > Some(0));
         [events("capture/shop"), events("sink/dash")] == [Some(true), Some(true)]
-            && client("client/caudal-shop-capture/producer")
+            && client(&format!("client/caudal-{}-shop-capture/producer", scene.prefix))
     };
     let metrics = wait_for(&daemon, &scene.topic("metrics"), "the counters", counted).await;
     let of_sink = &last(&metrics, "sink/dash").unwrap()["pipeline"];
@@ -121,10 +125,11 @@ async fn runs_metrics_and_freshness_are_told_to_ordinary_consumers_and_tools() {
     let exposed = daemon.get("/metrics").await.unwrap().1;
     for name in ["caudal_kafka_sent_bytes_total", "caudal_kafka_requests_total", "caudal_kafka_queued_bytes"]
     {
-        let line = format!("{name}{{client=\"caudal-shop-capture\",kind=\"producer\"}} ");
+        let line = format!("{name}{{client=\"caudal-{}-shop-capture\",kind=\"producer\"}} ", scene.prefix);
         assert!(exposed.contains(&line), "{line} not in\n{exposed}");
     }
-    assert!(exposed.contains("caudal_kafka_broker_rtt_seconds{client=\"caudal-shop-capture\""), "{exposed}");
+    let line = format!("caudal_kafka_broker_rtt_seconds{{client=\"caudal-{}-shop-capture\"", scene.prefix);
+    assert!(exposed.contains(&line), "{exposed}");
 
     // The moment of a table moves with the source.
     let key = format!("dash/shop/{table}");
@@ -140,22 +145,116 @@ async fn runs_metrics_and_freshness_are_told_to_ordinary_consumers_and_tools() {
     let of_table = last(&fresh, &key).unwrap();
     assert_eq!((&of_table["sink"], &of_table["source"]), (&"dash".into(), &"shop".into()), "{of_table}");
 
-    // Kafka's own consumer reads it as it is, and Kafka's own tool finds the sink's group.
-    let console = console_consumer(daemon.brokers(), &scene.topic("runs"));
+    // Kafka's own consumer reads it as it is.
+    let runs = scene.topic("runs");
+    let all = ["--topic", &runs, "--from-beginning", "--max-messages", "1", "--timeout-ms", "60000"];
+    let console = kafka_tool("org.apache.kafka.tools.consumer.ConsoleConsumer", daemon.brokers(), &all);
     assert!(console.contains(&format!("\"table\":\"{table}\"")), "{console}");
 }
 
-/// What Kafka's console consumer prints of a topic within some seconds.
-fn console_consumer(brokers: &str, topic: &str) -> String {
+/// What one of Kafka's own tools prints.
+fn kafka_tool(class: &str, brokers: &str, arguments: &[&str]) -> String {
     let get = caudal_tests::service::scripts().join("get-kafka");
     let dist = String::from_utf8(Command::new(get).output().unwrap().stdout).unwrap();
     let out = Command::new("java")
-        .args(["-XX:+UseSerialGC", "-cp", &format!("{}/libs/*", dist.trim())])
-        .args(["org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", brokers])
-        .args(["--topic", topic, "--from-beginning", "--max-messages", "1", "--timeout-ms", "60000"])
+        .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", &format!("{}/libs/*", dist.trim())])
+        .args([class, "--bootstrap-server", brokers])
+        .args(arguments)
         .output()
         .unwrap();
     String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// A line of what `kafka-consumer-groups.sh --describe` prints, by the names of its columns.
+fn described(text: &str) -> Vec<std::collections::HashMap<&str, &str>> {
+    let mut lines = text.lines().map(str::split_whitespace).map(Iterator::collect::<Vec<_>>);
+    let Some(names) = lines.find(|line| line.first() == Some(&"GROUP")) else { return Vec::new() };
+    lines.map(|line| names.iter().copied().zip(line).collect()).collect()
+}
+
+#[tokio::test]
+async fn kafkas_own_tool_shows_a_sinks_group_with_its_lag_and_whose_client_it_is() {
+    let scene = Scene::new("group").await;
+    let config = DaemonConfig::new(&scene.prefix)
+        .source("shop", &scene.server.url(&scene.db), &[])
+        .sink("dash", &scene.sink, &[])
+        .extra("kafka:\n  client_id: ours");
+    let daemon = Daemon::start_healthy(&config).await.unwrap();
+    scene.equal(&daemon, &scene.sink).await;
+    let (group, data) =
+        (format!("caudal.{}.dash", scene.prefix), format!("{}.{}.items", scene.prefix, scene.db));
+    let client = format!("ours-{}-dash-group", scene.prefix);
+    let mut text = String::new();
+    // Offsets are published each second, and behind the sink's commits.
+    for _ in 0..30 {
+        let class = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+        text = kafka_tool(class, daemon.brokers(), &["--describe", "--group", &group]);
+        let lines = described(&text);
+        let of_data = lines.iter().find(|line| line.get("TOPIC") == Some(&data.as_str()));
+        let is_through = of_data.is_some_and(|line| {
+            line["LAG"] == "0"
+                && line["CURRENT-OFFSET"] == line["LOG-END-OFFSET"]
+                && line["LOG-END-OFFSET"] != "0"
+        });
+        if is_through && lines.iter().any(|line| line.get("CLIENT-ID") == Some(&client.as_str())) {
+            return;
+        }
+    }
+    panic!("{text}\n{}", daemon.log_tail());
+}
+
+/// Whether an alert was told so, however it stands now.
+fn was(all: &[Value], id: &str, state: &str) -> bool {
+    all.iter().any(|alert| alert["_key"] == id && alert["state"] == state)
+}
+
+#[tokio::test]
+async fn a_sink_that_lags_and_one_that_cannot_run_are_told_and_resolved() {
+    let scene = Scene::new("slow").await;
+    let away = Postgres::shared().database("slow_away").await.unwrap();
+    // Nobody listens there yet.
+    let (there, port) = (Postgres::shared().port(), free_port().unwrap());
+    let by_way = PgDatabase { url: away.url.replace(&format!(":{there}/"), &format!(":{port}/")) };
+    let config = DaemonConfig::new(&scene.prefix)
+        .source("shop", &scene.server.url(&scene.db), &[])
+        .sink("dash", &scene.sink, &["lock_timeout: 10m"])
+        .sink("away", &by_way, &[])
+        .extra("kafka:\n  monitoring: {interval: 1s, lag: 4s}");
+    let daemon = Daemon::start(&config).unwrap();
+    scene.equal(&daemon, &scene.sink).await;
+    let mut holder = scene.sink.connect().await.unwrap();
+    let lock = holder.transaction().await.unwrap();
+    lock.batch_execute("LOCK TABLE items IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    scene.sql("UPDATE items SET n = n + 1").await;
+    let (lag, idle) = ("sink/dash/lag", "sink/away/not_running");
+    let alerts = scene.topic("alerts");
+    let told = wait_for(&daemon, &alerts, "both alerts", |all| {
+        was(all, idle, "open") && alert(all, lag).0 == "open" && alert(all, lag).1 >= 4.0
+    })
+    .await;
+    let lagging = last(&told, lag).unwrap();
+    assert_eq!((&lagging["kind"], &lagging["pipeline"]), (&"lag".into(), &"sink/dash".into()), "{lagging}");
+    let idling = last(&told, idle).unwrap();
+    assert_eq!(
+        (&idling["severity"], &idling["pipeline"]),
+        (&"critical".into(), &"sink/away".into()),
+        "{idling}"
+    );
+
+    lock.rollback().await.unwrap();
+    let door = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = door.accept().await {
+            tokio::spawn(async move {
+                let mut server = tokio::net::TcpStream::connect(("127.0.0.1", there)).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    let over = |all: &[Value]| was(all, lag, "resolved") && was(all, idle, "resolved");
+    wait_for(&daemon, &alerts, "the end of both", over).await;
+    scene.equal(&daemon, &scene.sink).await;
+    scene.equal(&daemon, &away).await;
 }
 
 #[tokio::test]
@@ -288,4 +387,58 @@ async fn debeziums_signals_are_taken_from_any_producer_and_its_notifications_tel
     let runs = values(&daemon, &scene.topic("runs")).await;
     let of = |id: &str| runs.iter().rev().find(|run| run["command"] == id).map(|run| run["state"].clone());
     assert_eq!([of("one"), of("two")], [Some("done".into()), Some("done".into())], "{runs:#?}");
+}
+
+#[tokio::test]
+async fn rows_of_a_table_in_the_source_are_commands_and_none_is_taken_twice_over_a_crash() {
+    let scene = Scene::new("inserted").await;
+    scene
+        .sql("CREATE TABLE asks (id VARCHAR(42) PRIMARY KEY, type VARCHAR(32) NOT NULL, data VARCHAR(2048))")
+        .await;
+    // One that was there before the source was read is none.
+    scene.sql("INSERT INTO asks VALUES ('early', 'pause-snapshot', NULL)").await;
+    let config = DaemonConfig::new(&scene.prefix)
+        .source("shop", &scene.server.url(&scene.db), &["items"])
+        .source_line("shop", "signal_table: asks")
+        .sink("dash", &scene.sink, &[])
+        .extra("kafka:\n  notifications: {enabled: true}");
+    let mut daemon = Daemon::start_healthy(&config).await.unwrap();
+    scene.equal(&daemon, &scene.sink).await;
+    let topic = format!("{}.notifications", scene.prefix);
+    let about = format!(r#"{{"data-collections": ["{}.items"], "type": "incremental"}}"#, scene.db);
+    let ask = async |id: &str, kind: &str| {
+        scene.sql(&format!("INSERT INTO asks VALUES ('{id}', '{kind}', '{about}')")).await;
+    };
+    let of = |all: &[Value], id: &str| kinds(all, "Incremental Snapshot", Some(id));
+    let whole = ["STARTED", "IN_PROGRESS", "TABLE_SCAN_COMPLETED", "COMPLETED"];
+    ask("one", "execute-snapshot").await;
+    wait_for(&daemon, &topic, "a re-read", |all| of(all, "one") == whole).await;
+    // Neither a change of the row nor its end is a command, nor is one of a transaction that is rolled back.
+    scene
+        .sql("UPDATE asks SET data = CONCAT(data, ' ') WHERE id = 'one'; DELETE FROM asks WHERE id = 'one'")
+        .await;
+    scene
+        .sql(&format!("BEGIN; INSERT INTO asks VALUES ('never', 'execute-snapshot', '{about}'); ROLLBACK"))
+        .await;
+    scene.sql("INSERT INTO asks VALUES ('p', 'pause-snapshot', NULL)").await;
+    ask("two", "execute-snapshot").await;
+    wait_for(&daemon, &topic, "a pause", |all| of(all, "two") == ["STARTED", "PAUSED"]).await;
+
+    daemon.kill().unwrap();
+    daemon.start_again().unwrap();
+    daemon.wait_healthy(LIMIT).await.unwrap();
+    ask("s", "stop-snapshot").await;
+    let runs = scene.topic("runs");
+    let state = |all: &[Value], id: &str, state: &str| {
+        all.iter().filter(|run| run["command"] == id && run["state"] == state).count()
+    };
+    wait_for(&daemon, &runs, "the stop", |all| state(all, "two", "stopped") > 0).await;
+    scene.sql("INSERT INTO asks VALUES ('r', 'resume-snapshot', '')").await;
+    scene.sql(r#"INSERT INTO asks VALUES ('l', 'log', '{"message": "heard at {}"}')"#).await;
+    daemon.wait_log("heard at ", LIMIT).await.unwrap();
+    ask("three", "execute-snapshot").await;
+    let told = wait_for(&daemon, &runs, "another re-read", |all| state(all, "three", "done") > 0).await;
+    assert_eq!((state(&told, "one", "done"), state(&told, "two", "done")), (1, 0), "{told:#?}");
+    assert!(told.iter().all(|run| run["command"] != "never" && run["command"] != "early"), "{told:#?}");
+    scene.equal(&daemon, &scene.sink).await;
 }

@@ -2,8 +2,12 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{Bytes, BytesMut};
 use caudal_tests::compare::wait_equal;
 use caudal_tests::ports::free_port;
@@ -16,10 +20,12 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OnceCell;
 
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -29,6 +35,7 @@ struct Secured {
     kafka: Kafka,
     plain: u16,
     scram: u16,
+    oauth: u16,
     mtls: u16,
     certificates: TempDir,
 }
@@ -43,9 +50,9 @@ impl Secured {
     fn start() -> Self {
         let certificates = tempfile::tempdir().unwrap();
         certify(certificates.path());
-        let ports: [u16; 4] = std::array::from_fn(|_| free_port().unwrap());
-        let [open, plain, scram, mtls] = ports;
-        let names = ["PLAINTEXT", "PLAIN", "SCRAM", "MTLS"];
+        let ports: [u16; 5] = std::array::from_fn(|_| free_port().unwrap());
+        let [open, plain, scram, oauth, mtls] = ports;
+        let names = ["PLAINTEXT", "PLAIN", "SCRAM", "OAUTH", "MTLS"];
         let listeners: Vec<String> =
             names.iter().zip(ports).map(|(name, port)| format!("{name}://127.0.0.1:{port}")).collect();
         let listeners = listeners.join(",");
@@ -55,9 +62,9 @@ impl Secured {
             format!("listeners={listeners},CONTROLLER://@CONTROLLER@"),
             format!("advertised.listeners={listeners}"),
             "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PLAIN:SASL_PLAINTEXT,\
-             SCRAM:SASL_PLAINTEXT,MTLS:SSL"
+             SCRAM:SASL_PLAINTEXT,OAUTH:SASL_PLAINTEXT,MTLS:SSL"
                 .to_owned(),
-            "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512".to_owned(),
+            "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER".to_owned(),
             "listener.name.plain.sasl.enabled.mechanisms=PLAIN".to_owned(),
             "listener.name.scram.sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512".to_owned(),
             format!(
@@ -70,6 +77,13 @@ impl Secured {
             format!(
                 "listener.name.scram.scram-sha-512.sasl.jaas.config={module}.scram.ScramLoginModule required;"
             ),
+            // Kafka's own validator, which takes unsigned tokens and looks at their times. Whose token has ended is put out.
+            "listener.name.oauth.sasl.enabled.mechanisms=OAUTHBEARER".to_owned(),
+            format!(
+                "listener.name.oauth.oauthbearer.sasl.jaas.config={module}.oauthbearer.OAuthBearerLoginModule required \
+                 unsecuredLoginStringClaim_sub=\"broker\";"
+            ),
+            "listener.name.oauth.oauthbearer.connections.max.reauth.ms=3600000".to_owned(),
             "listener.name.mtls.ssl.client.auth=required".to_owned(),
             "listener.name.mtls.ssl.keystore.type=PEM".to_owned(),
             format!("listener.name.mtls.ssl.keystore.location={}", file("server-both.pem")),
@@ -82,7 +96,7 @@ impl Secured {
         ];
         let properties: Vec<&str> = properties.iter().map(String::as_str).collect();
         let kafka = Kafka::start_at(open, &properties).unwrap_or_else(|e| panic!("secured Kafka: {e:#}"));
-        Self { kafka, plain, scram, mtls, certificates }
+        Self { kafka, plain, scram, oauth, mtls, certificates }
     }
 
     fn file(&self, name: &str) -> String {
@@ -212,7 +226,7 @@ impl Stage {
     }
 
     /// Captures and applies by a way of coming in.
-    async fn works(&self, port: u16, way: &str) {
+    async fn works(&self, port: u16, way: &str) -> Daemon {
         let daemon = Daemon::start(&self.config(port, way)).unwrap();
         self.equal(&daemon).await;
         self.change("changed").await;
@@ -226,7 +240,9 @@ impl Stage {
         let ids: Vec<&Value> =
             last["ends"].as_object().into_iter().flatten().map(|(_, ends)| &ends["id"]).collect();
         assert!(ids.iter().all(|id| **id != nil), "{last}");
+        assert!(!ids.is_empty(), "{last}");
         assert!(!daemon.log().contains("-secret"), "a secret is in the log");
+        daemon
     }
 }
 
@@ -255,7 +271,7 @@ async fn sasl_plain_comes_in() {
     let (secured, stage) = (Secured::shared().await, Stage::set("sec_plain").await);
     secured.grant_all("plain", &stage.prefix).await;
     let way = "  sasl: {mechanism: PLAIN, username: plain, password: plain-secret}";
-    stage.works(secured.plain, way).await;
+    drop(stage.works(secured.plain, way).await);
 }
 
 #[tokio::test]
@@ -265,7 +281,7 @@ async fn sasl_scram_comes_in_with_either_hash() {
         let stage = Stage::set(name).await;
         secured.grant_all("scram", &stage.prefix).await;
         let way = format!("  sasl: {{mechanism: {mechanism}, username: scram, password: scram-secret}}");
-        stage.works(secured.scram, &way).await;
+        drop(stage.works(secured.scram, &way).await);
     }
 }
 
@@ -279,10 +295,159 @@ async fn a_client_certificate_comes_in() {
         secured.file("client.pem"),
         secured.file("client-key.pem")
     );
-    let daemon = Daemon::start(&stage.config(secured.mtls, &way)).unwrap();
+    drop(stage.works(secured.mtls, &way).await);
+}
+
+/// An endpoint that gives unsigned tokens to the client `bearer`.
+struct TokenEndpoint {
+    port: u16,
+    /// Tokens given so far.
+    given: Arc<AtomicUsize>,
+}
+
+/// A token that Kafka's validator of unsigned ones takes.
+fn unsigned_token(life: i64) -> String {
+    let now = jiff::Timestamp::now().as_second();
+    let encoded = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let claims = format!(r#"{{"sub":"bearer","iat":{now},"exp":{}}}"#, now + life);
+    format!("{}.{}.", encoded(r#"{"alg":"none"}"#), encoded(&claims))
+}
+
+impl TokenEndpoint {
+    /// Its tokens live for `life` seconds.
+    async fn listen(life: i64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (port, given) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
+        let counter = Arc::clone(&given);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"grant_type=client_credentials") {
+                    let mut some = [0; 1024];
+                    match stream.read(&mut some).await {
+                        Ok(n) if n > 0 => asked.extend_from_slice(&some[..n]),
+                        _ => break,
+                    }
+                }
+                // bearer:bearer-secret
+                let known = b"Authorization: Basic YmVhcmVyOmJlYXJlci1zZWNyZXQ=";
+                let answer = if asked.windows(known.len()).any(|w| w == known) {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    let token = unsigned_token(life);
+                    format!("HTTP/1.0 200 OK\r\n\r\n{{\"access_token\":\"{token}\",\"expires_in\":{life}}}")
+                } else {
+                    "HTTP/1.0 401 Unauthorized\r\n\r\n{\"error\":\"invalid_client\"}".to_owned()
+                };
+                drop(stream.write_all(answer.as_bytes()).await);
+            }
+        });
+        Self { port, given }
+    }
+
+    fn way(&self, secret: &str) -> String {
+        format!(
+            "  sasl: {{mechanism: OAUTHBEARER, username: bearer, password: {secret}, token: {{url: \"http://127.0.0.1:{}/token\"}}}}",
+            self.port
+        )
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_an_oauth_endpoint_come_in_and_are_renewed_before_they_end() {
+    let (secured, stage) = (Secured::shared().await, Stage::set("sec_oauth").await);
+    secured.grant_all("bearer", &stage.prefix).await;
+    let endpoint = TokenEndpoint::listen(12).await;
+    let daemon = stage.works(secured.oauth, &endpoint.way("bearer-secret")).await;
+    // The brokers put out who shows a token no longer good: what outlives some of them has shown new ones.
+    let enough = endpoint.given.load(Ordering::Relaxed) + 2;
+    let mut n = 0;
+    while endpoint.given.load(Ordering::Relaxed) < enough {
+        n += 1;
+        assert!(n < 600, "no new token is asked for\n{}", daemon.log_tail());
+        stage.change(&format!("renewed {n}")).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
     stage.equal(&daemon).await;
-    stage.change("changed").await;
+    assert!(!daemon.log().contains("-secret"), "a secret is in the log");
+    let brokers = secured.kafka.bootstrap();
+    caudal_tests::Audit::of(&brokers, &stage.prefix, &[&stage.db]).await.unwrap().assert_clean();
+}
+
+#[tokio::test]
+async fn tokens_of_a_command_and_of_a_file_come_in() {
+    let (secured, stage) = (Secured::shared().await, Stage::set("sec_token").await);
+    secured.grant_all("bearer", &stage.prefix).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, unsigned_token(3_600)).unwrap();
+    let way = format!("  sasl: {{mechanism: OAUTHBEARER, token: {{command: [cat, {}]}}}}", file.display());
+    drop(stage.works(secured.oauth, &way).await);
+    let way = format!("  sasl: {{mechanism: OAUTHBEARER, token: {{file: {}}}}}", file.display());
+    let daemon = Daemon::start(&stage.config(secured.oauth, &way)).unwrap();
+    stage.change("by file").await;
     stage.equal(&daemon).await;
+}
+
+#[tokio::test]
+async fn a_client_that_the_token_endpoint_refuses_is_told_in_its_words() {
+    let (secured, stage) = (Secured::shared().await, Stage::set("sec_refused").await);
+    let endpoint = TokenEndpoint::listen(3_600).await;
+    let daemon = Daemon::start(&stage.config(secured.oauth, &endpoint.way("not-the-secret"))).unwrap();
+    told(&daemon, "capture/shop", &["401: invalid_client", "kafka.sasl"]).await;
+    assert!(!daemon.log().contains("not-the-secret"), "{}", daemon.log_tail());
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_named_and_once_it_is_granted_the_work_goes_on() {
+    let (secured, stage) = (Secured::shared().await, Stage::set("sec_poor").await);
+    let prefix = stage.prefix.clone();
+    let (side, data) = (format!("caudal.{prefix}."), format!("{prefix}."));
+    let topic = format!("{prefix}.{}.t", stage.db);
+    // A topic that others have made, and may be seen and read.
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", secured.kafka.bootstrap()).create().unwrap();
+    let (week, two) = ((7 * 86_400_000u64).to_string(), (14 * 86_400_000u64).to_string());
+    let made = NewTopic::new(&topic, 1, TopicReplication::Fixed(1))
+        .set("cleanup.policy", "compact")
+        .set("min.compaction.lag.ms", &week)
+        .set("delete.retention.ms", &two)
+        .set("max.message.bytes", "16777216");
+    for made in admin.create_topics([&made], &AdminOptions::new()).await.unwrap() {
+        made.unwrap();
+    }
+    let all: &[i8] = &[CREATE, DESCRIBE, DESCRIBE_CONFIGS, READ, WRITE];
+    let seen: &[i8] = &[DESCRIBE, DESCRIBE_CONFIGS, READ];
+    secured.grant("poor", &[(TOPIC, &side, true, all), (TOPIC, &data, true, seen)]).await;
+    let way = "  sasl: {mechanism: PLAIN, username: poor, password: poor-secret}";
+    let mut daemon = Daemon::start(&stage.config(secured.plain, way)).unwrap();
+    // A parked pipeline looks again each minute: started anew, it does so at once.
+    let granted = async |daemon: &mut Daemon, rights: &[(i8, &str, bool, &[i8])]| {
+        secured.grant("poor", rights).await;
+        daemon.kill().unwrap();
+        daemon.start_again().unwrap();
+    };
+    // The groups first.
+    let (captures, sinks) = (format!("caudal.{prefix}.tasks"), format!("caudal.{prefix}.pg"));
+    let command = format!("--operation Read --group '{captures}'");
+    told(&daemon, "capture/shop", &["User:poor lacks Read on group", &captures, "kafka-acls.sh", &command])
+        .await;
+    told(&daemon, "sink/pg", &["User:poor lacks Read on group", &sinks, "kafka-acls.sh"]).await;
+    let groups: [(i8, &str, bool, &[i8]); 2] =
+        [(GROUP, &captures, false, &[READ, DESCRIBE]), (GROUP, &sinks, false, &[READ, DESCRIBE])];
+    granted(&mut daemon, &groups).await;
+    // Then the transactional id.
+    let id = format!("caudal.{prefix}.shop");
+    let command = format!("--operation Write --transactional-id '{id}'");
+    told(&daemon, "capture/shop", &["User:poor lacks Write on transactional id", &id, &command]).await;
+    granted(&mut daemon, &[(TRANSACTIONAL_ID, &id, false, &[WRITE, DESCRIBE])]).await;
+    // Then the data topic, by name.
+    let command = format!("--operation Write --topic '{topic}'");
+    told(&daemon, "capture/shop", &["User:poor lacks Write on topic", &topic, &command]).await;
+    granted(&mut daemon, &[(TOPIC, &topic, false, &[WRITE])]).await;
+    stage.equal(&daemon).await;
+    stage.change("granted").await;
+    stage.equal(&daemon).await;
+    assert!(!daemon.log().contains("poor-secret"));
 }
 
 /// Waits until a pipeline says all of these words.

@@ -21,7 +21,7 @@ use crate::{PgDatabase, http};
 pub struct DaemonConfig {
     /// The topics' prefix; unique for a test where the broker is shared.
     pub prefix: String,
-    /// `host:port` of a Kafka; without it the daemon serves the log itself.
+    /// `host:port` of a Kafka, several with commas between; without it the daemon serves the log itself.
     pub brokers: Option<String>,
     /// Name, connector, URL, table patterns (none: all tables).
     pub sources: Vec<(String, String, String, Vec<String>)>,
@@ -103,7 +103,7 @@ impl DaemonConfig {
         let mut y = format!("prefix: {}\ndata_dir: {}\n", self.prefix, data_dir.display());
         let _ = writeln!(y, "http:\n  listen: 127.0.0.1:{http_port}");
         match &self.brokers {
-            Some(b) => drop(writeln!(y, "kafka:\n  brokers: [\"{b}\"]")),
+            Some(b) => drop(writeln!(y, "kafka:\n  brokers: [\"{}\"]", b.replace(',', "\", \""))),
             None => drop(writeln!(y, "log:\n  listen: 127.0.0.1:{log_port}")),
         }
         for lines in &self.kafka {

@@ -3,7 +3,7 @@
 //! A broker says only that something is not allowed. What was being done tells operation and resource; for topics of a transaction, where
 //! it could be any, the brokers are asked what this user may do (Metadata with the topics' authorized operations, version 8 on).
 
-use crate::config::{Config, Resolved};
+use crate::config::{Config, Mechanism, Resolved};
 use crate::faults::classify;
 use crate::topic_ids;
 use caudal_core::Error;
@@ -62,6 +62,8 @@ fn is_refusal(error: &KafkaError) -> bool {
 /// The user as brokers know it, where that is known here.
 fn principal(config: &Config) -> Option<String> {
     match (&config.sasl, &config.tls) {
+        // The name in a token is the provider's affair.
+        (Some(sasl), _) if sasl.mechanism == Mechanism::OauthBearer => None,
         (Some(sasl), _) if !sasl.username.is_empty() => Some(format!("User:{}", sasl.username)),
         (None, None) => Some("User:ANONYMOUS".to_owned()),
         _ => None,
@@ -89,13 +91,20 @@ pub(crate) fn classify_writing(
     topics: &[String],
     prefix: &str,
 ) -> Error {
-    if error.rdkafka_error_code() != Some(Code::TopicAuthorizationFailed) {
-        return classify(error, context);
-    }
+    // Where a partition may not become part of the transaction, the library fails the transaction with the refusal, and the records that
+    // wait for it as purged: those may be told first.
+    let is_refused = match error.rdkafka_error_code() {
+        Some(Code::TopicAuthorizationFailed) => true,
+        Some(Code::PurgeQueue) => false,
+        _ => return classify(error, context),
+    };
     const WRITE: i32 = 1 << 4;
     let asked = topic_ids::allowed(resolved, topics);
     let allowed = tokio::runtime::Handle::current().block_on(asked);
     let refused = topics.iter().find(|topic| allowed.get(*topic).is_some_and(|bits| bits & WRITE == 0));
+    if refused.is_none() && !is_refused {
+        return classify(error, context);
+    }
     let resource = refused.map_or(Resource::Topics(prefix), |topic| Resource::Topic(topic));
     lacking(&resolved.config, classify(error, context), "Write", resource)
 }
@@ -115,7 +124,7 @@ fn lacking(config: &Config, error: Error, operation: &str, resource: Resource<'_
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Mechanism, Sasl};
+    use crate::config::Sasl;
     use caudal_core::Fault;
 
     fn resolved(sasl: Option<Sasl>) -> Resolved {
@@ -124,7 +133,12 @@ mod tests {
 
     #[test]
     fn a_refusal_names_operation_resource_user_and_the_command() {
-        let sasl = Sasl { mechanism: Mechanism::Plain, username: "cdc".into(), password: "hunter2".into() };
+        let sasl = Sasl {
+            mechanism: Mechanism::Plain,
+            username: "cdc".into(),
+            password: "hunter2".into(),
+            token: None,
+        };
         let error = classify_doing(
             KafkaError::Global(Code::GroupAuthorizationFailed),
             "join",

@@ -5,11 +5,12 @@
 use crate::config::Resolved;
 use crate::faults::classify;
 use crate::telemetry::{Reports, Telemetry};
+use crate::tokens::Handed;
 use caudal_core::{Error, Result};
 use rdkafka::admin::AdminClient;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,10 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How often a client reports of itself, unless the operator says otherwise.
 pub(crate) const STATISTICS_EVERY_MS: &str = "15000";
+
+/// The longest pause before a broker is connected to again. The library's own 10 s, which it doubles up to whenever connections end within
+/// that time, would hold up a stream for long after a network that trembled, or a broker that restarted, works again.
+const RECONNECT_MS: &str = "1000";
 
 /// A member of a group that is silent for so long has lost its partitions. The least that brokers allow by default.
 const SESSION_TIMEOUT_MS: &str = "6000";
@@ -62,7 +67,12 @@ impl Clients {
 
     /// The context of a client that reports.
     pub(crate) fn quiet(&self) -> Quiet {
-        Quiet { reports: Some(Arc::clone(&self.telemetry)) }
+        Quiet { reports: Some(Arc::clone(&self.telemetry)), handed: self.handed() }
+    }
+
+    /// What one client is handed its tokens by.
+    pub(crate) fn handed(&self) -> Handed {
+        Handed::new(self.resolved.tokens.as_ref())
     }
 
     /// What all members of groups share. An instance with a name takes its own place again after a crash, at once; without
@@ -92,6 +102,7 @@ impl Clients {
     pub(crate) fn base(&self, role: &str) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("statistics.interval.ms", STATISTICS_EVERY_MS);
+        config.set("reconnect.backoff.max.ms", RECONNECT_MS);
         for (key, value) in &self.resolved.properties {
             config.set(key, value);
         }
@@ -104,6 +115,14 @@ impl Clients {
         config
     }
 
+    /// What all producers share: each record counts once all replicas in sync have it, and is written once and in order, however often it is
+    /// sent. Nothing that the operator may set weakens it (`config.rs` refuses that).
+    pub(crate) fn durable(&self, role: &str) -> ClientConfig {
+        let mut config = self.base(role);
+        config.set("acks", "all").set("enable.idempotence", "true");
+        config
+    }
+
     /// A client for topics and their settings.
     pub(crate) fn admin(&self, role: &str) -> Result<AdminClient<Quiet>> {
         self.base(role).create_with_context(self.quiet()).map_err(|e| classify(e, "make an admin client"))
@@ -111,7 +130,16 @@ impl Clients {
 
     /// A reader of assigned partitions from explicit offsets. It belongs to no group: the id is needed by the library, and
     /// nothing is ever committed under it.
+    ///
+    /// Waits for a token where clients come in by tokens.
     pub(crate) fn reader(&self, role: &str, isolation: Isolation) -> Result<BaseConsumer<Quiet>> {
+        let reader = self.unserved_reader(role, isolation)?;
+        serve(&reader)?;
+        Ok(reader)
+    }
+
+    /// The same without waiting: to be served ([`serve`]) before it is asked something.
+    pub(crate) fn unserved_reader(&self, role: &str, isolation: Isolation) -> Result<BaseConsumer<Quiet>> {
         let mut config = self.base(role);
         config.set("group.id", format!("{}-{role}-none", self.resolved.config.client_id));
         config.set("enable.auto.commit", "false");
@@ -132,11 +160,18 @@ impl Clients {
     }
 }
 
+/// Serves the wish of a client that nobody polls for a token, where clients come in by tokens: when it is made, and before it is asked
+/// something later. It must have no partitions: their records would be lost.
+pub(crate) fn serve(client: &BaseConsumer<Quiet>) -> Result<()> {
+    client.context().handed.serve(client)
+}
+
 /// Sends what librdkafka says to `tracing`, at levels that suit: its "errors" are mostly connections that it retries. Keeps what it
 /// reports of itself.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Quiet {
     reports: Reports,
+    handed: Handed,
 }
 
 impl Quiet {
@@ -147,6 +182,15 @@ impl Quiet {
 }
 
 impl ClientContext for Quiet {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(
+        &self,
+        _: Option<&str>,
+    ) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.handed.token()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
@@ -193,5 +237,26 @@ pub(crate) async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(panic) => Err(Error::bug("a client thread ended early").because(panic)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Delivery};
+
+    #[test]
+    fn producers_wait_for_all_replicas_and_write_once_whatever_is_configured() {
+        for delivery in [Delivery::ExactlyOnce, Delivery::AtLeastOnce] {
+            let properties = [("linger.ms", "0"), ("retries", "3"), ("socket.keepalive.enable", "true")];
+            let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            let config = Config { brokers: vec!["k:9092".into()], delivery, properties, ..Config::default() };
+            let clients = Clients::new(config.resolve("kafka").unwrap());
+            for settings in [clients.durable("r"), crate::writer::session::settings_for(&clients, "r")] {
+                assert_eq!(settings.get("acks"), Some("all"));
+                assert_eq!(settings.get("enable.idempotence"), Some("true"));
+                assert_eq!(settings.get("retries"), Some("3"), "what does no harm is passed on");
+            }
+        }
     }
 }

@@ -4,12 +4,14 @@
 
 use crate::format::{Format, Profile, Registry};
 use crate::monitoring::{Monitoring, Notifications, mistaken_topic};
+use crate::tokens::Tokens;
 use caudal_core::quantity::{DurationText, SizeText};
 use caudal_core::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How the log is reached and how its topics are made.
@@ -18,7 +20,7 @@ use std::time::Duration;
 pub struct Config {
     /// `host:port` of one or more brokers.
     pub brokers: Vec<String>,
-    /// Start of the client ids that brokers show; the pipeline's name follows it.
+    /// Start of the client ids that brokers show; the topics' prefix and the pipeline's name follow it.
     pub client_id: String,
     /// Encrypts the connections. Left out: plain text.
     pub tls: Option<Tls>,
@@ -77,10 +79,28 @@ pub struct Tls {
 pub struct Sasl {
     /// The mechanism.
     pub mechanism: Mechanism,
-    /// User.
+    /// User. With `OAUTHBEARER` and an endpoint: the client's id.
     pub username: String,
-    /// Password.
+    /// Password. With `OAUTHBEARER` and an endpoint: the client's secret.
     pub password: String,
+    /// For `OAUTHBEARER`: where tokens come from.
+    pub token: Option<TokenSource>,
+}
+
+/// Where bearer tokens come from: one of `url`, `command` and `file`. A new one is fetched before the last one ends.
+#[derive(Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenSource {
+    /// Endpoint of the client credentials grant of OAuth 2.0, `https://…`; `username` and `password` are the client's.
+    pub url: Option<String>,
+    /// The scope that the endpoint is asked for.
+    pub scope: Option<String>,
+    /// PEM file of the authorities that the endpoint is trusted by. Left out: those that browsers trust.
+    pub ca: Option<String>,
+    /// A program with its arguments that prints a token, or JSON with `access_token` and `expires_in` (seconds).
+    pub command: Vec<String>,
+    /// A file that holds the same, and that somebody else keeps fresh.
+    pub file: Option<String>,
 }
 
 /// SASL mechanisms.
@@ -96,6 +116,9 @@ pub enum Mechanism {
     #[default]
     #[serde(rename = "SCRAM-SHA-512")]
     ScramSha512,
+    /// Bearer tokens (OAuth 2.0, OIDC).
+    #[serde(rename = "OAUTHBEARER")]
+    OauthBearer,
 }
 
 impl Mechanism {
@@ -104,6 +127,7 @@ impl Mechanism {
             Self::Plain => "PLAIN",
             Self::ScramSha256 => "SCRAM-SHA-256",
             Self::ScramSha512 => "SCRAM-SHA-512",
+            Self::OauthBearer => "OAUTHBEARER",
         }
     }
 }
@@ -272,16 +296,55 @@ impl Config {
         self.resolve_sasl(name)?;
         self.resolve_topics(name)?;
         self.resolve_format(name)?;
-        Ok(Resolved { properties: self.client_properties(), config: self })
+        let tokens = Tokens::of(self.sasl.as_ref());
+        Ok(Resolved { properties: self.client_properties(), config: self, tokens })
     }
 
     fn resolve_sasl(&self, name: &str) -> Result<()> {
         let Some(sasl) = &self.sasl else { return Ok(()) };
+        let wrong = |field: &str, message: &str, fix: &str| {
+            Err(Error::config(message).field(format!("{name}.sasl.{field}")).hint(fix))
+        };
+        let by_token = sasl.mechanism == Mechanism::OauthBearer;
+        match &sasl.token {
+            Some(_) if !by_token => {
+                return wrong(
+                    "token",
+                    "is not used by this mechanism",
+                    "remove it, or set mechanism: OAUTHBEARER",
+                );
+            }
+            None if by_token => {
+                return wrong(
+                    "token",
+                    "is missing",
+                    "write token: {url: https://…}, {command: […]} or {file: …}",
+                );
+            }
+            Some(token) => {
+                if let Some((field, cause, fix)) = token.mistake() {
+                    return wrong(field, cause, fix);
+                }
+                // Topics are made on a connection of our own then, which knows neither.
+                let tls = self.tls.as_ref();
+                if tls.is_some_and(|tls| tls.key_password.is_some() || tls.insecure) {
+                    let cause =
+                        "does not go with an encrypted key, nor with certificates that nobody looks at";
+                    return wrong(
+                        "mechanism",
+                        cause,
+                        "leave `kafka.tls.key_password` and `kafka.tls.insecure` out",
+                    );
+                }
+                if token.url.is_none() {
+                    return Ok(());
+                }
+            }
+            None => {}
+        }
         for (field, value) in [("username", &sasl.username), ("password", &sasl.password)] {
             if value.is_empty() {
-                return Err(Error::config("is missing")
-                    .field(format!("{name}.sasl.{field}"))
-                    .hint("write it, the password as ${env:NAME}"));
+                return wrong(field, "is missing", "write it, the password as ${env:NAME}");
             }
         }
         Ok(())
@@ -336,7 +399,7 @@ impl Config {
                 );
             }
             Some(registry) => {
-                if let Err(cause) = crate::registry::Address::parse(&registry.url) {
+                if let Err(cause) = crate::http::Address::parse(&registry.url) {
                     return wrong("registry.url", cause, "write it as http://host:8081 or https://host");
                 }
             }
@@ -389,29 +452,53 @@ impl Config {
         }
         if let Some(sasl) = &self.sasl {
             set("sasl.mechanism", sasl.mechanism.as_str());
-            set("sasl.username", &sasl.username);
-            set("sasl.password", &sasl.password);
+            if sasl.mechanism != Mechanism::OauthBearer {
+                set("sasl.username", &sasl.username);
+                set("sasl.password", &sasl.password);
+            }
         }
         all
     }
 }
 
-/// Properties that exactly-once, the bounds on memory or the rules of reading depend on.
-const RESERVED: [&str; 17] = [
+impl TokenSource {
+    /// What is wrong with it: field, cause, fix.
+    fn mistake(&self) -> Option<(&'static str, &'static str, &'static str)> {
+        let ways = [self.url.is_some(), !self.command.is_empty(), self.file.is_some()];
+        if ways.into_iter().filter(|way| *way).count() != 1 {
+            return Some(("token", "is not one of url, command and file", "write just one of them"));
+        }
+        if self.url.is_none() && (self.scope.is_some() || self.ca.is_some()) {
+            return Some(("token", "has `scope` or `ca` without an endpoint", "remove them, or write `url`"));
+        }
+        let url = self.url.as_deref()?;
+        let cause = crate::http::Address::parse(url).err()?;
+        Some(("token.url", cause, "write it as https://host/path"))
+    }
+}
+
+/// Properties that durability, exactly-once, the bounds on memory or the rules of reading depend on, each by all its names.
+const RESERVED: [&str; 23] = [
     "acks",
+    "auto.commit.enable",
     "auto.offset.reset",
     "batch.size",
     "bootstrap.servers",
     "client.id",
+    "compression.codec",
     "compression.type",
+    "delivery.timeout.ms",
     "enable.auto.commit",
     "enable.idempotence",
     "group.id",
     "isolation.level",
     "max.in.flight",
+    "max.in.flight.requests.per.connection",
     "message.max.bytes",
     "message.timeout.ms",
+    "metadata.broker.list",
     "queue.buffering.max.kbytes",
+    "request.required.acks",
     "security.protocol",
     "transaction.timeout.ms",
     "transactional.id",
@@ -427,6 +514,8 @@ pub struct Resolved {
     pub(crate) config: Config,
     /// What every client of librdkafka gets: addresses, TLS, SASL and the operator's own.
     pub(crate) properties: BTreeMap<String, String>,
+    /// What clients come in by, if they do by tokens.
+    pub(crate) tokens: Option<Arc<Tokens>>,
 }
 
 impl Resolved {
@@ -496,9 +585,44 @@ mod tests {
         let mut short = config();
         short.topics.delete_retention = DurationText::secs(60);
         assert!(refusal(short).starts_with("kafka.topics.delete_retention: "));
-        let mut acks = config();
-        acks.properties.insert("acks".into(), "1".into());
-        assert!(refusal(acks).starts_with("kafka.properties.acks: "));
+        for (name, value) in [
+            ("acks", "1"),
+            ("request.required.acks", "0"),
+            ("enable.idempotence", "false"),
+            ("max.in.flight.requests.per.connection", "100"),
+            ("transactional.id", "mine"),
+        ] {
+            let mut weaker = config();
+            weaker.properties.insert(name.into(), value.into());
+            assert!(refusal(weaker).starts_with(&format!("kafka.properties.{name}: ")));
+        }
+    }
+
+    #[test]
+    fn tokens_come_from_one_source_and_what_it_needs_is_asked_for() {
+        let sasl = |token: Option<TokenSource>, username: &str| Config {
+            sasl: Some(Sasl {
+                mechanism: Mechanism::OauthBearer,
+                username: username.into(),
+                password: "p".into(),
+                token,
+            }),
+            ..config()
+        };
+        let url = |text: &str| TokenSource { url: Some(text.into()), ..TokenSource::default() };
+        let command = TokenSource { command: vec!["token".into()], ..TokenSource::default() };
+        assert!(refusal(sasl(None, "u")).starts_with("kafka.sasl.token: "));
+        assert!(refusal(sasl(Some(TokenSource::default()), "u")).starts_with("kafka.sasl.token: "));
+        assert!(refusal(sasl(Some(url("ftp://x")), "u")).starts_with("kafka.sasl.token.url: "));
+        assert!(refusal(sasl(Some(url("https://x/t")), "")).starts_with("kafka.sasl.username: "));
+        let both = TokenSource { file: Some("f".into()), ..command.clone() };
+        assert!(refusal(sasl(Some(both), "u")).starts_with("kafka.sasl.token: "));
+        let mut other = sasl(Some(command.clone()), "u");
+        other.sasl.as_mut().unwrap().mechanism = Mechanism::Plain;
+        assert!(refusal(other).starts_with("kafka.sasl.token: "));
+        let resolved = sasl(Some(command), "").resolve("kafka").unwrap();
+        assert_eq!(resolved.properties["sasl.mechanism"], "OAUTHBEARER");
+        assert!(!resolved.properties.contains_key("sasl.password"));
     }
 
     #[test]

@@ -25,9 +25,10 @@ fn verdict(error: &KafkaError) -> (Fault, Option<&'static str>) {
         Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => {
             (Fault::Fenced, Some("another daemon with the same prefix and source has taken over"))
         }
-        Code::SaslAuthenticationFailed | Code::Authentication | Code::UnsupportedSASLMechanism => {
-            (Fault::Config, Some("check `kafka.sasl`: mechanism, username and password"))
-        }
+        Code::SaslAuthenticationFailed | Code::Authentication | Code::UnsupportedSASLMechanism => (
+            Fault::Config,
+            Some("check `kafka.sasl`: mechanism, username and password, or where its tokens come from"),
+        ),
         Code::SSL => (Fault::Config, Some("check `kafka.tls`: certificate authority, certificate and key")),
         Code::TopicAuthorizationFailed => {
             (Fault::Config, Some("grant this user Create, Describe, Read and Write on the prefix's topics"))

@@ -11,9 +11,10 @@
 use crate::acl::{Resource, classify_doing};
 use crate::client::{Clients, complain, log};
 use crate::faults::classify;
+use crate::tokens::Handed;
 use caudal_core::{Error, Fault, Result};
 use caudal_proto::side::TopicNames;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
@@ -75,7 +76,7 @@ impl Member {
         config.set("max.poll.interval.ms", "60000");
         let (sender, share) = watch::channel(Share::default());
         let consumer: BaseConsumer<Seat> = config
-            .create_with_context(Seat { share: sender })
+            .create_with_context(Seat { share: sender, handed: clients.handed() })
             .map_err(|e| classify(e, format!("join the group {group}")))?;
         let consumer = Arc::new(consumer);
         let (offsets, stop) = (Offsets::default(), Arc::default());
@@ -237,9 +238,19 @@ fn commit(consumer: &BaseConsumer<Seat>, offsets: &Offsets) {
 /// Keeps the share up to date.
 struct Seat {
     share: watch::Sender<Share>,
+    handed: Handed,
 }
 
 impl ClientContext for Seat {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(
+        &self,
+        _: Option<&str>,
+    ) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.handed.token()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }

@@ -49,7 +49,9 @@ impl Log {
                 .field("prefix")
                 .hint("use letters, digits, `.`, `_` and `-`, at most 100"));
         }
-        let clients = Clients::new(config.resolve("kafka")?);
+        // Brokers and their tools show whose client it is: several prefixes may be on one cluster.
+        let client_id = format!("{}-{prefix}", config.client_id);
+        let clients = Clients::new(Config { client_id, ..config }.resolve("kafka")?);
         let names = TopicNames::new(prefix);
         let membership = Arc::new(Membership::new(clients.clone(), names.clone()));
         Ok(Self { clients, names, membership, desks: Desks::default() })

@@ -139,8 +139,8 @@ impl Log {
             specs.push(TopicSpec::announcements(self.topic(Told::Notifications), resolved));
         }
         Topics::new(&self.clients, "monitoring")?.ensure(&specs).await?;
-        let mut config = self.clients.base("monitoring");
-        config.set("enable.idempotence", "true").set("acks", "all").set("linger.ms", "20");
+        let mut config = self.clients.durable("monitoring");
+        config.set("linger.ms", "20");
         config.set("compression.type", resolved.compression());
         config.set("queue.buffering.max.kbytes", QUEUE_KBYTES);
         config.set("message.timeout.ms", PATIENCE.as_millis().to_string());

@@ -5,62 +5,15 @@
 
 use crate::config::Tls;
 use crate::format::Registry;
+use crate::http::{Address, escaped};
 use crate::topic_ids::connection::tls_config;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use caudal_core::{Error, Result};
-use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Longest wait for a connection, and for each answer.
-const PATIENCE: Duration = Duration::from_secs(15);
-const LARGEST_ANSWER: u64 = 1 << 20;
-
-/// Where a registry listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Address {
-    tls: bool,
-    host: String,
-    port: u16,
-    /// What stands before `/subjects`: empty, or `/…` without a slash at its end.
-    path: String,
-}
-
-impl Address {
-    /// From `http://host:port/path` or `https://…`.
-    ///
-    /// # Errors
-    /// What is wrong, without the text: it may hold a password.
-    pub(crate) fn parse(url: &str) -> std::result::Result<Self, &'static str> {
-        let (tls, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
-            (Some(rest), _) => (false, rest),
-            (_, Some(rest)) => (true, rest),
-            _ => return Err("does not begin with http:// or https://"),
-        };
-        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        if authority.contains('@') {
-            return Err("holds a user: write it as `username` and `password` beside it");
-        }
-        let default = if tls { 443 } else { 80 };
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => {
-                (host, port.parse().map_err(|_| "has a port that is no number up to 65535")?)
-            }
-            _ => (authority, default),
-        };
-        let host = host.trim_matches(['[', ']']).to_owned();
-        if host.is_empty() || url.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Err("names no host");
-        }
-        Ok(Self { tls, host, port, path: path.trim_end_matches('/').to_owned() })
-    }
-}
 
 /// Which language a schema is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +48,7 @@ impl Client {
         };
         let address = Address::parse(&registry.url).map_err(|cause| wrong("url", cause))?;
         let trust = Tls { ca: registry.ca.clone(), ..Tls::default() };
-        let tls = if address.tls {
+        let tls = if address.is_encrypted() {
             let config = tls_config(&trust).map_err(|e| wrong("ca", "cannot be read").because(e))?;
             Some(Arc::new(config))
         } else {
@@ -118,7 +71,7 @@ impl Client {
             Language::Avro => json!({ "schema": schema }),
             Language::Protobuf => json!({ "schemaType": "PROTOBUF", "schema": schema }),
         };
-        let path = format!("{}/subjects/{}/versions", self.address.path, escaped(subject));
+        let path = format!("{}/subjects/{}/versions", self.address.path(), escaped(subject));
         let (code, answer) = self.post(&path, &body.to_string()).map_err(|e| {
             Error::transient(format!("register the schema of {subject}"))
                 .because(e)
@@ -131,64 +84,15 @@ impl Client {
         }
     }
 
-    /// One request; gives the answer's code and body. HTTP/1.0: the answer ends with the connection.
+    /// One request; gives the answer's code and body.
     fn post(&self, path: &str, body: &str) -> io::Result<(u16, Vec<u8>)> {
-        let mut request = format!(
-            "POST {path} HTTP/1.0\r\nHost: {}:{}\r\nContent-Type: application/vnd.schemaregistry.v1+json\r\nAccept: application/vnd.schemaregistry.v1+json\r\nContent-Length: {}\r\nConnection: close\r\n",
-            self.address.host,
-            self.address.port,
-            body.len()
-        );
+        let kind = "application/vnd.schemaregistry.v1+json";
+        let mut headers = format!("Content-Type: {kind}\r\nAccept: {kind}\r\n");
         if let Some(authorization) = &self.authorization {
-            request.push_str(&format!("Authorization: {authorization}\r\n"));
+            headers.push_str(&format!("Authorization: {authorization}\r\n"));
         }
-        request.push_str("\r\n");
-        request.push_str(body);
-        let stream = self.connect()?;
-        let answer = match &self.tls {
-            None => exchange(stream, &request)?,
-            Some(config) => {
-                let name = ServerName::try_from(self.address.host.clone()).map_err(io::Error::other)?;
-                let session = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
-                exchange(StreamOwned::new(session, stream), &request)?
-            }
-        };
-        parse_answer(&answer).ok_or_else(|| io::Error::other("the answer is not HTTP"))
+        self.address.post(self.tls.as_ref(), (path, &headers), body)
     }
-
-    fn connect(&self) -> io::Result<TcpStream> {
-        let mut last = io::Error::other("the host has no address");
-        for address in (self.address.host.as_str(), self.address.port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, PATIENCE) {
-                Ok(stream) => {
-                    stream.set_read_timeout(Some(PATIENCE))?;
-                    stream.set_write_timeout(Some(PATIENCE))?;
-                    return Ok(stream);
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-}
-
-fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<Vec<u8>> {
-    stream.write_all(request.as_bytes())?;
-    stream.flush()?;
-    let mut answer = Vec::new();
-    match stream.take(LARGEST_ANSWER).read_to_end(&mut answer) {
-        // Some servers end a TLS connection without saying so; the body's length was told.
-        Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => Err(e),
-        _ => Ok(answer),
-    }
-}
-
-/// Code and body of an answer.
-fn parse_answer(answer: &[u8]) -> Option<(u16, Vec<u8>)> {
-    let end = answer.windows(4).position(|w| w == b"\r\n\r\n")?;
-    let head = std::str::from_utf8(&answer[..end]).ok()?;
-    let code = head.split_whitespace().nth(1)?.parse().ok()?;
-    Some((code, answer[end + 4..].to_vec()))
 }
 
 /// The registry's own words, with what to do.
@@ -211,15 +115,10 @@ fn refusal(subject: &str, code: u16, answer: &Value) -> Error {
     }
 }
 
-/// A path segment.
-fn escaped(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::thread;
 
@@ -243,16 +142,6 @@ mod tests {
             String::from_utf8(asked).unwrap()
         });
         (Client::new(&registry(&url)).unwrap(), server)
-    }
-
-    #[test]
-    fn addresses_have_host_port_and_path() {
-        let address = Address::parse("https://registry/apis/ccompat/v7/").unwrap();
-        assert_eq!((address.tls, address.port, address.path.as_str()), (true, 443, "/apis/ccompat/v7"));
-        assert_eq!(Address::parse("http://[::1]:8081").unwrap().host, "::1");
-        for wrong in ["registry:8081", "http://", "http://u:p@h", "http://h:99999", "http://h h"] {
-            assert!(Address::parse(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[test]
@@ -291,6 +180,7 @@ mod tests {
 #[cfg(test)]
 pub(crate) mod fake {
     use super::*;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     /// One that knows every schema under the same number.

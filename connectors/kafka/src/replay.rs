@@ -4,7 +4,7 @@
 //! commit that is still being marked lies behind it. So the end is asked with `read_uncommitted`, and reading goes on until
 //! the position (or the next record's offset) has reached it, however often the reader stands at its own end before.
 
-use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, is_of_no_group};
+use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, is_of_no_group, serve};
 use crate::faults::classify;
 use caudal_core::{Error, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -40,7 +40,9 @@ impl Replayer {
         if self.uncommitted.is_none() {
             self.uncommitted = Some(self.clients.reader(&self.role, Isolation::Uncommitted)?);
         }
-        self.uncommitted.as_ref().ok_or_else(|| Error::bug("no reader"))
+        let reader = self.uncommitted.as_ref().ok_or_else(|| Error::bug("no reader"))?;
+        serve(reader)?;
+        Ok(reader)
     }
 
     fn committed(&mut self) -> Result<&BaseConsumer<Quiet>> {

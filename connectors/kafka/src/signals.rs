@@ -44,8 +44,7 @@ impl Log {
     /// `Transient` if the brokers do not answer.
     pub async fn send_signal(&self, source: &str, record: &SignalRecord) -> Result<()> {
         self.signals_topic().await?;
-        let mut config = self.clients.base("signals");
-        config.set("enable.idempotence", "true").set("acks", "all");
+        let mut config = self.clients.durable("signals");
         config.set("message.timeout.ms", PATIENCE.as_millis().to_string());
         let producer: FutureProducer<Quiet> = config
             .create_with_context(self.clients.quiet())

@@ -1,6 +1,6 @@
 //! Where sources and sinks stand, read from the log alone: what `caudal status` shows without asking the daemon.
 
-use crate::client::{Clients, Isolation, REQUEST_TIMEOUT, blocking};
+use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking, serve};
 use crate::faults::classify;
 use crate::group;
 use crate::log::Log;
@@ -140,7 +140,9 @@ fn committed(
     let context = || format!("ask for the offsets of group {group}");
     let mut config = clients.base("status");
     config.set("group.id", group).set("enable.auto.commit", "false");
-    let consumer: BaseConsumer = config.create().map_err(|e| classify(e, context()))?;
+    let consumer: BaseConsumer<Quiet> =
+        config.create_with_context(clients.quiet()).map_err(|e| classify(e, context()))?;
+    serve(&consumer)?;
     let mut list = TopicPartitionList::new();
     for (topic, partition) in partitions {
         list.add_partition(&topic, partition);

@@ -12,11 +12,12 @@ use crate::acl::{Resource, classify_doing};
 use crate::client::{Clients, REQUEST_TIMEOUT, blocking, complain, log};
 use crate::faults::classify;
 use crate::replay::Replayer;
+use crate::tokens::Handed;
 use crate::topics::{TopicSpec, Topics};
 use caudal_core::{Error, Fault, Result};
 use caudal_proto::side::{TaskRecord, TopicNames, VERSION};
 use rdkafka::TopicPartitionList;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
@@ -159,12 +160,12 @@ impl Membership {
     }
 
     async fn write(&self, role: &str, records: Vec<(String, i32)>) -> Result<()> {
-        let mut config = self.clients.base(&format!("{role}-tasks"));
-        config.set("acks", "all").set("linger.ms", "0").set("message.timeout.ms", "15000");
-        let topic = self.names.tasks();
+        let mut config = self.clients.durable(&format!("{role}-tasks"));
+        config.set("linger.ms", "0").set("message.timeout.ms", "15000");
+        let (topic, handed) = (self.names.tasks(), self.clients.handed());
         blocking(move || {
             let producer: BaseProducer<Failures> = config
-                .create_with_context(Failures::default())
+                .create_with_context(Failures { first: Mutex::default(), handed })
                 .map_err(|e| classify(e, "make a producer"))?;
             for (source, partition) in records {
                 let record = TaskRecord { v: VERSION, source: source.clone(), partition };
@@ -229,12 +230,21 @@ async fn read(clients: &Clients, names: &TopicNames, role: &str) -> Result<Numbe
     blocking(move || replay_all(&mut Replayer::new(&clients, &role), (topic, 0))).await
 }
 
-#[derive(Default)]
 struct Failures {
     first: Mutex<Option<KafkaError>>,
+    handed: Handed,
 }
 
 impl ClientContext for Failures {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(
+        &self,
+        _: Option<&str>,
+    ) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.handed.token()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
@@ -293,7 +303,7 @@ impl Member {
         let config = clients.member("tasks", &topic);
         let (sender, state) = watch::channel(State::default());
         let consumer: BaseConsumer<Owned> = config
-            .create_with_context(Owned { sender })
+            .create_with_context(Owned { sender, handed: clients.handed() })
             .map_err(|e| classify(e, "join the group of captures"))?;
         consumer.subscribe(&[&topic]).map_err(|e| classify(e, format!("subscribe to {topic}")))?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -342,9 +352,19 @@ fn poll(consumer: &BaseConsumer<Owned>, stop: &AtomicBool, clients: &Clients, gr
 
 struct Owned {
     sender: watch::Sender<State>,
+    handed: Handed,
 }
 
 impl ClientContext for Owned {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(
+        &self,
+        _: Option<&str>,
+    ) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.handed.token()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }

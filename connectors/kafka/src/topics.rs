@@ -7,10 +7,11 @@
 //! its own readers.
 
 use crate::acl::{Resource, classify_doing};
-use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking, is_of_no_group};
+use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking, is_of_no_group, serve};
 use crate::config::Resolved;
 use crate::faults::classify;
 use crate::replay::Replayer;
+use crate::topic_ids::admin::{self as own_admin, Made};
 use crate::topic_ids::{self, TopicIds};
 use caudal_core::{Check, Error, Fault, Result, TableSchema};
 use caudal_proto::side::TopicNames;
@@ -201,6 +202,10 @@ impl TopicSpec {
         Self { name, partitions: 1, settings, needs: Vec::new() }
     }
 
+    fn made(&self, replication: i32) -> Made<'_> {
+        Made { name: &self.name, partitions: self.partitions, replication, settings: &self.settings }
+    }
+
     fn new_topic(&self, replication: i32) -> NewTopic<'_> {
         let topic = NewTopic::new(&self.name, self.partitions as i32, TopicReplication::Fixed(replication));
         self.settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
@@ -211,17 +216,22 @@ impl TopicSpec {
 #[derive(Clone)]
 pub(crate) struct Topics {
     clients: Clients,
-    admin: Arc<AdminClient<Quiet>>,
+    /// None where it cannot be given what clients come in by.
+    admin: Option<Arc<AdminClient<Quiet>>>,
     /// Asks for metadata.
     asker: Arc<BaseConsumer<Quiet>>,
 }
 
 impl Topics {
     pub(crate) fn new(clients: &Clients, role: &str) -> Result<Self> {
+        let admin = match clients.resolved().tokens {
+            None => Some(Arc::new(clients.admin(role)?)),
+            Some(_) => None,
+        };
         Ok(Self {
             clients: clients.clone(),
-            admin: Arc::new(clients.admin(role)?),
-            asker: Arc::new(clients.reader(role, Isolation::Uncommitted)?),
+            admin,
+            asker: Arc::new(clients.unserved_reader(role, Isolation::Uncommitted)?),
         })
     }
 
@@ -264,15 +274,22 @@ impl Topics {
         if missing.is_empty() {
             return Ok(());
         }
-        let replication = self.clients.resolved().config.topics.replication_factor.map_or(-1, i32::from);
-        let topics: Vec<_> = missing.iter().map(|spec| spec.new_topic(replication)).collect();
-        let results =
-            self.admin.create_topics(&topics, &options()).await.map_err(|e| classify(e, "make topics"))?;
+        let resolved = self.clients.resolved();
+        let replication = resolved.config.topics.replication_factor.map_or(-1, i32::from);
+        let results = match &self.admin {
+            Some(admin) => {
+                let topics: Vec<_> = missing.iter().map(|spec| spec.new_topic(replication)).collect();
+                admin.create_topics(&topics, &options()).await.map_err(|e| classify(e, "make topics"))?
+            }
+            None => {
+                let topics: Vec<_> = missing.iter().map(|spec| spec.made(replication)).collect();
+                own_admin::create(resolved, &topics).await?
+            }
+        };
         for result in results {
             match result {
                 Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
                 Err((topic, code)) => {
-                    let resolved = self.clients.resolved();
                     let (error, doing) = (KafkaError::AdminOp(code), ("Create", Resource::Topic(&topic)));
                     return Err(classify_doing(
                         error,
@@ -327,12 +344,14 @@ impl Topics {
 
     /// Grows a topic to `partitions`.
     pub(crate) async fn grow(&self, topic: &str, partitions: u32) -> Result<()> {
-        let wanted = [NewPartitions::new(topic, partitions as usize)];
-        let results = self
-            .admin
-            .create_partitions(&wanted, &options())
-            .await
-            .map_err(|e| classify(e, format!("add partitions to {topic}")))?;
+        let results = match &self.admin {
+            Some(admin) => {
+                let wanted = [NewPartitions::new(topic, partitions as usize)];
+                let results = admin.create_partitions(&wanted, &options()).await;
+                results.map_err(|e| classify(e, format!("add partitions to {topic}")))?
+            }
+            None => own_admin::grow(self.clients.resolved(), topic, partitions).await?,
+        };
         match results.into_iter().next() {
             // Another instance may have grown it meanwhile.
             None | Some(Ok(_) | Err((_, Code::InvalidPartitions))) => Ok(()),
@@ -366,9 +385,12 @@ impl Topics {
     pub(crate) async fn settings(&self, topics: &[&str]) -> Result<HashMap<String, Settings>> {
         let mut all = HashMap::new();
         for chunk in topics.chunks(100) {
+            let Some(admin) = &self.admin else {
+                all.extend(own_admin::settings(self.clients.resolved(), chunk).await?);
+                continue;
+            };
             let resources: Vec<_> = chunk.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-            let answers = self
-                .admin
+            let answers = admin
                 .describe_configs(&resources, &options())
                 .await
                 .map_err(|e| classify(e, "read the settings of topics"))?;
@@ -419,6 +441,7 @@ impl Topics {
 /// Asks for the cluster's metadata. What is wrong with the connections (a password, a certificate, nobody there) only the
 /// client's event queue tells: it is looked at between attempts, each of which is more patient.
 fn ask(asker: &BaseConsumer<Quiet>) -> Result<Metadata> {
+    serve(asker)?;
     for patience in [1, 2, 4, 8].map(Duration::from_secs) {
         let failure = match asker.fetch_metadata(None, patience) {
             Ok(metadata) => return Ok(metadata),

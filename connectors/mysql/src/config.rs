@@ -80,6 +80,10 @@ pub struct Config {
     /// row is written there each time, which comes back through the log to the sinks.
     #[serde(default)]
     pub heartbeat: HeartbeatConfig,
+    /// A table with the columns `id`, `type` and `data`, as Debezium's `signal.data.collection`: a row that is inserted there is a command,
+    /// `execute-snapshot`, `stop-snapshot`, `pause-snapshot`, `resume-snapshot` or `log`. It is captured, too.
+    #[serde(default)]
+    pub signal_table: Option<String>,
     /// Whether changes are captured from the binlog, or tables are read again and again (for an account without replication
     /// rights).
     #[serde(default)]
@@ -128,6 +132,16 @@ fn heartbeat_table(config: &Config, address: &Address) -> Result<Option<TableId>
         return Err(Error::config("a poll writes no heartbeats").hint("remove `heartbeat.table`"));
     }
     heartbeat::table(text, address.database.as_deref()).map(Some)
+}
+
+/// The table of commands. A poll reads no log.
+fn signal_table(config: &Config, address: &Address) -> Result<Option<TableId>> {
+    let Some(text) = &config.signal_table else { return Ok(None) };
+    if config.mode == Mode::Poll {
+        return Err(Error::config("a poll reads no commands from a table").hint("remove `signal_table`"));
+    }
+    let wrong = |e: Error| e.hint("write it like `signal_table: shop.debezium_signal`");
+    heartbeat::table(text, address.database.as_deref()).map(Some).map_err(wrong)
 }
 
 fn default_batch_bytes() -> SizeText {
@@ -181,6 +195,10 @@ impl Config {
         if let Some(table) = &heartbeat_table {
             selection.add(table.clone());
         }
+        let signal_table = signal_table(&self, &address).map_err(|e| e.field(field("signal_table")))?;
+        if let Some(table) = &signal_table {
+            selection.add(table.clone());
+        }
         let scope = address.database.as_deref().filter(|_| self.databases.is_empty());
         let poll = self.poll.resolve(scope).map_err(|e| {
             let own = e.field_name().unwrap_or("poll").to_owned();
@@ -197,6 +215,7 @@ impl Config {
             server_id: self.server_id,
             heartbeat: self.heartbeat.every.get(),
             heartbeat_table,
+            signal_table,
             mode: self.mode,
             poll,
             kept: None,

@@ -11,6 +11,7 @@
 //! Memory: the batch being filled (`batch_bytes` and one event of the log), one chunk with its window, undecided XA rows up to
 //! `xa_bytes`, and the shapes of the tables.
 
+mod asked;
 pub(crate) mod clock;
 mod kin;
 mod partial;

@@ -39,6 +39,7 @@ mod tests {
             rows: 5,
             delivered: 5,
             deleted: 0,
+            bytes: 0,
             estimated_rows: 10,
             rows_per_second: 1,
             seconds_left: None,

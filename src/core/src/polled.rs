@@ -40,7 +40,7 @@ pub struct PollRun {
     pub deleted: u64,
     /// Rows that could not be taken.
     pub rejected: u64,
-    /// Bytes of rows that were read.
+    /// What the rows that were read take in memory.
     #[serde(default)]
     pub bytes: u64,
     /// Up to where the table had been read when the run began, as its connector writes it.

@@ -125,6 +125,9 @@ pub struct Progress {
     pub delivered: u64,
     /// Rows that the log held and the source no more: deleted there.
     pub deleted: u64,
+    /// What the rows that were read take in memory, since the daemon was started.
+    #[serde(default)]
+    pub bytes: u64,
     /// All rows, as the source estimates.
     pub estimated_rows: u64,
     /// Since it began.

@@ -186,6 +186,7 @@ fn has_ended(phase: Phase) -> bool {
 
 fn filled(run: &mut RunRecord, progress: &Progress) {
     (run.rows, run.delivered, run.deleted) = (progress.rows, progress.delivered, progress.deleted);
+    run.bytes = Some(progress.bytes);
 }
 
 fn took(from_us: i64, to_us: i64) -> u64 {
@@ -234,6 +235,7 @@ pub(super) mod tests {
             rows,
             delivered: rows,
             deleted: 0,
+            bytes: 0,
             estimated_rows: 100,
             rows_per_second: 0,
             seconds_left: None,

@@ -64,6 +64,7 @@ impl Desk {
             rows: 0,
             delivered: 0,
             deleted: 0,
+            bytes: 0,
             estimated_rows: 0,
             rows_per_second: 0,
             seconds_left: None,
@@ -76,6 +77,7 @@ impl Desk {
             progress.phase = if record.error.is_some() { Phase::Stopped } else { Phase::Done };
             (progress.rows, progress.delivered, progress.deleted) =
                 (record.rows, record.changed, record.deleted);
+            progress.bytes = record.bytes;
         }
     }
 

@@ -16,7 +16,7 @@
 
 use super::letter::REPLAY;
 use super::{DeadLetter, PATIENCE};
-use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking, is_of_no_group};
+use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking, is_of_no_group, serve};
 use crate::faults::classify;
 use crate::log::Log;
 use crate::topics::Topics;
@@ -170,6 +170,7 @@ fn open(clients: &Clients, topic: &str, role: &str) -> Option<BaseConsumer<Quiet
     config.set("enable.partition.eof", "true").set("auto.offset.reset", "error");
     config.set("queued.max.messages.kbytes", "1024").set("fetch.wait.max.ms", "1000");
     let consumer: BaseConsumer<Quiet> = config.create_with_context(clients.quiet()).ok()?;
+    serve(&consumer).ok()?;
     // Of all topics: to ask for one by name may make it.
     let there = consumer.fetch_metadata(None, REQUEST_TIMEOUT).ok()?;
     there.topics().iter().find(|t| t.name() == topic && !t.partitions().is_empty())?;
@@ -182,8 +183,8 @@ fn open(clients: &Clients, topic: &str, role: &str) -> Option<BaseConsumer<Quiet
 /// A producer of dead letters.
 pub(crate) fn producer(clients: &Clients, role: &str) -> Result<FutureProducer<Quiet>> {
     let limit = clients.resolved().config.topics.max_message_bytes.bytes() + (1 << 20);
-    let mut config = clients.base(role);
-    config.set("enable.idempotence", "true").set("acks", "all").set("linger.ms", "5");
+    let mut config = clients.durable(role);
+    config.set("linger.ms", "5");
     config.set("message.max.bytes", limit.to_string());
     config.set("message.timeout.ms", PATIENCE.as_millis().to_string());
     config.create_with_context(clients.quiet()).map_err(|e| classify(e, "make a producer of dead letters"))

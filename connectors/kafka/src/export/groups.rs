@@ -2,7 +2,7 @@
 
 use super::marks::Book;
 use super::sides::Sides;
-use crate::client::{Clients, Quiet, REQUEST_TIMEOUT};
+use crate::client::{Clients, Quiet, REQUEST_TIMEOUT, serve};
 use crate::faults::classify;
 use crate::replay::Partition;
 use caudal_core::{Error, Result};
@@ -21,7 +21,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn member(clients: &Clients, group: &str) -> Result<BaseConsumer<Quiet>> {
     let mut config = clients.base("export");
     config.set("group.id", group).set("enable.auto.commit", "false");
-    config.create_with_context(clients.quiet()).map_err(|e| classify(e, format!("ask for the group {group}")))
+    let member: BaseConsumer<Quiet> = config
+        .create_with_context(clients.quiet())
+        .map_err(|e| classify(e, format!("ask for the group {group}")))?;
+    serve(&member)?;
+    Ok(member)
 }
 
 /// What groups have committed in these partitions.

@@ -10,7 +10,7 @@
 use super::feed::{Feed, Fetched, Lane, Polled, Start, Wanted};
 use super::wake::Wake;
 use crate::acl::{Resource, classify_doing};
-use crate::client::{Clients, Isolation, Quiet, is_of_no_group};
+use crate::client::{Clients, Isolation, Quiet, is_of_no_group, serve};
 use crate::decode::Header;
 use crate::faults::classify;
 use crate::offsets::{Bound, bounds};
@@ -124,8 +124,9 @@ impl Lanes {
             config.set("statistics.interval.ms", "0");
         }
         config.set("fetch.wait.max.ms", FETCH_WAIT_MS).set("fetch.queue.backoff.ms", "5");
-        let consumer =
+        let consumer: BaseConsumer<Quiet> =
             config.create_with_context(clients.quiet()).map_err(|e| classify(e, "make a reader"))?;
+        serve(&consumer)?;
         Ok(Self {
             clients: clients.clone(),
             consumer: Arc::new(consumer),
@@ -193,6 +194,7 @@ impl Lanes {
 
 impl Feed for Lanes {
     fn spans(&mut self, partitions: &[(Arc<str>, i32)]) -> Result<Vec<(i64, i64)>> {
+        serve(&self.observer)?;
         let names: Vec<Partition> = partitions.iter().map(|(topic, p)| (topic.to_string(), *p)).collect();
         let first = bounds(&self.observer, &names, Bound::First)?;
         let end = bounds(&self.observer, &names, Bound::End)?;
@@ -280,6 +282,7 @@ impl Feed for Lanes {
 
     fn end(&mut self, lane: Lane) -> Result<i64> {
         let name = named(&self.queues[lane]);
+        serve(&self.observer)?;
         let end = bounds(&self.observer, std::slice::from_ref(&name), Bound::End)?;
         end.get(&name).copied().ok_or_else(|| Error::transient(format!("ask for the end of {}", name.0)))
     }

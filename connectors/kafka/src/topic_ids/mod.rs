@@ -1,9 +1,10 @@
 //! Topic ids, which tell a recreated topic from the one before. librdkafka's safe interface does not give them, so one
 //! Metadata request (version 10 to 12, Apache Kafka protocol guide) goes to a broker on a connection of its own.
 //!
-//! The ids are a safety net: where they cannot be asked (a mechanism or key format that is unknown here), they are nil, and
+//! The ids are a safety net: where they cannot be asked (a key format that is unknown here, a broker without them), they are nil, and
 //! nothing is checked against them.
 
+pub(crate) mod admin;
 pub(crate) mod connection;
 mod scram;
 
@@ -68,7 +69,7 @@ async fn metadata(
     topics: &[String],
     least: i16,
 ) -> io::Result<MetadataResponse> {
-    let mut connection = Connection::open(broker, &resolved.config).await?;
+    let mut connection = Connection::open(broker, resolved).await?;
     let versions: ApiVersionsResponse =
         connection.call(ApiKey::ApiVersions, 0, &ApiVersionsRequest::default()).await?;
     let offered = versions.api_keys.iter().find(|api| api.api_key == ApiKey::Metadata as i16);

@@ -100,7 +100,7 @@ async fn find(id: &str, resolved: &Resolved) -> io::Result<Connection> {
 }
 
 async fn find_at(broker: &str, id: &str, resolved: &Resolved) -> io::Result<Connection> {
-    let mut connection = Connection::open(broker, &resolved.config).await?;
+    let mut connection = Connection::open(broker, resolved).await?;
     let request = FindCoordinatorRequest::default()
         .with_key(StrBytes::from_string(id.to_owned()))
         .with_key_type(OF_TRANSACTIONS);
@@ -109,7 +109,7 @@ async fn find_at(broker: &str, id: &str, resolved: &Resolved) -> io::Result<Conn
         return Err(refused(found.error_code));
     }
     let address = format!("{}:{}", found.host, found.port);
-    if address == broker { Ok(connection) } else { Connection::open(&address, &resolved.config).await }
+    if address == broker { Ok(connection) } else { Connection::open(&address, resolved).await }
 }
 
 fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {

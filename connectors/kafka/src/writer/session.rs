@@ -296,10 +296,8 @@ pub(crate) fn settings_for(clients: &Clients, role: &str) -> rdkafka::ClientConf
     let resolved = clients.resolved();
     let config = &resolved.config;
     let timeout = config.transaction_timeout.get().as_millis().to_string();
-    let mut client = clients.base(role);
+    let mut client = clients.durable(role);
     client.set("message.timeout.ms", &timeout);
-    client.set("acks", "all");
-    client.set("enable.idempotence", "true");
     client.set("compression.type", resolved.compression());
     client.set("message.max.bytes", (config.topics.max_message_bytes.bytes() + (1 << 20)).to_string());
     client.set(

@@ -516,6 +516,7 @@ async fn a_wrong_password_is_for_the_operator() {
         mechanism: caudal_kafka::config::Mechanism::Plain,
         username: "cdc".into(),
         password: "wrong".into(),
+        token: None,
     });
     let mut right = config.clone();
     if let Some(sasl) = &mut right.sasl {

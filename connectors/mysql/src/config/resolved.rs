@@ -31,6 +31,8 @@ pub struct Resolved {
     pub heartbeat: Duration,
     /// Where a row is written each period.
     pub heartbeat_table: Option<TableId>,
+    /// Whose new rows are commands.
+    pub signal_table: Option<TableId>,
     /// How changes are found.
     pub mode: Mode,
     /// How tables are polled.

@@ -43,7 +43,8 @@ impl MySqlReader {
             return Ok(());
         }
         let events = self.builder.events.len();
-        match self.append(rows, &schema, pos) {
+        let done = self.asked_rows(rows, &schema).and_then(|()| self.append(rows, &schema, pos));
+        match done {
             Err(error) if error.fault() == Fault::Data => {
                 self.builder.events.truncate(events);
                 self.set_aside(&schema.id, &error).await

@@ -1,6 +1,7 @@
 //! Events of the stream, and where transactions begin and end.
 
 use super::MySqlReader;
+use super::asked;
 use super::rows::other_transaction;
 use super::tally::Tally;
 use crate::binlog::{Begin, Event, EventKind, Rows, Xid};
@@ -34,6 +35,8 @@ pub(crate) struct Tx {
     pub(super) overflow: BTreeSet<TableId>,
     /// The prepared transaction that it commits or rolls back.
     pub(super) decides: Option<Xid>,
+    /// Commands that were inserted in it.
+    pub(super) asked: Vec<asked::Row>,
 }
 
 impl Tx {
@@ -145,6 +148,7 @@ impl MySqlReader {
             held: Vec::new(),
             overflow: BTreeSet::new(),
             decides: None,
+            asked: Vec::new(),
         });
     }
 
@@ -169,6 +173,7 @@ impl MySqlReader {
         }
         self.moved(file, end);
         self.snapshot.passed(&self.place);
+        self.asked_end(tx.asked);
         Ok(())
     }
 

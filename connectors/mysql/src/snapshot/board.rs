@@ -80,6 +80,7 @@ impl Snapshot {
             rows: 0,
             delivered: 0,
             deleted: 0,
+            bytes: 0,
             estimated_rows: 0,
             rows_per_second: 0,
             seconds_left: None,

@@ -39,6 +39,8 @@ pub(crate) struct Chunk {
     pub(crate) builder: BatchBuilder,
     /// Rows that were read.
     pub(crate) rows: u64,
+    /// What they take in memory.
+    pub(crate) bytes: u64,
     /// The last row's key; none if there is no row.
     pub(crate) last: Option<Vec<Value>>,
     /// Nothing follows.
@@ -57,8 +59,8 @@ impl Chunk {
     /// With nothing behind it.
     pub(crate) fn new(builder: BatchBuilder, plan: Arc<Plan>) -> Self {
         let (keys, met) = (Vec::new(), Vec::new());
-        let rows = builder.events.len() as u64;
-        Self { builder, rows, last: None, end: true, took: Duration::ZERO, plan, keys, met }
+        let (rows, bytes) = (builder.events.len() as u64, builder.size() as u64);
+        Self { builder, rows, bytes, last: None, end: true, took: Duration::ZERO, plan, keys, met }
     }
 }
 

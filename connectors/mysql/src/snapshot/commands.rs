@@ -66,6 +66,11 @@ impl Snapshot {
     /// Takes a command.
     pub(crate) fn command(&mut self, signal: &Signal, timeline: &Timeline) {
         self.notes.push((SIGNAL_NOTE.to_owned(), Some(Taken::of(signal).text())));
+        self.act(signal, timeline);
+    }
+
+    /// Does what a command says: whoever gave it, and remembers that it was taken.
+    pub(crate) fn act(&mut self, signal: &Signal, timeline: &Timeline) {
         match &signal.action {
             Action::Reread { tables, conditions } => self.reread(&signal.id, tables, conditions, timeline),
             Action::Stop { tables } => self.stop(tables),
@@ -113,6 +118,7 @@ impl Snapshot {
             rows: 0,
             delivered: 0,
             deleted: 0,
+            bytes: 0,
             estimated_rows: 0,
             rows_per_second: 0,
             seconds_left: None,
@@ -144,6 +150,7 @@ impl Snapshot {
                 rows: 0,
                 delivered: 0,
                 deleted: 0,
+                bytes: 0,
                 estimated_rows: 0,
                 rows_per_second: 0,
                 seconds_left: None,

@@ -133,6 +133,7 @@ impl Snapshot {
         }
         table.delivered += rows;
         table.read += rows;
+        table.bytes += builder.size() as u64;
         let mut notes = table.notes(end, at.as_ref().map(Exact::stored));
         self.keep_waiting(&mut notes);
         self.any_row |= rows > 0;

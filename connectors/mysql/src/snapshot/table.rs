@@ -96,6 +96,8 @@ pub(crate) struct Table {
     pub(crate) delivered: u64,
     pub(crate) deleted: u64,
     read_before: u64,
+    /// What the rows read by this process take in memory.
+    pub(crate) bytes: u64,
     started: Instant,
     numbers: u64,
 }
@@ -167,6 +169,7 @@ impl Table {
         (self.front, self.resumed) = (Front::At(None), None);
         self.ranges.clear();
         (self.read, self.delivered, self.deleted, self.read_before) = (0, 0, 0, 0);
+        self.bytes = 0;
     }
 
     /// The names of the notes of what is asked for.
@@ -207,6 +210,7 @@ impl Table {
             delivered: 0,
             deleted: 0,
             read_before: 0,
+            bytes: 0,
             started: Instant::now(),
             numbers: 0,
         }
@@ -347,6 +351,7 @@ impl Table {
             rows: self.read,
             delivered: self.delivered,
             deleted: self.deleted,
+            bytes: self.bytes,
             estimated_rows: estimated,
             rows_per_second: rate,
             seconds_left: match phase {

@@ -156,6 +156,7 @@ impl Snapshot {
             hand_on::mark(&mut chunk.builder, 0, (first, !any_row), (all, last));
         }
         table.read += read;
+        table.bytes += chunk.bytes;
         table.delivered += chunk.builder.events.len() as u64;
         let leftover = table.against.as_ref().is_some_and(|a| a.marks.unset() > 0);
         if all && table.request.is_some() {
