@@ -8,11 +8,11 @@ use crate::encode::ORDER_HEADER;
 use crate::encode::plan::TablePlan;
 use crate::encode::{Encoded, system_clock};
 use crate::replay::Partition;
-use crate::writer::polled::Polled;
 use crate::writer::at_least_once;
 use crate::writer::deliveries::{Delivered, NO_SLOT};
 use crate::writer::flush::flush;
 use crate::writer::ledger::Slots;
+use crate::writer::polled::Polled;
 use crate::writer::session::{LINGER, Session};
 use caudal_core::{Boundary, Error, Result, SourcePosition};
 use caudal_proto::side::{
