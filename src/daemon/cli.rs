@@ -1,6 +1,7 @@
 //! The command line.
 
 use super::output::Format;
+use caudal_core::quantity::DurationText;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -472,6 +473,8 @@ Examples:
   caudal poll granja --store tienda_01 --store tienda_02
   caudal poll granja inventario --store tienda_01
   caudal poll granja --failed --output json
+  caudal poll granja ventas --lookback 7 --dry-run
+  caudal poll granja inventario --store tienda_01 --force
   caudal poll granja --pause"
 )]
 pub(crate) struct PollArguments {
@@ -495,6 +498,18 @@ pub(crate) struct PollArguments {
     #[arg(long, conflicts_with_all = ["store", "tables"])]
     pub(crate) failed: bool,
 
+    /// Read all rows whatever the mode, and send all of them again; rows that are gone from two such runs in a row are deleted.
+    #[arg(long, alias = "force_full_refresh", conflicts_with_all = ["lookback", "pause", "resume"])]
+    pub(crate) force: bool,
+
+    /// Read and compare, but send nothing and remember nothing: what would change is counted.
+    #[arg(long, conflicts_with_all = ["detach", "pause", "resume"])]
+    pub(crate) dry_run: bool,
+
+    /// How far back a sliding window reaches, or an incremental one below its watermark, this time: days, or `36h`.
+    #[arg(long, aliases = ["lookback-days", "lookback_days"], value_name = "DAYS", value_parser = lookback, conflicts_with_all = ["pause", "resume"])]
+    pub(crate) lookback: Option<DurationText>,
+
     /// Do not wait until it is done.
     #[arg(long)]
     pub(crate) detach: bool,
@@ -506,6 +521,15 @@ pub(crate) struct PollArguments {
     /// Go on by the schedule.
     #[arg(long, conflicts_with_all = ["tables", "store", "all", "failed"])]
     pub(crate) resume: bool,
+}
+
+/// A number of days, or a duration.
+fn lookback(text: &str) -> Result<DurationText, String> {
+    let days = text.parse::<u64>().ok().and_then(|days| days.checked_mul(86_400));
+    match days {
+        Some(seconds) => Ok(DurationText::secs(seconds)),
+        None => text.parse().map_err(|_| "is no number of days, and no duration like `36h`".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]

@@ -10,7 +10,7 @@ use caudal_api::client;
 use caudal_api::view::Pipeline;
 use caudal_control::config::{self, Problem};
 use caudal_core::{Phase, PollStatus, Progress};
-use caudal_proto::side::{SignalData, SignalRecord};
+use caudal_proto::side::{SignalCondition, SignalData, SignalRecord};
 use serde_json::json;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -123,11 +123,20 @@ fn record(arguments: &PollArguments, patterns: Vec<String>) -> SignalRecord {
         data: SignalData {
             collections: patterns,
             kind: Some("incremental".to_owned()),
-            conditions: Vec::new(),
+            conditions: conditions(arguments),
             condition: None,
             message: None,
         },
     }
+}
+
+/// How the run differs from what is configured.
+fn conditions(arguments: &PollArguments) -> Vec<SignalCondition> {
+    let force = arguments.force.then(|| "force".to_owned());
+    let dry = arguments.dry_run.then(|| "dry-run".to_owned());
+    let lookback = arguments.lookback.map(|period| format!("lookback {period}"));
+    let one = |filter| SignalCondition { collection: "*".to_owned(), filter };
+    force.into_iter().chain(dry).chain(lookback).map(one).collect()
 }
 
 fn finish(cli: &Cli, id: &str, ended: &[Progress], polls: &[PollStatus]) -> Result<ExitCode, Failure> {

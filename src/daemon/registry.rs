@@ -13,6 +13,7 @@ pub(crate) fn registry() -> Registry<Kafka> {
     // The same connector under the name that Debezium's is known by: it is told in each event's `source.connector`.
     let registry = registry.source("mariadb", &["mariadb"], caudal_mysql::source);
     let registry = registry.source("rest", &[], caudal_rest::source);
+    let registry = registry.source("sqlserver", &["sqlserver", "mssql"], caudal_sqlserver::source);
     let registry = registry.database("mysql");
     registry.sink("postgres", &["postgres", "postgresql"], caudal_postgres::sink)
 }

@@ -33,6 +33,7 @@ mod rounds;
 mod secured;
 mod shape;
 mod torture;
+mod sqlserver;
 mod types;
 mod verify;
 mod why;

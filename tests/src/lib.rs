@@ -20,6 +20,7 @@ pub mod process;
 pub mod proxy;
 pub mod registry;
 pub mod service;
+pub mod tds;
 pub mod workload;
 
 pub use audit::Audit;

@@ -138,8 +138,22 @@ impl Clients {
         Ok(reader)
     }
 
+    /// The same for one that stays and waits for what comes: brokers hold its questions longer. They answer as soon as there is something.
+    pub(crate) fn watcher(&self, role: &str) -> Result<BaseConsumer<Quiet>> {
+        let mut config = self.of_no_group(role, Isolation::Committed);
+        config.set("fetch.wait.max.ms", "1000");
+        let watcher = config.create_with_context(self.quiet()).map_err(|e| classify(e, "make a reader"))?;
+        serve(&watcher)?;
+        Ok(watcher)
+    }
+
     /// The same without waiting: to be served ([`serve`]) before it is asked something.
     pub(crate) fn unserved_reader(&self, role: &str, isolation: Isolation) -> Result<BaseConsumer<Quiet>> {
+        let config = self.of_no_group(role, isolation);
+        config.create_with_context(self.quiet()).map_err(|e| classify(e, "make a reader"))
+    }
+
+    fn of_no_group(&self, role: &str, isolation: Isolation) -> ClientConfig {
         let mut config = self.base(role);
         config.set("group.id", format!("{}-{role}-none", self.resolved.config.client_id));
         config.set("enable.auto.commit", "false");
@@ -147,7 +161,7 @@ impl Clients {
         config.set("auto.offset.reset", "error");
         config.set("enable.partition.eof", "true");
         config.set("queued.max.messages.kbytes", "4096");
-        config.set("fetch.message.max.bytes", "1048576");
+        config.set("fetch.message.max.bytes", "131072");
         config.set("fetch.wait.max.ms", "50");
         config.set(
             "isolation.level",
@@ -156,7 +170,7 @@ impl Clients {
                 Isolation::Uncommitted => "read_uncommitted",
             },
         );
-        config.create_with_context(self.quiet()).map_err(|e| classify(e, "make a reader"))
+        config
     }
 }
 

@@ -55,6 +55,12 @@ fn verdict(error: &KafkaError) -> (Fault, Option<&'static str>) {
     }
 }
 
+/// Whether a client came with a token that had ended. It connects again with the next one, which it is given when it asks.
+pub(crate) fn is_late_token(error: &KafkaError, by_token: bool) -> bool {
+    by_token
+        && matches!(error.rdkafka_error_code(), Some(Code::SaslAuthenticationFailed | Code::Authentication))
+}
+
 /// Whether the producer's epoch is no longer the newest: another instance has taken over.
 pub(crate) fn is_fenced(code: Code) -> bool {
     matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch)

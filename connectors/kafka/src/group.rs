@@ -10,7 +10,7 @@
 
 use crate::acl::{Resource, classify_doing};
 use crate::client::{Clients, complain, log};
-use crate::faults::classify;
+use crate::faults::{classify, is_late_token};
 use crate::tokens::Handed;
 use caudal_core::{Error, Fault, Result};
 use caudal_proto::side::TopicNames;
@@ -209,6 +209,9 @@ pub(crate) fn check(
 
 fn poll(consumer: &BaseConsumer<Seat>, clients: &Clients, group: &str) {
     if let Some(Err(error)) = consumer.poll(Duration::from_millis(100)) {
+        if is_late_token(&error, clients.resolved().tokens.is_some()) {
+            return;
+        }
         let doing = ("Read", Resource::Group(group));
         let error = classify_doing(error, "take part in the sink's group", clients.resolved(), doing);
         if error.fault() == Fault::Config {

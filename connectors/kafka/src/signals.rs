@@ -3,7 +3,7 @@
 //! The daemon reads them from the beginning each time it starts. A source takes none twice: it stores the offset of the last one
 //! with its own position, which is why the topic has one partition; and the topic's id, since in one that was made again offsets begin again.
 
-use crate::client::{Isolation, Quiet, blocking, is_of_no_group};
+use crate::client::{Quiet, blocking, is_of_no_group};
 use crate::faults::classify;
 use crate::log::Log;
 use crate::topic_ids;
@@ -69,7 +69,7 @@ impl Log {
         self.signals_topic().await?;
         let (clients, topic) = (self.clients.clone(), self.names.signals());
         let consumer = blocking(move || {
-            let consumer = clients.reader("signals", Isolation::Committed)?;
+            let consumer = clients.watcher("signals")?;
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(&topic, 0, Offset::Beginning)
                 .map_err(|e| classify(e, "read commands"))?;

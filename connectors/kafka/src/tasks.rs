@@ -10,7 +10,7 @@
 
 use crate::acl::{Resource, classify_doing};
 use crate::client::{Clients, REQUEST_TIMEOUT, blocking, complain, log};
-use crate::faults::classify;
+use crate::faults::{classify, is_late_token};
 use crate::replay::Replayer;
 use crate::tokens::Handed;
 use crate::topics::{TopicSpec, Topics};
@@ -339,6 +339,9 @@ fn poll(consumer: &BaseConsumer<Owned>, stop: &AtomicBool, clients: &Clients, gr
             return;
         }
         if let Some(Err(error)) = consumer.poll(Duration::from_millis(50)) {
+            if is_late_token(&error, clients.resolved().tokens.is_some()) {
+                continue;
+            }
             let doing = ("Read", Resource::Group(group));
             let error =
                 classify_doing(error, "take part in the group of captures", clients.resolved(), doing);

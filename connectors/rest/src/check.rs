@@ -33,7 +33,7 @@ pub(crate) async fn check(config: &Arc<Resolved>) -> Vec<Check> {
 
 async fn look(session: &mut RestSession, table: &Table) -> Result<usize> {
     let window = match &table.mode {
-        Mode::FullRefresh => Window::All,
+        Mode::FullRefresh | Mode::Force => Window::All,
         Mode::Incremental { column, overlap } => Window::Since { column, watermark: None, overlap: *overlap },
         Mode::SlidingWindow { column, lookback } => Window::Lookback { column, period: *lookback },
     };

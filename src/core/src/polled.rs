@@ -43,6 +43,12 @@ pub struct PollRun {
     /// What the rows that were read take in memory.
     #[serde(default)]
     pub bytes: u64,
+    /// Up to where the table had been read when the run began, as its connector writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark_before: Option<String>,
+    /// Up to where it was read then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<String>,
     /// What to know about the rows, without their values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,

@@ -1,7 +1,7 @@
 //! Where a reader resumes.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -21,6 +21,19 @@ impl Position {
         match self {
             Self::Source(p) => Some(p),
             Self::Log(_) => None,
+        }
+    }
+
+    /// Takes in one that was reached later. Of the log each tells only the partitions that moved: what the later one does not tell of stays.
+    pub fn advance(&mut self, later: Self) {
+        match (self, later) {
+            (Self::Log(held), Self::Log(later)) => {
+                let mut offsets: HashMap<(Arc<str>, i32), LogOffset> =
+                    held.offsets.drain(..).map(|o| ((Arc::clone(&o.topic), o.partition), o)).collect();
+                offsets.extend(later.offsets.into_iter().map(|o| ((Arc::clone(&o.topic), o.partition), o)));
+                held.offsets = offsets.into_values().collect();
+            }
+            (held, later) => *held = later,
         }
     }
 

@@ -11,9 +11,9 @@ use crate::pipeline::{OnReject, Pipeline, Transform};
 use crate::shutdown::Shutdown;
 use crate::status::{State, StatusHandle};
 use caudal_core::{Batch, Boundary, Error, Outcome, Position, Prepare, Reader, Result, Writer};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use tokio::sync::{mpsc, watch};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -28,12 +28,18 @@ pub(crate) async fn run(pipeline: &Pipeline, status: &StatusHandle, shutdown: &S
     status.enter(State::Running);
     let (read_out, read_in) = mpsc::channel(pipeline.limits.queue);
     let (prepared_out, prepared_in) = mpsc::channel(pipeline.limits.queue);
-    let (durable, committed) = watch::channel(None);
+    let durable = Durable::default();
     let mut stages = JoinSet::new();
-    stages.spawn(read(reader, pipeline.transforms.clone(), read_out, committed));
+    stages.spawn(read(reader, pipeline.transforms.clone(), read_out, durable.clone()));
     stages.spawn(prepare(writer.prepare(), read_in, prepared_out));
-    let mut end =
-        WriteEnd { pipeline, status, writer, input: prepared_in, durable, pending: Pending::default() };
+    let mut end = WriteEnd {
+        pipeline,
+        status,
+        writer,
+        input: prepared_in,
+        durable: durable.clone(),
+        pending: Pending::default(),
+    };
     end.run(shutdown).await
 }
 
@@ -52,10 +58,10 @@ async fn read(
     mut reader: Box<dyn Reader>,
     transforms: Vec<Arc<dyn Transform>>,
     out: mpsc::Sender<Item>,
-    mut committed: watch::Receiver<Option<Position>>,
+    durable: Durable,
 ) {
     loop {
-        let item = next(reader.as_mut(), &transforms, &mut committed).await;
+        let item = next(reader.as_mut(), &transforms, &durable).await;
         let failed = item.is_err();
         if out.send(item).await.is_err() || failed {
             return;
@@ -63,14 +69,8 @@ async fn read(
     }
 }
 
-async fn next(
-    reader: &mut dyn Reader,
-    transforms: &[Arc<dyn Transform>],
-    committed: &mut watch::Receiver<Option<Position>>,
-) -> Item {
-    let durable =
-        if committed.has_changed().unwrap_or(false) { committed.borrow_and_update().clone() } else { None };
-    if let Some(position) = durable {
+async fn next(reader: &mut dyn Reader, transforms: &[Arc<dyn Transform>], durable: &Durable) -> Item {
+    if let Some(position) = durable.take() {
         reader.commit(&position).await?;
     }
     let mut batch = reader.next().await?;
@@ -78,6 +78,29 @@ async fn next(
         transform.apply(&mut batch)?;
     }
     Ok(batch)
+}
+
+/// What was committed and the reader was not told yet. It is told between two batches, so that several commits may come together: none is
+/// passed over, for each tells only what it moved. Bound: one offset a partition.
+#[derive(Clone, Default)]
+struct Durable(Arc<Mutex<Option<Position>>>);
+
+impl Durable {
+    fn put(&self, position: Position) {
+        match &mut *self.held() {
+            Some(held) => held.advance(position),
+            none => *none = Some(position),
+        }
+    }
+
+    fn take(&self) -> Option<Position> {
+        self.held().take()
+    }
+
+    // A panic while the lock is held leaves a whole position.
+    fn held(&self) -> MutexGuard<'_, Option<Position>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 async fn prepare(
@@ -131,7 +154,7 @@ struct WriteEnd<'a> {
     status: &'a StatusHandle,
     writer: Box<dyn Writer>,
     input: mpsc::Receiver<Item>,
-    durable: watch::Sender<Option<Position>>,
+    durable: Durable,
     pending: Pending,
 }
 
@@ -224,7 +247,7 @@ impl WriteEnd<'_> {
         }
         metrics.set_aside.store(self.pipeline.source.set_aside().len() as u64, Relaxed);
         self.status.committed(position.clone());
-        self.durable.send_replace(Some(position));
+        self.durable.put(position);
         Ok(())
     }
 }
@@ -257,4 +280,40 @@ fn first_of(batch: &Batch, outcome: &Outcome) -> String {
     undecodable.map_or_else(String::new, |u| {
         format!("{} [{}] offset {}: {}", u.raw.topic, u.raw.partition, u.raw.offset, u.cause)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use caudal_core::{LogOffset, LogPosition, SourcePosition};
+
+    fn log(offsets: &[(&str, i64)]) -> Position {
+        let offset = |&(topic, offset): &(&str, i64)| LogOffset {
+            topic: Arc::from(topic),
+            topic_id: Default::default(),
+            partition: 0,
+            offset,
+            leader_epoch: -1,
+            as_of_ms: 0,
+            unswept: false,
+            writer_epoch: 0,
+        };
+        Position::Log(LogPosition { offsets: offsets.iter().map(offset).collect() })
+    }
+
+    #[test]
+    fn of_commits_that_the_reader_was_not_told_of_none_is_passed_over() {
+        let durable = Durable::default();
+        durable.put(log(&[("letters", 7), ("rows", 1)]));
+        durable.put(log(&[("rows", 2)]));
+        let Some(Position::Log(told)) = durable.take() else { panic!("nothing is told") };
+        let mut told: Vec<_> = told.offsets.iter().map(|o| (&*o.topic, o.offset)).collect();
+        told.sort_unstable();
+        assert_eq!(told, [("letters", 7), ("rows", 2)]);
+        assert_eq!(durable.take(), None);
+        durable.put(Position::Source(SourcePosition { token: "a".into(), ..SourcePosition::default() }));
+        let last = SourcePosition { token: "b".into(), ..SourcePosition::default() };
+        durable.put(Position::Source(last.clone()));
+        assert_eq!(durable.take(), Some(Position::Source(last)));
+    }
 }

@@ -25,12 +25,17 @@ impl Absent {
         Ok(())
     }
 
+    /// Whether a key was absent from the last complete refresh.
+    pub(crate) fn was(&self, key: KeyHash) -> Result<bool> {
+        match &self.before {
+            Some(index) => Ok(index.find(key)?.is_some()),
+            None => Ok(false),
+        }
+    }
+
     /// A key is absent now. Whether it was before, too.
     pub(crate) fn add(&mut self, key: KeyHash) -> Result<bool> {
-        let before = match &self.before {
-            Some(index) => index.find(key)?.is_some(),
-            None => false,
-        };
+        let before = self.was(key)?;
         if let (Some((builder, _)), false) = (&mut self.now, before) {
             builder.put(key, 1)?;
         }

@@ -105,6 +105,8 @@ pub(crate) fn run(record: &Record) -> Option<PollRun> {
         deleted: record.deleted,
         rejected: record.rejected,
         bytes: record.bytes,
+        watermark_before: record.watermark_before.clone(),
+        watermark: record.watermark.clone(),
         findings: record.findings.clone(),
         error: record.error.clone(),
     })

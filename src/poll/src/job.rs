@@ -70,9 +70,17 @@ pub enum Mode {
     },
     /// All rows; keys that are gone are deleted.
     FullRefresh,
+    /// The same, and all rows go out, changed or not.
+    Force,
 }
 
 impl Mode {
+    /// Whether a run reads all rows, and so can tell which are gone.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        matches!(self, Self::FullRefresh | Self::Force)
+    }
+
     /// As the configuration writes it.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -80,6 +88,7 @@ impl Mode {
             Self::Incremental { .. } => "incremental",
             Self::SlidingWindow { .. } => "sliding_window",
             Self::FullRefresh => "full_refresh",
+            Self::Force => "force",
         }
     }
 }

@@ -19,7 +19,7 @@
 //! # Why nothing is deleted by mistake
 //!
 //! Only a refresh that read its last page tells what is not there. A key must be absent from two such runs in a row (one can miss a row that
-//! moved while pages were read). An answer without a row where there were some, and one that lacks more than a share of
+//! moved while pages were read), or the system itself must say that it is gone. An answer without a row where there were some, and one that lacks more than a share of
 //! the known keys, is an error that deletes nothing. A refresh with rows that could not be taken is not complete: their keys are not known.
 //!
 //! # Why nothing is passed over
@@ -33,6 +33,7 @@
 //! (see `caudal_index`). Runs of one system are one after the other; of several systems (stores) so many go on at once as [`Start`] says.
 
 mod absent;
+mod asked;
 mod content;
 mod desk;
 mod job;
@@ -144,7 +145,8 @@ pub enum Window<'a> {
 /// Rows of a window.
 #[derive(Default)]
 pub struct Page {
-    /// One event per row, with its image after; everything else of the events is set by the engine.
+    /// One event per row, with its image after; or, of a row that the system says is gone, with its image before, of which only the key counts.
+    /// Everything else of the events is set by the engine.
     pub rows: BatchBuilder,
     /// Where the next page begins, as text of the connector's own; none after the last.
     pub next: Option<String>,
@@ -158,4 +160,6 @@ pub struct Page {
     pub findings: Vec<String>,
     /// The rows do not have the shape that was asked for: the run begins anew, and asks for the shape again.
     pub reshaped: bool,
+    /// The place is gone that rows were read from (with the connection that read them): the run begins anew, as often as the job's attempts allow.
+    pub lost: bool,
 }

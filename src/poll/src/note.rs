@@ -20,6 +20,9 @@ pub struct Record {
     /// How many complete refreshes there were in a row, the last run being one.
     #[serde(default)]
     pub complete: u64,
+    /// Up to where the table had been read when the run began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark_before: Option<String>,
     /// Up to where the table was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watermark: Option<String>,

@@ -4,8 +4,9 @@ mod commands;
 mod table;
 mod work;
 
+use crate::asked::Asked;
 use crate::note::{self, Token};
-use crate::run::{RESHAPES, Run, Step};
+use crate::run::{Anew, RESHAPES, Run, Step};
 use crate::shapes::{self, Shapes};
 use crate::{Desk, Job, Polled, Session};
 use async_trait::async_trait;
@@ -158,16 +159,24 @@ impl PollReader {
         let lane = &mut self.lanes[table.job.system];
         lane.busy = false;
         match stepped {
-            Ok(step) if step.reshaped => {
+            Ok(Step { anew: Some(anew), .. }) => {
                 lane.session = session;
-                table.reshaped += 1;
-                match table.reshaped > RESHAPES {
-                    true => self.failed(at, Error::data("rows have another shape each time they are read")),
-                    false => {
-                        table.run = None;
-                        Ok(None)
-                    }
+                table.run = None;
+                match anew {
+                    Anew::Shape => table.reshaped += 1,
+                    Anew::Lost => table.lost += 1,
                 }
+                if table.reshaped > RESHAPES {
+                    return self.over(at, Error::data("rows have another shape each time they are read"));
+                }
+                if table.lost >= table.job.attempts {
+                    let says = format!("the connection broke {} times while rows were read", table.lost);
+                    return self.over(
+                        at,
+                        Error::transient(says).hint("look at the network, and at the server's log"),
+                    );
+                }
+                Ok(None)
             }
             Ok(step) => {
                 lane.session = session;
@@ -184,8 +193,12 @@ impl PollReader {
         let table = &mut self.tables[at];
         table.failures = 0;
         table.running = true;
-        if shape.is_new {
-            notes.insert(shapes::name(&table.job.table), Some(shapes::text(&shape.schema)));
+        if table.is_dry() {
+            if let Some(record) = &record {
+                table.rehearsed(record, &self.desk, (self.clock)());
+                self.show(at);
+            }
+            return None;
         }
         if let Some(record) = record {
             tracing::info!(
@@ -209,6 +222,11 @@ impl PollReader {
         } else if rows.events.is_empty() {
             return None;
         }
+        if shape.is_new {
+            let id = &shape.schema.id;
+            notes.insert(shapes::name(id), Some(shapes::text(&shape.schema)));
+            self.shapes.told(id);
+        }
         Some(self.batch(rows, notes))
     }
 
@@ -216,7 +234,6 @@ impl PollReader {
     /// be read, the fault is the source's.
     fn failed(&mut self, at: usize, error: Error) -> Result<Option<Batch>> {
         let name = self.name.clone();
-        let now = (self.clock)();
         let table = &mut self.tables[at];
         table.failures += 1;
         let again = matches!(error.fault(), Fault::Transient);
@@ -226,8 +243,21 @@ impl PollReader {
             table.paused = Some(Instant::now() + pause);
             return Ok(None);
         }
+        self.over(at, error)
+    }
+
+    /// A run has failed.
+    fn over(&mut self, at: usize, error: Error) -> Result<Option<Batch>> {
+        let name = self.name.clone();
+        let now = (self.clock)();
+        let table = &mut self.tables[at];
         let took = table.began.elapsed();
         let record = Run::failed(&table.record, &table.job, &error, (table.planned, took));
+        if table.is_dry() {
+            table.rehearsed(&record, &self.desk, now);
+            self.show(at);
+            return Ok(None);
+        }
         table.fails(record, now);
         table.answer(&self.desk);
         let notes = BTreeMap::from([(note::name(&table.job), Some(table.record.text()))]);
@@ -259,7 +289,7 @@ impl PollReader {
             return None;
         }
         let (now, wall) = (Instant::now(), (self.clock)());
-        let rests = |table: &Table| self.commands.paused && !table.running && table.wanted.is_none();
+        let rests = |table: &Table| self.commands.paused && !table.running && table.wanted.is_empty();
         let free =
             |table: &Table| table.ledger.is_some() && !self.lanes[table.job.system].busy && !rests(table);
         let due = self.tables.iter().enumerate().filter(|(_, table)| free(table));
@@ -272,13 +302,25 @@ impl PollReader {
     fn obey(&mut self, signal: &Signal) -> Option<Batch> {
         let notes = self.commands.take(signal)?;
         match &signal.action {
-            Action::Reread { tables, .. } => {
+            Action::Reread { tables, conditions } => {
+                let asked = Asked::parse(conditions.iter().map(|(_, condition)| condition.as_str()));
+                if asked.is_none() {
+                    tracing::warn!(
+                        source = self.name,
+                        "poll: a command has a condition that no poll can have: it is not done"
+                    );
+                }
                 for pattern in tables {
                     let mut known = false;
+                    let Some(asked) = &asked else {
+                        self.desk.ask(&signal.id, pattern, Phase::Refused);
+                        continue;
+                    };
                     for table in self.tables.iter_mut().filter(|t| commands::means(pattern, &t.job)) {
                         known = true;
-                        table.demand(&signal.id, (self.clock)());
-                        self.desk.ask(&signal.id, &table.job.name(), Phase::Waiting);
+                        let taken = table.demand(&signal.id, asked, (self.clock)());
+                        let phase = if taken { Phase::Waiting } else { Phase::Refused };
+                        self.desk.ask(&signal.id, &table.job.name(), phase);
                     }
                     if !known {
                         self.desk.ask(&signal.id, pattern, Phase::Refused);

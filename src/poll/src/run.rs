@@ -9,7 +9,7 @@ use caudal_core::batch::NO_ROW;
 use caudal_core::{
     BatchBuilder, Cell, Error, EventHead, Op, Result, Slice, SnapshotMark, TableSchema, Transaction, Written,
 };
-use caudal_index::{KeyHash, Marks, content_hash};
+use caudal_index::{Found, KeyHash, Marks, content_hash};
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -37,6 +37,10 @@ pub(crate) struct Run {
     pages: HashSet<u64>,
     /// Nothing was known when it began: rows are read, not created.
     first: bool,
+    /// Nothing goes out and nothing is remembered.
+    dry: bool,
+    /// It has told of keys that were not known.
+    created: bool,
 }
 
 /// How often a run may begin anew because rows have another shape than at first.
@@ -51,7 +55,16 @@ pub(crate) struct Step {
     /// The rows' shape.
     pub(crate) shape: Arc<Held>,
     /// The run must begin anew.
-    pub(crate) reshaped: bool,
+    pub(crate) anew: Option<Anew>,
+}
+
+/// Why a run begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Anew {
+    /// Rows have another shape.
+    Shape,
+    /// The place that they were read from is gone.
+    Lost,
 }
 
 impl Run {
@@ -62,7 +75,7 @@ impl Run {
     pub(crate) async fn begin(
         job: &Arc<Job>,
         before: &Record,
-        planned: Timestamp,
+        (planned, dry): (Timestamp, bool),
         session: &mut dyn Session,
         (ledger, shapes): (&mut Ledger, &Shapes),
     ) -> Result<Self> {
@@ -78,10 +91,11 @@ impl Run {
             ))
             .hint("give it a primary key, or name its key in `keys`"));
         }
-        let met = (job.mode == Mode::FullRefresh).then(|| Marks::new(ledger.len()));
+        let met = job.mode.is_whole().then(|| Marks::new(ledger.len()));
         let record = Record {
             run: before.run + 1,
             indexed: before.indexed,
+            watermark_before: before.watermark.clone(),
             watermark: before.watermark.clone(),
             complete_us: before.complete_us,
             planned_us: planned.as_microsecond(),
@@ -102,6 +116,8 @@ impl Run {
             touched: Marks::new(ledger.len()),
             incomplete: false,
             pages: HashSet::new(),
+            dry,
+            created: false,
         })
     }
 
@@ -131,8 +147,9 @@ impl Run {
     ) -> Result<Step> {
         let shape = Arc::clone(&self.shape);
         let page = self.page(session).await?;
-        if page.reshaped {
-            return Ok(Step { rows: BatchBuilder::default(), record: None, shape, reshaped: true });
+        let anew = page.reshaped.then_some(Anew::Shape).or(page.lost.then_some(Anew::Lost));
+        if anew.is_some() {
+            return Ok(Step { rows: BatchBuilder::default(), record: None, shape, anew });
         }
         let Page { rows, next, watermark, rejected, incomplete, findings, .. } = page;
         self.incomplete |= incomplete;
@@ -159,7 +176,7 @@ impl Run {
         for event in &mut rows.events {
             event.ts_us = self.record.started_us;
         }
-        Ok(Step { rows, record, shape, reshaped: false })
+        Ok(Step { rows, record, shape, anew: None })
     }
 
     async fn page(&self, session: &mut dyn Session) -> Result<Page> {
@@ -189,7 +206,8 @@ impl Run {
         let mut last: HashMap<KeyHash, usize> = HashMap::with_capacity(events.len());
         let mut hashed = Vec::with_capacity(events.len());
         for (at, event) in events.iter().enumerate() {
-            let row = row(&rows, event, &schema)?;
+            let is_gone = event.after == NO_ROW;
+            let row = row(&rows, if is_gone { event.before } else { event.after }, &schema)?;
             let bytes = |slice: Slice| rows.bytes(slice);
             let Some(key) = hasher.key(&schema, row, bytes) else {
                 self.record.rejected += 1;
@@ -197,9 +215,10 @@ impl Run {
                 continue;
             };
             last.insert(key, at);
-            hashed.push((at, key, hasher.row(&schema, row, bytes)));
+            hashed.push((at, key, (!is_gone).then(|| hasher.row(&schema, row, bytes))));
         }
-        let content: Vec<u8> = hashed.iter().flat_map(|(_, _, content)| content.to_le_bytes()).collect();
+        let content: Vec<u8> =
+            hashed.iter().flat_map(|(_, _, content)| content.unwrap_or_default().to_le_bytes()).collect();
         let content = (!content.is_empty()).then(|| content_hash(&content));
         hashed.retain(|(at, key, _)| last.get(key) == Some(at));
         let keys: Vec<KeyHash> = hashed.iter().map(|(_, key, _)| *key).collect();
@@ -208,36 +227,43 @@ impl Run {
             if let (Some(met), Some(found)) = (&mut self.met, &found) {
                 met.set(found.at);
             }
-            // What this run has changed already is not what the index says any more.
-            if found.as_ref().is_some_and(|f| f.content == content && !self.touched.get(f.at)) {
+            let Some(op) = self.op(content, found.as_ref()) else { continue };
+            match op {
+                Op::Delete => self.record.deleted += 1,
+                _ => self.record.changed += 1,
+            }
+            if self.dry {
                 continue;
             }
-            if let Some(found) = &found {
-                self.touched.set(found.at);
+            match &found {
+                Some(found) => self.touched.set(found.at),
+                None => self.created = true,
             }
-            ledger.change(key, Some(content))?;
-            let op = match (self.first, found) {
-                (true, _) => Op::Read,
-                (false, None) => Op::Create,
-                (false, Some(_)) => Op::Update,
-            };
-            let snapshot = if self.first { SnapshotMark::True } else { SnapshotMark::False };
-            rows.events.push(EventHead {
-                table,
-                op,
-                snapshot,
-                before: NO_ROW,
-                row: 0,
-                pos: 0,
-                transaction: 0,
-                ..events[at]
-            });
+            ledger.change(key, content)?;
+            let snapshot = if op == Op::Read { SnapshotMark::True } else { SnapshotMark::False };
+            rows.events.push(EventHead { table, op, snapshot, row: 0, pos: 0, transaction: 0, ..events[at] });
         }
-        self.record.changed += rows.events.len() as u64;
         if !rows.events.is_empty() {
             rows.transaction(Transaction::default());
         }
         Ok((rows, content))
+    }
+
+    /// What a row is, by its content (none: the system says that it is gone) and what is known of its key. None: nothing new.
+    fn op(&self, content: Option<u64>, found: Option<&Found>) -> Option<Op> {
+        let Some(content) = content else {
+            // One that nobody knows was never told; unless this run did.
+            return (found.is_some() || self.created).then_some(Op::Delete);
+        };
+        // What this run has changed already is not what the index says any more.
+        let is_known = found.is_some_and(|f| f.content == content && !self.touched.get(f.at));
+        match (self.job.mode == Mode::Force, found) {
+            (false, _) if is_known => None,
+            (true, _) => Some(Op::Read),
+            _ if self.first => Some(Op::Read),
+            (false, None) => Some(Op::Create),
+            (false, Some(_)) => Some(Op::Update),
+        }
     }
 
     /// At the end of a refresh: what was absent from this one and from the one before is deleted.
@@ -250,7 +276,9 @@ impl Run {
         let Some(met) = self.met.clone() else { return Ok(()) };
         if self.record.rejected > 0 || self.incomplete {
             // Whose keys they are is not known: nothing can be told of absence.
-            ledger.absent.forget();
+            if !self.dry {
+                ledger.absent.forget();
+            }
             return Ok(());
         }
         let (known, absent) = (ledger.len(), met.unset());
@@ -267,6 +295,10 @@ impl Run {
                 self.job.table
             ))
             .hint("look whether the answer is whole; raise `max_deleted_share` if it is right"));
+        }
+        if self.dry {
+            self.record.deleted += gone_twice(ledger, &met)?;
+            return Ok(());
         }
         self.record.complete = self.before.complete + 1;
         ledger.absent.begin(self.record.complete)?;
@@ -346,6 +378,7 @@ impl Run {
             run: before.run + 1,
             indexed: before.indexed,
             complete: before.complete,
+            watermark_before: before.watermark.clone(),
             watermark: before.watermark.clone(),
             complete_us: before.complete_us,
             started_us: before.started_us,
@@ -359,7 +392,7 @@ impl Run {
 
 fn window<'a>(mode: &'a Mode, before: &'a Record) -> Window<'a> {
     match mode {
-        Mode::FullRefresh => Window::All,
+        Mode::FullRefresh | Mode::Force => Window::All,
         Mode::SlidingWindow { column, lookback } => Window::Lookback { column, period: *lookback },
         Mode::Incremental { column, overlap } => {
             Window::Since { column, watermark: before.watermark.as_deref(), overlap: *overlap }
@@ -386,8 +419,19 @@ fn absent_twice(ledger: &mut Ledger, met: &Marks) -> Result<HashSet<KeyHash>> {
     Ok(gone)
 }
 
-fn row<'a>(rows: &'a BatchBuilder, event: &EventHead, schema: &TableSchema) -> Result<&'a [Cell]> {
-    let cells = rows.cells.get(event.after as usize..).and_then(|cells| cells.get(..schema.width()));
+/// How many would be deleted now.
+fn gone_twice(ledger: &Ledger, met: &Marks) -> Result<u64> {
+    let Some(index) = ledger.index.as_ref() else { return Ok(0) };
+    let mut gone = 0;
+    for (at, entry) in (0..).zip(index.entries()?) {
+        let (key, _) = entry?;
+        gone += u64::from(!met.get(at) && ledger.absent.was(key)?);
+    }
+    Ok(gone)
+}
+
+fn row<'a>(rows: &'a BatchBuilder, first: u32, schema: &TableSchema) -> Result<&'a [Cell]> {
+    let cells = rows.cells.get(first as usize..).and_then(|cells| cells.get(..schema.width()));
     cells.ok_or_else(|| Error::bug("a page's row is shorter than its table"))
 }
 

@@ -7,7 +7,7 @@
 
 use crate::{Look, Session};
 use caudal_core::{Error, Result, TableId, TableSchema};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
@@ -19,12 +19,16 @@ type Slot = Arc<RwLock<Option<Arc<TableSchema>>>>;
 
 /// The shapes of a source's tables.
 #[derive(Default)]
-pub(crate) struct Shapes(Mutex<BTreeMap<TableId, Slot>>);
+pub(crate) struct Shapes {
+    slots: Mutex<BTreeMap<TableId, Slot>>,
+    /// Tables whose shape was not handed on yet: the run that found it may have failed, or begun anew.
+    unstored: Mutex<BTreeSet<TableId>>,
+}
 
 /// A table's shape, which does not change as long as this is held.
 pub(crate) struct Held {
     pub(crate) schema: Arc<TableSchema>,
-    /// Whether this run is the first to have it: it must be stored.
+    /// Whether it was not handed on yet: it must be stored.
     pub(crate) is_new: bool,
     _guard: OwnedRwLockReadGuard<Option<Arc<TableSchema>>>,
 }
@@ -52,13 +56,22 @@ impl Shapes {
                 .map_err(|e| Error::data(format!("read the stored note {name}")).because(e))?;
             shapes.insert(schema.id.clone(), Arc::new(RwLock::new(Some(Arc::new(schema)))));
         }
-        Ok(Self(Mutex::new(shapes)))
+        Ok(Self { slots: Mutex::new(shapes), unstored: Mutex::default() })
     }
 
     fn slot(&self, table: &TableId) -> Slot {
         // A panic while the lock is held leaves a whole map.
-        let mut shapes = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut shapes = self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         Arc::clone(shapes.entry(table.clone()).or_default())
+    }
+
+    /// A table's shape is handed on.
+    pub(crate) fn told(&self, table: &TableId) {
+        self.unstored().remove(table);
+    }
+
+    fn unstored(&self) -> std::sync::MutexGuard<'_, BTreeSet<TableId>> {
+        self.unstored.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The shape for a run that begins: what the session makes of what is known.
@@ -67,12 +80,12 @@ impl Shapes {
     /// As the session says.
     pub(crate) async fn hold(&self, session: &mut dyn Session, look: &Look<'_>) -> Result<Held> {
         let slot = self.slot(look.table);
-        let mut is_new = false;
         for _ in 0..ATTEMPTS {
             let guard = Arc::clone(&slot).read_owned().await;
             let known = guard.clone();
             let found = session.schema(&Look { known: known.as_ref(), ..*look }).await?;
             if let Some(schema) = known.as_ref().filter(|known| same(known, &found)) {
+                let is_new = self.unstored().contains(look.table);
                 return Ok(Held { schema: Arc::clone(schema), is_new, _guard: guard });
             }
             drop(guard);
@@ -80,7 +93,7 @@ impl Shapes {
             // Another run may have changed it meanwhile: then the session is asked again.
             if shape.as_ref().map(|s| s.version) == known.as_ref().map(|s| s.version) {
                 *shape = Some(Arc::new(following(known.as_deref(), &found)));
-                is_new = true;
+                self.unstored().insert(look.table.clone());
             }
         }
         Err(Error::transient(format!("{}: its shape changes again and again", look.table)))

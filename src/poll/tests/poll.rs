@@ -29,6 +29,10 @@ struct World {
     faults: VecDeque<Option<Fault>>,
     pages: u32,
     windows: Vec<String>,
+    /// Keys that the system says are gone.
+    gone: Vec<i64>,
+    /// How often the place of a second page is gone.
+    losses: u32,
 }
 
 #[derive(Clone, Default)]
@@ -66,6 +70,20 @@ fn schema() -> Arc<TableSchema> {
     })
 }
 
+fn blank() -> EventHead {
+    EventHead {
+        table: 0,
+        transaction: 0,
+        before: NO_ROW,
+        after: NO_ROW,
+        row: 0,
+        op: Op::Read,
+        snapshot: SnapshotMark::False,
+        pos: 0,
+        ts_us: 0,
+    }
+}
+
 #[async_trait]
 impl Polled for Table {
     async fn connect(&self) -> Result<Box<dyn Session>> {
@@ -89,6 +107,10 @@ impl Session for Table {
         world.windows.push(format!("{:?}", request.window));
         if let Some(Some(fault)) = world.faults.pop_front() {
             return Err(Error::new(fault, "the page does not come"));
+        }
+        if request.after.is_some() && world.losses > 0 {
+            world.losses -= 1;
+            return Ok(Page { lost: true, ..Page::default() });
         }
         let least = match request.window {
             Window::Since { watermark: Some(w), overlap, .. } => {
@@ -117,6 +139,12 @@ impl Session for Table {
                 pos: 0,
                 ts_us: 0,
             });
+        }
+        for id in &world.gone {
+            let before = builder.cells.len() as u32;
+            builder.cells.extend([Cell::I64(*id), Cell::Unchanged, Cell::Unchanged]);
+            let head = EventHead { before, after: NO_ROW, op: Op::Delete, ..blank() };
+            builder.events.push(head);
         }
         Ok(Page {
             rows: builder,
@@ -609,4 +637,99 @@ async fn stores_are_read_side_by_side_and_each_deletes_its_own_rows_alone() {
     assert_eq!((record("a").rows, record("a").error), (1, None));
     assert!(record("b").error.is_some());
     assert_eq!(log.take(), [(Op::Read, 1, text("a"))]);
+}
+
+/// A command that asks for a run with conditions.
+fn command(desk: &Desk, number: i64, conditions: &[&str]) {
+    let conditions = conditions.iter().map(|text| ("*".to_owned(), (*text).to_owned())).collect();
+    let action = Action::Reread { tables: vec!["t".to_owned()], conditions };
+    desk.signal(Signal { number, origin: String::new(), id: number.to_string(), action });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forced_run_sends_all_rows_again_and_a_dry_one_nothing() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    let all: Vec<Row> = (1..6).map(|id| (id, "x", id * 100)).collect();
+    set(&table, &all);
+    let desk = Arc::new(Desk::default());
+    let topic = Arc::new(Topic(all.clone())) as Arc<dyn Written>;
+    let jobs = vec![job(incremental())];
+    let given =
+        Start { jobs, desk: Arc::clone(&desk), written: Some(topic), ..start(&table, &log, dir.path()) };
+    let mut reader = PollReader::open(given).await.unwrap();
+    assert_eq!(run(&mut reader, &log, true).await.len(), 5);
+    let told = |id: &str| {
+        let of = desk.progress().into_iter().find(|p| p.id == id).unwrap();
+        (of.phase, of.rows, of.delivered, of.deleted)
+    };
+    // One that is dry: what would change is counted, and neither goes out nor is known afterwards.
+    set(&table, &[&all[1..], &[(7, "new", 500)]].concat());
+    command(&desk, 1, &["force", "dry-run"]);
+    command(&desk, 2, &["dry-run"]);
+    let before = log.record();
+    assert_eq!(run(&mut reader, &log, true).await, [(Op::Create, 7, text("new"))]);
+    assert_eq!(told("1"), (Phase::Done, 5, 5, 0));
+    assert_eq!(told("2"), (Phase::Done, 2, 1, 0));
+    assert_eq!(log.record().run, before.run + 1, "a dry run leaves no record");
+    // One that is forced: all go out, whatever is known of them, and what is gone twice is deleted.
+    command(&desk, 3, &["force"]);
+    let sent = run(&mut reader, &log, true).await;
+    assert_eq!(
+        sent.iter().map(|(op, id, _)| (*op, *id)).collect::<Vec<_>>(),
+        [2, 3, 4, 5, 7].map(|id| (Op::Read, id))
+    );
+    command(&desk, 4, &["force", "dry-run"]);
+    command(&desk, 5, &["force"]);
+    let sent = run(&mut reader, &log, true).await;
+    assert_eq!(sent.last().map(|(op, id, _)| (*op, *id)), Some((Op::Delete, 1)));
+    assert_eq!(told("4").3, 1);
+    // The watermark stays; another overlap holds for one run.
+    command(&desk, 6, &["lookback 350s"]);
+    run(&mut reader, &log, true).await;
+    run(&mut reader, &log, true).await;
+    let overlaps: Vec<bool> = table.0.lock().unwrap().windows.iter().map(|w| w.contains("350s")).collect();
+    assert_eq!(overlaps.iter().filter(|is| **is).count(), 2, "its two pages");
+    command(&desk, 7, &["id = 7"]);
+    run(&mut reader, &log, true).await;
+    assert_eq!(desk.progress().iter().find(|p| p.id == "7").map(|p| p.phase), Some(Phase::Refused));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_the_system_says_is_gone_is_deleted_at_once() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    set(&table, &[(1, "a", 100), (2, "b", 200), (3, "c", 200)]);
+    let mut reader = open(&table, &log, incremental(), dir.path(), None).await;
+    run(&mut reader, &log, true).await;
+    // One that nobody knows is no news.
+    set(&table, &[(1, "a", 100), (3, "c", 200)]);
+    table.0.lock().unwrap().gone = vec![2, 99];
+    assert_eq!(run(&mut reader, &log, true).await, [(Op::Delete, 2, None)]);
+    assert_eq!((log.record().changed, log.record().deleted), (0, 1));
+    // It is gone from what is known, too.
+    assert_eq!(run(&mut reader, &log, true).await, []);
+    set(&table, &[(1, "a", 100), (2, "b", 200), (3, "c", 200)]);
+    table.0.lock().unwrap().gone = Vec::new();
+    assert_eq!(run(&mut reader, &log, true).await, [(Op::Create, 2, text("b"))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_place_is_gone_begins_anew_and_fails_if_that_goes_on() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    set(&table, &[(1, "a", 1), (2, "b", 2), (3, "c", 3)]);
+    table.0.lock().unwrap().losses = 1;
+    let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), None).await;
+    let sent = run(&mut reader, &log, true).await;
+    assert_eq!(sent.iter().map(|told| told.1).collect::<Vec<_>>(), [1, 2, 1, 2, 3]);
+    assert_eq!((log.record().rows, log.record().error), (3, None));
+    // The shape was handed on, though the run that found it began anew.
+    assert!(log.position.lock().unwrap().as_ref().unwrap().notes.contains_key("shape/d.t"));
+    table.0.lock().unwrap().losses = 3;
+    let mut ended = None;
+    while ended.is_none() {
+        match reader.next().await {
+            Ok(batch) => log.apply(&batch),
+            Err(error) => ended = Some(error.to_string()),
+        }
+    }
+    assert!(ended.unwrap_or_default().contains("broke 3 times"));
 }

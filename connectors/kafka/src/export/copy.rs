@@ -6,13 +6,14 @@ use super::{Progress, Told};
 use crate::client::Clients;
 use crate::faults::classify;
 use crate::replay::{Partition, Replayer};
-use crate::writer::deliveries::{Delivered, Deliveries};
+use crate::writer::polled::Polled;
+use crate::writer::deliveries::Delivered;
 use crate::writer::session::{made_for, settings_for};
 use caudal_core::{Error, Result};
 use caudal_proto::side::TopicNames;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ const TELL_EVERY: u64 = 10_000;
 /// Copies partitions of one log to another.
 pub(super) struct Copier {
     reader: Replayer,
-    producer: ThreadedProducer<Deliveries>,
+    producer: Polled,
     progress: Progress,
     told: Told,
 }
@@ -94,7 +95,7 @@ impl Copier {
 }
 
 fn send(
-    producer: &ThreadedProducer<Deliveries>,
+    producer: &Polled,
     ((topic, partition), slot): (&Partition, usize),
     message: &BorrowedMessage<'_>,
     book: &Book,

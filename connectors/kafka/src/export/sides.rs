@@ -5,11 +5,12 @@ use crate::client::Clients;
 use crate::faults::classify;
 use crate::replay::{Partition, Replayer};
 use crate::topic_ids::TopicIds;
-use crate::writer::deliveries::{Deliveries, NO_SLOT};
+use crate::writer::polled::Polled;
+use crate::writer::deliveries::NO_SLOT;
 use crate::writer::session::{made_for, settings_for};
 use caudal_core::{Error, Result};
 use caudal_proto::side::{PositionRecord, SchemaRecord, TopicEnds, TopicNames, WatermarkRecord};
-use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -224,7 +225,7 @@ fn translated(topic: &str, offsets: &[(i32, i64)], book: &Book) -> Vec<(i32, i64
 
 /// Writes records whose offsets do not matter.
 struct Out<'a> {
-    producer: &'a ThreadedProducer<Deliveries>,
+    producer: &'a Polled,
     sent: u64,
 }
 

@@ -12,7 +12,7 @@ use super::wake::Wake;
 use crate::acl::{Resource, classify_doing};
 use crate::client::{Clients, Isolation, Quiet, is_of_no_group, serve};
 use crate::decode::Header;
-use crate::faults::classify;
+use crate::faults::{classify, is_late_token};
 use crate::offsets::{Bound, bounds};
 use crate::replay::Partition;
 use bytes::Bytes;
@@ -341,6 +341,7 @@ fn start(wanted: &Wanted, first: i64, end: i64) -> Result<i64> {
 fn judge(error: KafkaError, what: &str, (clients, resource): (&Clients, Resource<'_>)) -> Result<()> {
     match error.rdkafka_error_code() {
         _ if is_of_no_group(&error) => Ok(()),
+        _ if is_late_token(&error, clients.resolved().tokens.is_some()) => Ok(()),
         Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => Ok(()),
         Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
             Err(Error::transient(format!("{what}: that offset is no longer there")).because(error))

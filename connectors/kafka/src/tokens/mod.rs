@@ -4,9 +4,9 @@
 //! serves that. A client that is only asked questions is polled for it when it is made and before each question ([`Handed::serve`]). librdkafka's
 //! admin client cannot be polled: topics are made on a connection of our own then ([`crate::topic_ids::admin`]).
 //!
-//! A token is fetched once for all. When half of its life is over the next who asks still gets it at once, and a thread fetches another:
-//! whoever polls is not held up while the old one holds, however slow its source is. Only where there is none that holds, all wait for one
-//! attempt. So a source that is away for less than half a token's life is not noticed.
+//! A token is fetched once for all. When half of its life is over a thread fetches the next, again and again until it has one: who asks later
+//! gets that, and nobody is held up while the old one holds, however slow its source is. Only where there is none that holds, all wait for
+//! one attempt. So a source that is away for less than half a token's life is not noticed.
 //!
 //! No token and no secret is in a message, a log line or a `Debug`.
 
@@ -39,8 +39,10 @@ impl Token {
         now_ms < self.expires_ms
     }
 
-    fn is_old(&self, now_ms: i64) -> bool {
-        now_ms >= self.fetched_ms + (self.expires_ms - self.fetched_ms) / 2
+    /// Until half of its life is over.
+    fn stays_young(&self, now_ms: i64) -> Duration {
+        let half = self.fetched_ms + (self.expires_ms - self.fetched_ms) / 2;
+        Duration::from_millis(u64::try_from(half - now_ms).unwrap_or(0))
     }
 
     fn for_library(self) -> OAuthToken {
@@ -52,7 +54,7 @@ impl Token {
 pub(crate) struct Tokens {
     source: Source,
     current: Mutex<Option<Token>>,
-    /// Whether a thread fetches the next one.
+    /// Whether a thread fetches the next ones.
     renewing: AtomicBool,
 }
 
@@ -78,15 +80,12 @@ impl Tokens {
         let mut current = self.current();
         let now = now_ms();
         if let Some(token) = current.as_ref().filter(|token| token.holds(now)) {
-            let token = token.clone();
-            drop(current);
-            if token.is_old(now) {
-                self.renew();
-            }
-            return Ok(token);
+            return Ok(token.clone());
         }
         let token = self.source.fetch()?;
         *current = Some(token.clone());
+        drop(current);
+        self.renew();
         Ok(token)
     }
 
@@ -94,26 +93,43 @@ impl Tokens {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fetches the next token on a thread of its own, if none does already.
+    /// Fetches the next tokens on a thread of its own, as long as there are clients for them.
     fn renew(self: &Arc<Self>) {
         if self.renewing.swap(true, Ordering::AcqRel) {
             return;
         }
-        let tokens = Arc::clone(self);
+        let tokens = Arc::downgrade(self);
         let work = move || {
-            match tokens.source.fetch() {
-                Ok(token) => *tokens.current() = Some(token),
-                Err(error) => {
-                    tracing::warn!(%error, "no new token for the brokers yet; the old one still holds")
-                }
+            let mut wait = Duration::ZERO;
+            loop {
+                std::thread::sleep(wait.min(LOOK));
+                let Some(tokens) = tokens.upgrade() else { return };
+                wait = tokens.renew_if_old();
             }
-            tokens.renewing.store(false, Ordering::Release);
         };
         if std::thread::Builder::new().name("caudal-token".into()).spawn(work).is_err() {
             self.renewing.store(false, Ordering::Release);
         }
     }
+
+    /// Gives how long nothing need be done.
+    fn renew_if_old(&self) -> Duration {
+        let young = self.current().as_ref().map_or(LOOK, |token| token.stays_young(now_ms()));
+        if !young.is_zero() {
+            return young;
+        }
+        match self.source.fetch() {
+            Ok(token) => *self.current() = Some(token),
+            Err(error) => {
+                tracing::warn!(%error, "no new token for the brokers yet; the old one is shown as long as it holds")
+            }
+        }
+        LOOK
+    }
 }
+
+/// How often the thread that fetches tokens looks whether it is time, or whether nobody needs them any more.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What one client is handed its tokens by. Part of its context.
 #[derive(Clone, Debug, Default)]
@@ -208,9 +224,8 @@ mod tests {
         let tokens = counted(dir.path(), 3_600.0);
         assert_eq!(tokens.get().unwrap().text, "t1");
         assert_eq!(tokens.get().unwrap().text, "t1");
-        // As if half of its life were over.
+        // As if half of its life were over: it still holds.
         tokens.current().as_mut().unwrap().fetched_ms -= 3_600_000;
-        assert_eq!(tokens.get().unwrap().text, "t1", "the old one still holds");
         let deadline = Instant::now() + Duration::from_secs(60);
         while tokens.get().unwrap().text == "t1" {
             assert!(Instant::now() < deadline, "it is never renewed");

@@ -18,13 +18,13 @@
 //!
 //! How late positions are: [`STORE_EVERY`], and at rest as much; so much is repeated after a crash.
 
-use crate::writer::deliveries::Deliveries;
+use crate::writer::polled::Polled;
 use crate::writer::session::{Identity, Session, made, settings};
 use crate::writer::statistics::Statistics;
 use crate::writer::transaction::{Accepted, Run, Standing, Steps, apply, warn_of_another_writer};
 use caudal_core::{Boundary, Error, Result};
 use caudal_proto::side::{EpochRecord, VERSION};
-use rdkafka::producer::{Producer, ThreadedProducer};
+use rdkafka::producer::Producer;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ pub(crate) const STORE_EVERY: Duration = Duration::from_millis(25);
 
 /// The producer of records, and what is not stored yet.
 pub(crate) struct Loose {
-    pub(crate) producer: ThreadedProducer<Deliveries>,
+    pub(crate) producer: Polled,
     /// The number of the last record.
     pub(crate) number: u64,
     standing: Option<Standing>,

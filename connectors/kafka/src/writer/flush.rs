@@ -12,12 +12,12 @@
 #![allow(unsafe_code, reason = "argued above: one call, of a pointer that is borrowed for it")]
 
 use rdkafka::bindings::rd_kafka_flush;
-use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{Producer, ProducerContext};
 use std::time::Duration;
 
 /// Records that wait are sent at once from now on until all are delivered, at most for `patience` (whole milliseconds). What became of them is in
 /// their delivery reports.
-pub fn flush<C: ProducerContext + 'static>(producer: &ThreadedProducer<C>, patience: Duration) {
+pub fn flush<C: ProducerContext>(producer: &impl Producer<C>, patience: Duration) {
     let milliseconds = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: see the head of the module.
     let _ = unsafe { rd_kafka_flush(producer.client().native_ptr(), milliseconds) };

@@ -22,6 +22,7 @@ pub(crate) mod deliveries;
 pub(crate) mod flush;
 pub(crate) mod ledger;
 pub(crate) mod markers;
+pub(crate) mod polled;
 mod rest;
 pub(crate) mod session;
 pub(crate) mod sink;

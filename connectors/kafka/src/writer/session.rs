@@ -7,6 +7,7 @@ use crate::faults::{classify, is_fenced};
 use crate::replay::{Partition, Replayer};
 use crate::topic_ids;
 use crate::topics::{Layout, Topic};
+use crate::writer::polled::Polled;
 use crate::writer::at_least_once::{self, Loose};
 use crate::writer::deliveries::Deliveries;
 use crate::writer::ledger::Ledger;
@@ -16,7 +17,7 @@ use crate::writer::stored::Stored;
 use caudal_core::{Error, Result, SourcePosition, TableSchema};
 use caudal_proto::side::{OpenTransaction, TopicNames};
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{Producer, ThreadedProducer};
+use rdkafka::producer::Producer;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,7 +44,7 @@ pub(crate) struct KnownTopic {
 /// A fenced producer with its books. All methods wait for the network: call them on a blocking thread.
 pub(crate) struct Session {
     pub(crate) identity: Identity,
-    pub(crate) producer: ThreadedProducer<Deliveries>,
+    pub(crate) producer: Polled,
     /// Writes records outside of transactions, where they are written at least once.
     pub(crate) loose: Option<Loose>,
     pub(crate) ledger: Ledger,
@@ -237,7 +238,7 @@ impl Session {
 }
 
 /// The error of a producer that another has displaced.
-fn is_displaced(producer: &ThreadedProducer<Deliveries>, error: &KafkaError, context: &str) -> Option<Error> {
+fn is_displaced(producer: &Polled, error: &KafkaError, context: &str) -> Option<Error> {
     let hint = "another daemon has taken over this source";
     match producer.client().fatal_error() {
         Some((code, reason)) if is_fenced(code) => {
@@ -258,7 +259,7 @@ fn transactional_id(identity: &Identity) -> String {
 }
 
 /// The producer that all must have before they write to the source's topics: making it fences the one before.
-fn producer(identity: &Identity, statistics: Arc<Statistics>) -> Result<ThreadedProducer<Deliveries>> {
+fn producer(identity: &Identity, statistics: Arc<Statistics>) -> Result<Polled> {
     let mut client = settings(identity, "capture");
     let timeout = identity.clients.resolved().config.transaction_timeout.get().as_millis().to_string();
     client.set("transactional.id", transactional_id(identity));
@@ -271,7 +272,7 @@ pub(crate) fn made(
     client: &rdkafka::ClientConfig,
     identity: &Identity,
     statistics: Arc<Statistics>,
-) -> Result<ThreadedProducer<Deliveries>> {
+) -> Result<Polled> {
     made_for(client, &format!("source {}", identity.source), (statistics, identity.clients.quiet()))
 }
 
@@ -280,10 +281,11 @@ pub(crate) fn made_for(
     client: &rdkafka::ClientConfig,
     what: &str,
     (statistics, quiet): (Arc<Statistics>, Quiet),
-) -> Result<ThreadedProducer<Deliveries>> {
-    client
+) -> Result<Polled> {
+    let producer = client
         .create_with_context(Deliveries::new(statistics, quiet))
-        .map_err(|e| classify(e, format!("make the producer of {what}")))
+        .map_err(|e| classify(e, format!("make the producer of {what}")))?;
+    Polled::new(producer).map_err(|e| Error::transient("start the thread that takes reports").because(e))
 }
 
 /// What all producers of events are set to: each record counts once all replicas in sync have it, and is written once.

@@ -8,8 +8,8 @@ use crate::encode::ORDER_HEADER;
 use crate::encode::plan::TablePlan;
 use crate::encode::{Encoded, system_clock};
 use crate::replay::Partition;
+use crate::writer::polled::Polled;
 use crate::writer::at_least_once;
-use crate::writer::deliveries::Deliveries;
 use crate::writer::deliveries::{Delivered, NO_SLOT};
 use crate::writer::flush::flush;
 use crate::writer::ledger::Slots;
@@ -20,7 +20,7 @@ use caudal_proto::side::{
 };
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -183,7 +183,7 @@ pub(super) fn apply(session: &mut Session, steps: Steps, done: Done) {
 
 pub(super) struct Run<'a> {
     session: &'a Session,
-    producer: &'a ThreadedProducer<Deliveries>,
+    producer: &'a Polled,
     steps: Steps,
     /// The number of the next record, where records tell theirs.
     pub(super) number: u64,
@@ -501,7 +501,7 @@ impl<'a> Run<'a> {
             if Instant::now() >= deadline {
                 return Err(Error::transient("the brokers did not take the records in time"));
             }
-            flush(producer, FLUSH);
+            flush(&**producer, FLUSH);
         }
         Ok(())
     }

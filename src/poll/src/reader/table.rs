@@ -2,12 +2,14 @@
 
 use super::work::Work;
 use crate::Job;
+use crate::asked::Asked;
 use crate::desk::{self, Desk};
 use crate::ledger::Ledger;
 use crate::note::Record;
 use crate::run::Run;
 use caudal_core::{PollStatus, Result};
 use jiff::Timestamp;
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,9 @@ use tokio::time::Instant;
 
 /// How long a run waits for the one before to be called durable. Then it begins without knowing anything: all rows go out.
 const GRACE: Duration = Duration::from_secs(60);
+
+/// Runs on command that wait, and commands that share one, at most.
+const MOST_WANTED: usize = 100;
 
 pub(super) struct Table {
     pub(super) job: Arc<Job>,
@@ -30,12 +35,16 @@ pub(super) struct Table {
     pub(super) failures: u32,
     /// A step of a run was done, or goes on.
     pub(super) running: bool,
-    /// The command that asked for the next run.
-    pub(super) wanted: Option<String>,
-    /// The command that asked for the run that goes on.
-    demanded: Option<String>,
+    /// Runs that were asked for: by which commands, and how they are to be.
+    pub(super) wanted: VecDeque<(Vec<String>, Asked)>,
+    /// The commands that asked for the run that goes on.
+    demanded: Vec<String>,
+    /// How that one is.
+    how: Asked,
     /// How often the run began anew because of its rows' shape.
     pub(super) reshaped: u32,
+    /// The same, because what was being read was lost.
+    pub(super) lost: u32,
     settles: Option<Settles>,
 }
 
@@ -64,9 +73,11 @@ impl Table {
             paused: None,
             failures: 0,
             running: false,
-            wanted: None,
-            demanded: None,
+            wanted: VecDeque::new(),
+            demanded: Vec::new(),
+            how: Asked::default(),
             reshaped: 0,
+            lost: 0,
             settles: None,
         })
     }
@@ -76,13 +87,16 @@ impl Table {
         let ledger = self.ledger.take()?;
         self.paused = None;
         self.running = true;
-        if self.run.is_none() && self.failures == 0 && self.reshaped == 0 {
+        if self.begins_now() {
             self.began = Instant::now();
-            self.demanded = self.wanted.take().or(self.demanded.take());
+            if let Some((ids, how)) = self.wanted.pop_front() {
+                (self.demanded, self.how) = (ids, how);
+            }
         }
         Some(Work {
             at,
-            job: Arc::clone(&self.job),
+            job: self.how.job(&self.job),
+            dry: self.how.dry,
             record: self.record.clone(),
             planned: self.planned,
             // What is not known to be durable is not known at all.
@@ -101,7 +115,7 @@ impl Table {
         if let Some(until) = self.paused {
             return until;
         }
-        if self.run.is_some() || self.reshaped > 0 {
+        if self.run.is_some() || self.reshaped + self.lost > 0 {
             return now;
         }
         let left = Duration::try_from(self.begins(wall).duration_since(wall)).unwrap_or(Duration::ZERO);
@@ -112,9 +126,9 @@ impl Table {
 
     /// When the next run begins.
     fn begins(&self, wall: Timestamp) -> Timestamp {
-        match self.wanted {
-            Some(_) => wall,
-            None => self.job.schedule.begins(&self.job.name(), self.planned, wall),
+        match self.wanted.is_empty() {
+            false => wall,
+            true => self.job.schedule.begins(&self.job.name(), self.planned, wall),
         }
     }
 
@@ -129,18 +143,43 @@ impl Table {
     }
 
     /// A run is to begin at once, or after the one that goes on: what that one has read may be older than the command.
-    pub(super) fn demand(&mut self, id: &str, now: Timestamp) {
+    /// Commands that ask for the same share a run. Whether it was taken up: not if too many wait.
+    pub(super) fn demand(&mut self, id: &str, asked: &Asked, now: Timestamp) -> bool {
+        let waiting = self.wanted.len();
+        match self.wanted.back_mut() {
+            Some((ids, how)) if how == asked && ids.len() < MOST_WANTED => ids.push(id.to_owned()),
+            _ if waiting < MOST_WANTED => self.wanted.push_back((vec![id.to_owned()], asked.clone())),
+            _ => return false,
+        }
         if !self.running {
             self.planned = now;
         }
-        self.wanted = Some(id.to_owned());
+        true
+    }
+
+    /// Whether its next step is the first of a run.
+    fn begins_now(&self) -> bool {
+        self.run.is_none() && self.failures == 0 && self.reshaped + self.lost == 0
+    }
+
+    /// Whether the run that goes on is one of which nothing goes out.
+    pub(super) fn is_dry(&self) -> bool {
+        self.how.dry
     }
 
     /// Tells who asked for the run that has ended.
     pub(super) fn answer(&mut self, desk: &Desk) {
-        if let Some(id) = self.demanded.take() {
+        for id in self.demanded.drain(..) {
             desk.answer(&id, &self.job.name(), &self.record);
         }
+    }
+
+    /// A run of which nothing goes out has ended: it is told, and else as if it had not been.
+    pub(super) fn rehearsed(&mut self, record: &Record, desk: &Desk, now: Timestamp) {
+        for id in self.demanded.drain(..) {
+            desk.answer(&id, &self.job.name(), record);
+        }
+        self.over(self.record.clone(), now);
     }
 
     pub(super) fn status(&self) -> PollStatus {
@@ -171,10 +210,11 @@ impl Table {
         self.record = record;
         self.run = None;
         self.running = false;
-        (self.failures, self.reshaped, self.paused) = (0, 0, None);
-        self.planned = match self.wanted {
-            Some(_) => now,
-            None => self.job.schedule.next(Some(self.planned), now),
+        (self.failures, self.reshaped, self.lost, self.paused) = (0, 0, 0, None);
+        self.how = Asked::default();
+        self.planned = match self.wanted.is_empty() {
+            false => now,
+            true => self.job.schedule.next(Some(self.planned), now),
         };
     }
 

@@ -8,12 +8,18 @@ use crate::{Job, Polled, Session};
 use caudal_core::{Error, Result, Written};
 use jiff::Timestamp;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// A run of which nothing has come for so long is stale.
+const STALE: Duration = Duration::from_secs(30 * 60);
 
 pub(super) struct Work {
     pub(super) at: usize,
     pub(super) job: Arc<Job>,
     pub(super) record: Record,
     pub(super) planned: Timestamp,
+    /// Nothing goes out.
+    pub(super) dry: bool,
     pub(super) unsettled: bool,
     pub(super) ledger: Ledger,
     pub(super) run: Option<Run>,
@@ -25,7 +31,15 @@ pub(super) struct Work {
 
 impl Work {
     pub(super) async fn step(mut self) -> (Self, Result<Step>) {
-        let step = self.try_step().await;
+        // Each page has its own time; this is for what has none: a step that hangs is given up, and its run with it.
+        let step = match tokio::time::timeout(STALE, self.try_step()).await {
+            Ok(step) => step,
+            Err(_) => {
+                let says =
+                    format!("{}: nothing has come of it within {STALE:?}: it was given up", self.job.name());
+                Err(Error::transient(says))
+            }
+        };
         (self, step)
     }
 
@@ -41,13 +55,14 @@ impl Work {
         };
         if self.run.is_none() {
             let known = (&mut self.ledger, self.shapes.as_ref());
-            let run = Run::begin(&self.job, &self.record, self.planned, session.as_mut(), known).await?;
+            let how = (self.planned, self.dry);
+            let run = Run::begin(&self.job, &self.record, how, session.as_mut(), known).await?;
             self.run = Some(run);
         }
         // It stays here if the step fails: the page is asked for again.
         let Some(run) = &mut self.run else { return Err(Error::bug("a step of no run")) };
         let step = run.step(session.as_mut(), &mut self.ledger, self.written.as_ref()).await?;
-        if step.record.is_some() || step.reshaped {
+        if step.record.is_some() || step.anew.is_some() {
             self.run = None;
         }
         self.session = Some(session);
