@@ -1,7 +1,7 @@
 //! A seeded random workload, changes of the tables' shapes among it, while daemon (with its log) and Postgres are killed at random: in the end
 //! `caudal verify` finds nothing, then just what is planted, and after `--repair` nothing again.
 //!
-//! Six crashes; `CAUDAL_TEST_CRASHES` raises them, `CAUDAL_TEST_SEED` draws others.
+//! `CAUDAL_TEST_CRASHES` says how many (6 take about a minute); without it nothing is run. `CAUDAL_TEST_SEED` draws others.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -215,6 +215,10 @@ fn differences(said: &Value) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_random_workload_with_changes_of_shape_and_crashes_ends_verified() {
+    let crashes = number("CAUDAL_TEST_CRASHES", 0);
+    if crashes == 0 {
+        return;
+    }
     let seed = number("CAUDAL_TEST_SEED", 2_026);
     let mut rng = SmallRng::seed_from_u64(seed);
     let server = MysqlServer::shared(Family::MariaDb);
@@ -229,7 +233,7 @@ async fn a_random_workload_with_changes_of_shape_and_crashes_ends_verified() {
     let mut daemon = Daemon::start(&config).unwrap();
     let clients: Vec<_> =
         (0..3).map(|client| tokio::spawn(workload.clone().client(seed * 10 + client, client == 0))).collect();
-    for crash in 0..number("CAUDAL_TEST_CRASHES", 6) {
+    for crash in 0..crashes {
         tokio::time::sleep(Duration::from_millis(rng.random_range(300..2_500))).await;
         // Of the first two, one is of each.
         if if crash < 2 { crash == 0 } else { rng.random_range(0..2) == 0 } {

@@ -33,7 +33,7 @@ pub(crate) struct Shaper<'a> {
 /// What became of a shape.
 pub(crate) enum Ensured {
     /// The table takes its rows.
-    Planned(Plan),
+    Planned(Box<Plan>),
     /// Its rows are set aside; why.
     Quarantined(String),
 }
@@ -104,7 +104,7 @@ impl Shaper<'_> {
         self.check_constraints(&relation, place)?;
         let stage = self.stage_name(place);
         let plan = Plan::without(self.schema, &names, place, stage, &relation, (config.json, &absent));
-        Ok(Ensured::Planned(plan))
+        Ok(Ensured::Planned(Box::new(plan)))
     }
 
     /// Columns that a table which stays as it is does not have, or does not hold any more.

@@ -176,7 +176,7 @@ impl PgWriter {
             (self.open, self.marked) = (false, false);
         }
         let plan = match ensured {
-            Ensured::Planned(plan) => plan,
+            Ensured::Planned(plan) => *plan,
             Ensured::Quarantined(cause) => {
                 tracing::warn!(sink = self.config.name, table = %schema.id, cause, "rows of another shape are set aside");
                 self.quarantined.insert(identity(schema), cause);
