@@ -688,7 +688,7 @@ async fn a_forced_run_sends_all_rows_again_and_a_dry_one_nothing() {
     run(&mut reader, &log, true).await;
     run(&mut reader, &log, true).await;
     let overlaps: Vec<bool> = table.0.lock().unwrap().windows.iter().map(|w| w.contains("350s")).collect();
-    assert_eq!(overlaps.iter().filter(|is| **is).count(), 2, "its two pages");
+    assert_eq!(overlaps.iter().filter(|is| **is).count(), 3, "its three pages");
     command(&desk, 7, &["id = 7"]);
     run(&mut reader, &log, true).await;
     assert_eq!(desk.progress().iter().find(|p| p.id == "7").map(|p| p.phase), Some(Phase::Refused));
