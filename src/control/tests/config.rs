@@ -179,7 +179,7 @@ fn each_mistake_is_told_in_these_words() {
         (swapped("from: [plex]", "form: [plex]"), "sinks.dash.from: missing\n  fix: add `from: …`"),
         (
             with("    consistancy: key\n"),
-            "sinks.dash.consistancy (line 12): unknown key\n  fix: did you mean `consistency`? Known keys: type, from, consistency, on_reject, url",
+            "sinks.dash.consistancy (line 12): unknown key\n  fix: did you mean `consistency`? Known keys: type, from, consistency, on_reject, verify, url",
         ),
         (
             swapped("[plex]", "[plx]"),
@@ -305,7 +305,7 @@ fn the_schema_has_the_connectors_keys_beside_the_common_ones() {
     let schema = reference::schema(&registry());
     let lake = schema.pointer("/properties/sinks/additionalProperties/oneOf/0").unwrap();
     let keys: Vec<&String> = lake["properties"].as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["consistency", "from", "on_reject", "type", "url"]);
+    assert_eq!(keys, ["consistency", "from", "on_reject", "type", "url", "verify"]);
     assert_eq!(lake["properties"]["type"]["const"], "lake");
     assert_eq!(lake["additionalProperties"], false);
     assert_eq!(schema.pointer("/properties/kafka/properties/brokers/type").unwrap(), "array");
