@@ -47,7 +47,7 @@ impl Contestant {
                 config = config.brokers(&Kafka::shared().bootstrap());
             }
             if runner == Runner::Loose {
-                config = config.kafka("delivery: at_least_once");
+                config = config.kafka("  delivery: at_least_once");
             }
             Process::Caudal(Box::new(Daemon::prepare(&config)?), config)
         };
