@@ -223,6 +223,18 @@ impl LogSource {
         }
     }
 
+    /// Takes part in sharing what there is now. Subscribed anew each time: a source or a table that has come since the claim
+    /// would have no owner, and its rows no reader.
+    async fn take_part(&self, numbers: &Numbers) -> Result<Part> {
+        let shared = self.shared(numbers).await?;
+        let member = self.member()?;
+        let topics: BTreeSet<&str> = shared.iter().map(|(topic, _)| topic.as_str()).collect();
+        member.subscribe(&topics.into_iter().collect::<Vec<_>>())?;
+        let mut share = member.share();
+        let owned = group::own(&mut share, |partition| shared.contains(partition)).await?;
+        Ok(Part { member, share, shared, owned })
+    }
+
     /// Opens the reading half, on a thread that may wait.
     async fn read(
         &self,
@@ -303,11 +315,7 @@ impl Source for LogSource {
     async fn claim(&self) -> Result<()> {
         self.readable()?;
         let numbers = self.wait_for_sources().await?;
-        let shared = self.shared(&numbers).await?;
-        let member = self.member()?;
-        let topics: BTreeSet<&str> = shared.iter().map(|(topic, _)| topic.as_str()).collect();
-        member.subscribe(&topics.into_iter().collect::<Vec<_>>())?;
-        group::own(&mut member.share(), |partition| shared.contains(partition)).await.map(|_| ())
+        self.take_part(&numbers).await.map(|_| ())
     }
 
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
@@ -319,10 +327,7 @@ impl Source for LogSource {
             }
         };
         let numbers = self.wait_for_sources().await?;
-        let shared = self.shared(&numbers).await?;
-        let member = self.member()?;
-        let mut share = member.share();
-        let owned = group::own(&mut share, |partition| shared.contains(partition)).await?;
+        let Part { member, share, shared, owned } = self.take_part(&numbers).await?;
         let sides = self.sides(&numbers).await;
         let (mode, wake, tails) = self.read(&sides, &owned, &shared, from).await?;
         self.freshness.restart();
@@ -341,6 +346,16 @@ impl Source for LogSource {
             missing: Missing::of(self, &numbers),
         }))
     }
+}
+
+/// An instance's part in the sink's group.
+struct Part {
+    member: Arc<Member>,
+    share: watch::Receiver<Share>,
+    /// What the group shares of this sink.
+    shared: BTreeSet<Partition>,
+    /// What of it this instance has.
+    owned: BTreeSet<Partition>,
 }
 
 /// Milliseconds since the epoch.

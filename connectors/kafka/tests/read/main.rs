@@ -149,6 +149,32 @@ async fn in_key_mode_each_row_comes_once_and_new_tables_are_shared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_starts_between_the_claim_and_the_opening_is_read_too() {
+    let log = log_or_return!();
+    let mut early = Capture::open(&log, "early").await;
+    early.transaction(&[change("a", Op::Create, 1)]).await;
+    let source = log.source("sink", &["early", "late"], Consistency::Key);
+    source.claim().await.unwrap();
+    let mut late = Capture::open(&log, "late").await;
+    late.transaction(&[change("b", Op::Create, 1)]).await;
+    let mut seen = support::Seen::default();
+    let both = async {
+        while seen.of("b").is_empty() {
+            let mut reader = source.open(Some(Position::Log(seen.position.clone()))).await.unwrap();
+            // Until the group has given it the other table too.
+            while let Ok(batch) = reader.next().await {
+                seen.take(&batch);
+                if !seen.of("b").is_empty() {
+                    break;
+                }
+            }
+        }
+    };
+    tokio::time::timeout(support::PATIENCE, both).await.expect("the table of the late source has an owner");
+    assert_eq!((seen.of("a"), seen.of("b")), (vec!["c1".to_owned()], vec!["c1".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn when_an_instance_leaves_another_one_goes_on_undisturbed() {
     let log = log_or_return!();
     let mut capture = Capture::open(&log, "src").await;
