@@ -8,6 +8,7 @@ use caudal_tests::kafka::{consume, produce};
 use caudal_tests::patience::until;
 use caudal_tests::ports::free_port;
 use caudal_tests::{Daemon, DaemonConfig, Family, Kafka, MysqlServer, PgDatabase, Postgres, TablePair};
+use mysql_async::prelude::Queryable;
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -25,7 +26,12 @@ async fn values(daemon: &Daemon, topic: &str) -> Vec<Value> {
 }
 
 /// Waits until a topic holds what `wanted` looks for; gives it.
-async fn wait_for(daemon: &Daemon, topic: &str, what: &str, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+pub(crate) async fn wait_for(
+    daemon: &Daemon,
+    topic: &str,
+    what: &str,
+    wanted: impl Fn(&[Value]) -> bool,
+) -> Vec<Value> {
     let there = async || Ok(wanted(&values(daemon, topic).await));
     let waited = until(&format!("{what} in {topic}"), LIMIT, PAUSE, there).await;
     if let Err(error) = waited {
@@ -204,7 +210,7 @@ async fn kafkas_own_tool_shows_a_sinks_group_with_its_lag_and_whose_client_it_is
 }
 
 /// Whether an alert was told so, however it stands now.
-fn was(all: &[Value], id: &str, state: &str) -> bool {
+pub(crate) fn was(all: &[Value], id: &str, state: &str) -> bool {
     all.iter().any(|alert| alert["_key"] == id && alert["state"] == state)
 }
 
@@ -322,6 +328,66 @@ async fn alerts_are_raised_told_again_when_they_grow_and_resolved_also_over_a_re
     let opened = told.iter().filter(|a| a["_key"] == "sink/strict/parked" && a["state"] == "open").count();
     assert_eq!(opened, 1, "raised twice: {told:#?}");
     scene.equal(&daemon, &scene.sink).await;
+}
+
+#[tokio::test]
+async fn a_table_that_is_set_aside_and_a_log_that_will_soon_be_purged_are_told_and_resolved() {
+    // Without names in its log, a shape that came and went while nobody read is nowhere to be asked for. What is half as old as the log
+    // may get is told.
+    let options = ["--binlog-row-metadata=NO_LOG", "--binlog-expire-logs-seconds=8"];
+    let server = MysqlServer::start(Family::MariaDb, &options).unwrap();
+    let db = server.database("aside").await.unwrap();
+    let tables = "CREATE TABLE t (id INT PRIMARY KEY, a INT); INSERT INTO t VALUES (1, 11); \
+                  CREATE TABLE bulk (id INT PRIMARY KEY, s VARCHAR(200) NOT NULL)";
+    server.sql(&db, tables).await.unwrap();
+    let sink = Postgres::shared().database("aside").await.unwrap();
+    let prefix = format!("aside{}", std::process::id());
+    let config = DaemonConfig::new(&prefix)
+        .source("shop", &server.url(&db), &[])
+        .sink("dash", &sink, &[])
+        .extra("kafka:\n  monitoring: {interval: 1s}");
+    let mut daemon = Daemon::start_healthy(&config).await.unwrap();
+    let pairs = TablePair::all(&server.admin_url(&db), &db).await.unwrap();
+    wait_equal(&pairs, &server.url(&db), &sink.url, LIMIT).await.unwrap();
+    daemon.kill().unwrap();
+    server
+        .sql(
+            &db,
+            "ALTER TABLE t ADD wide VARCHAR(300), MODIFY a BIGINT; INSERT INTO t VALUES (4, 14, 'wide'); \
+             ALTER TABLE t DROP COLUMN wide, MODIFY a VARCHAR(20), ADD z DECIMAL(5,2)",
+        )
+        .await
+        .unwrap();
+    for from in (0..300_000).step_by(10_000) {
+        let rows: Vec<String> = (from..from + 10_000).map(|id| format!("({id}, REPEAT('x', 150))")).collect();
+        server.sql(&db, &format!("INSERT INTO bulk VALUES {}", rows.join(","))).await.unwrap();
+    }
+    // Old enough to be told, and the table that is set aside stays so until it can be read.
+    let mut holder = server.admin(&db).await.unwrap();
+    holder.query_drop("LOCK TABLES t WRITE").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    daemon.start_again().unwrap();
+    let alerts = format!("caudal.{prefix}.alerts");
+    let aside = format!("capture/shop/table_set_aside/{db}.t");
+    let purge = "capture/shop/binlog_purge";
+    let told =
+        wait_for(&daemon, &alerts, "both alerts", |all| was(all, &aside, "open") && was(all, purge, "open"))
+            .await;
+    let open = |id: &str| told.iter().find(|alert| alert["_key"] == id).unwrap();
+    assert_eq!(open(&aside)["table"], format!("{db}.t"), "{told:#?}");
+    assert_eq!(
+        (&open(&aside)["severity"], &open(purge)["severity"]),
+        (&"critical".into(), &"critical".into())
+    );
+    let hint = open(purge)["hint"].as_str().unwrap();
+    assert!(hint.contains("binlog_expire_logs_seconds"), "{hint}");
+
+    holder.query_drop("UNLOCK TABLES").await.unwrap();
+    let over = |all: &[Value]| was(all, &aside, "resolved") && was(all, purge, "resolved");
+    wait_for(&daemon, &alerts, "the end of both", over).await;
+    let pairs = TablePair::all(&server.admin_url(&db), &db).await.unwrap();
+    let equal = wait_equal(&pairs, &server.url(&db), &sink.url, LIMIT).await;
+    equal.unwrap_or_else(|e| panic!("{e:#}\n{}", daemon.log_tail()));
 }
 
 /// `<aggregate> <type>` of each notification about a snapshot.

@@ -175,6 +175,26 @@ async fn a_source_that_starts_between_the_claim_and_the_opening_is_read_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_away_holds_no_reader_up() {
+    let log = log_or_return!();
+    let mut capture = Capture::open(&log, "src").await;
+    capture.transaction(&[change("a", Op::Create, 1)]).await;
+    // Nobody listens there.
+    let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let half = log.with_brokers(&[&away.to_string(), &log.brokers]);
+    let source = half.source("sink", &["src"], Consistency::Transaction);
+    let opened = async {
+        source.claim().await.unwrap();
+        source.open(None).await.unwrap()
+    };
+    let mut reader = tokio::time::timeout(support::PATIENCE, opened).await.expect("opened");
+    assert_eq!(drain(reader.as_mut(), 1).await.of("a"), ["c1"]);
+    let mut tap = half.log.tap(&[], TapFrom::Beginning).await.unwrap();
+    let first = tokio::time::timeout(support::PATIENCE, tap.next()).await.unwrap().unwrap();
+    assert_eq!((first.topic, first.offset), (log.topic("a"), 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn when_an_instance_leaves_another_one_goes_on_undisturbed() {
     let log = log_or_return!();
     let mut capture = Capture::open(&log, "src").await;
