@@ -338,7 +338,7 @@ async fn a_table_that_is_set_aside_and_a_log_that_will_soon_be_purged_are_told_a
     let server = MysqlServer::start(Family::MariaDb, &options).unwrap();
     let db = server.database("aside").await.unwrap();
     let tables = "CREATE TABLE t (id INT PRIMARY KEY, a INT); INSERT INTO t VALUES (1, 11); \
-                  CREATE TABLE bulk (id INT PRIMARY KEY, s VARCHAR(200) NOT NULL)";
+                  CREATE TABLE bulk (id INT PRIMARY KEY, s VARCHAR(200) NOT NULL); INSERT INTO bulk VALUES (-1, 0)";
     server.sql(&db, tables).await.unwrap();
     let sink = Postgres::shared().database("aside").await.unwrap();
     let prefix = format!("aside{}", std::process::id());
