@@ -358,7 +358,7 @@ async fn a_table_that_is_set_aside_and_a_log_that_will_soon_be_purged_are_told_a
         )
         .await
         .unwrap();
-    for from in (0..300_000).step_by(10_000) {
+    for from in (0..500_000).step_by(10_000) {
         let rows: Vec<String> = (from..from + 10_000).map(|id| format!("({id}, REPEAT('x', 150))")).collect();
         server.sql(&db, &format!("INSERT INTO bulk VALUES {}", rows.join(","))).await.unwrap();
     }
@@ -455,20 +455,31 @@ async fn debeziums_signals_are_taken_from_any_producer_and_its_notifications_tel
     assert_eq!([of("one"), of("two")], [Some("done".into()), Some("done".into())], "{runs:#?}");
 }
 
+/// What `caudal check` prints.
+fn checked(daemon: &Daemon) -> String {
+    let mut check = Command::new(caudal_tests::daemon::binary().unwrap());
+    check.args(["check", "--config"]).arg(daemon.config_file());
+    String::from_utf8(check.output().unwrap().stdout).unwrap()
+}
+
 #[tokio::test]
 async fn rows_of_a_table_in_the_source_are_commands_and_none_is_taken_twice_over_a_crash() {
     let scene = Scene::new("inserted").await;
-    scene
-        .sql("CREATE TABLE asks (id VARCHAR(42) PRIMARY KEY, type VARCHAR(32) NOT NULL, data VARCHAR(2048))")
-        .await;
+    scene.sql("CREATE TABLE asks (id VARCHAR(42) PRIMARY KEY, type VARCHAR(32) NOT NULL)").await;
     // One that was there before the source was read is none.
-    scene.sql("INSERT INTO asks VALUES ('early', 'pause-snapshot', NULL)").await;
+    scene.sql("INSERT INTO asks VALUES ('early', 'pause-snapshot')").await;
     let config = DaemonConfig::new(&scene.prefix)
         .source("shop", &scene.server.url(&scene.db), &["items"])
         .source_line("shop", "signal_table: asks")
         .sink("dash", &scene.sink, &[])
         .extra("kafka:\n  notifications: {enabled: true}");
     let mut daemon = Daemon::start_healthy(&config).await.unwrap();
+    let told = checked(&daemon);
+    assert!(told.contains("has not the columns `id`, `type`, `data`"), "{told}");
+    assert!(told.contains(&format!("GRANT SELECT ON `{}`.`asks` TO", scene.db)), "{told}");
+    scene.sql("ALTER TABLE asks ADD data VARCHAR(2048)").await;
+    let told = checked(&daemon);
+    assert!(told.contains("rows inserted there are commands"), "{told}");
     scene.equal(&daemon, &scene.sink).await;
     let topic = format!("{}.notifications", scene.prefix);
     let about = format!(r#"{{"data-collections": ["{}.items"], "type": "incremental"}}"#, scene.db);
