@@ -58,6 +58,8 @@ pub enum Infinite {
     Keep,
     /// They become NULL.
     Null,
+    /// The row is rejected.
+    Reject,
 }
 
 /// What becomes of numbers beyond their type.

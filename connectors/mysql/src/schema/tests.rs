@@ -82,7 +82,7 @@ fn a_map_with_swapped_columns_does_not_fit_and_makes_a_version_of_its_own() {
     assert!(!fits(&swapped, &known));
     let made = numbered(from_map(&known.id, &swapped, Some(&known), None).unwrap(), Some(&known));
     assert_eq!((made.version, made.generation), (2, 1));
-    assert_eq!(made.columns.iter().map(|c| c.id).collect::<Vec<_>>(), [1, 3, 2]);
+    assert_eq!(made.columns.iter().map(|c| c.id).collect::<Vec<_>>(), [1, 8192, 2]);
     assert_eq!(made.columns[1].ty, ColumnType::Bool);
 }
 
@@ -101,7 +101,18 @@ fn a_renamed_column_keeps_its_id_and_a_new_one_gets_a_new_id() {
     let renamed = numbered(table(vec![column("id", INT), column("b", INT)]), Some(&known));
     assert_eq!(renamed.columns[1].id, 2);
     let added = numbered(table(vec![column("id", INT), column("b", INT), column("c", INT)]), Some(&known));
-    assert_eq!(added.columns.iter().map(|c| c.id).collect::<Vec<_>>(), [1, 3, 4]);
+    assert_eq!(added.columns.iter().map(|c| c.id).collect::<Vec<_>>(), [1, 8192, 8193]);
+}
+
+#[test]
+fn a_column_never_has_the_id_of_one_that_was_dropped() {
+    let known = table(vec![column("id", INT), column("a", INT)]);
+    let dropped = numbered(table(vec![column("id", INT)]), Some(&known));
+    let added = numbered(table(vec![column("id", INT), column("b", INT)]), Some(&dropped));
+    assert_eq!((added.version, added.columns[1].id), (3, 3 * 4096), "a had 2");
+    let dropped = numbered(table(vec![column("id", INT)]), Some(&added));
+    let again = numbered(table(vec![column("id", INT), column("b", INT)]), Some(&dropped));
+    assert_ne!(again.columns[1].id, added.columns[1].id);
 }
 
 #[test]
