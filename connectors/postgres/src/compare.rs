@@ -88,7 +88,7 @@ impl Side {
         }
         let stage = (String::new(), String::new());
         let (place_of, json) = ((place.as_str(), table.as_str()), self.config.json);
-        let mut plan = Plan::without(&schema, &names, place_of, stage, &relation, (json, &absent));
+        let mut plan = Plan::new(&schema, &names, place_of, stage, &relation, (json, &absent));
         let rules = self.config.rules(&schema.id);
         plan.only = if rules.history {
             Some(format!("{} IS NULL AND \"_op\" <> 'd'", ident(VALID[1])))

@@ -151,6 +151,11 @@ impl Tables {
         Ok(Self { patterns, deletes })
     }
 
+    /// Whether tables are written to schemas that are named here.
+    pub(crate) fn name_schemas(&self) -> bool {
+        self.patterns.iter().any(|(_, options)| options.schema.is_some())
+    }
+
     /// What is said of a table.
     pub(crate) fn of(&self, id: &TableId) -> TableRules {
         let mut rules = TableRules { deletes: self.deletes, ..TableRules::default() };
