@@ -215,13 +215,13 @@ async fn opened(
 ) -> caudal_core::Result<Opened> {
     let (begun, now_us) = (Instant::now(), there.now_us().await?);
     loop {
-        // Asked first: what the sink lacks after it is no longer on its way.
-        let complete = here.complete_to_us(&schema.id).await?.is_some_and(|to_us| to_us >= now_us);
-        let found = if complete {
-            here.open_without_new(schema).await
-        } else {
-            here.open(schema).await.map(|found| found.map(|target| (target, Vec::new())))
-        };
+        // Asked before it is looked for once more: what the sink lacks then is no longer on its way.
+        let mut found = here.open(schema).await.map(|found| found.map(|target| (target, Vec::new())));
+        let complete = !matches!(found, Ok(Some(_)))
+            && here.complete_to_us(&schema.id).await?.is_some_and(|to_us| to_us >= now_us);
+        if complete {
+            found = here.open_without_new(schema).await;
+        }
         let over = complete || begun.elapsed() >= wait;
         match found {
             Ok(Some((target, without))) => return Ok(Opened { target, without }),

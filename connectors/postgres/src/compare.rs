@@ -32,13 +32,21 @@ pub(crate) struct Side {
     config: Arc<Resolved>,
     plans: HashMap<TableId, Plan>,
     projector: Arc<Projector>,
+    /// Whether the sink's own tables were seen.
+    has_state: bool,
 }
 
 impl Side {
     pub(crate) async fn open(config: &Arc<Resolved>) -> Result<Self> {
         let connection = Connection::open(config).await?;
         let projector = Arc::new(Projector::for_comparison(config.tables.clone()));
-        Ok(Self { connection, config: Arc::clone(config), plans: HashMap::new(), projector })
+        Ok(Self {
+            connection,
+            config: Arc::clone(config),
+            plans: HashMap::new(),
+            projector,
+            has_state: false,
+        })
     }
 
     async fn query(&self, sql: &str, params: &[Param<'_>], doing: String) -> Result<Vec<Row>> {
@@ -121,9 +129,19 @@ impl SinkSide for Side {
     }
 
     async fn complete_to_us(&mut self, table: &TableId) -> Result<Option<i64>> {
+        let freshness = qualified(&self.config.state_schema, "freshness");
+        if !self.has_state {
+            // A sink that was never started has told nothing.
+            let sql = "SELECT to_regclass($1) IS NOT NULL";
+            let rows =
+                self.query(sql, &[(&freshness, Type::TEXT)], "look for the freshness".to_owned()).await?;
+            self.has_state = rows.first().is_some_and(|row| row.get(0));
+            if !self.has_state {
+                return Ok(None);
+            }
+        }
         let sql = format!(
-            "SELECT (extract(epoch FROM complete_to) * 1000000)::bigint FROM {} WHERE sink = $1 AND source_table = $2",
-            qualified(&self.config.state_schema, "freshness")
+            "SELECT (extract(epoch FROM complete_to) * 1000000)::bigint FROM {freshness} WHERE sink = $1 AND source_table = $2"
         );
         let table = table.to_string();
         let params = [(&self.config.name as _, Type::TEXT), (&table as _, Type::TEXT)];
