@@ -1,7 +1,7 @@
 //! A seeded random workload, changes of the tables' shapes among it, while daemon (with its log) and Postgres are killed at random: in the end
 //! `caudal verify` finds nothing, then just what is planted, and after `--repair` nothing again.
 //!
-//! `CAUDAL_TEST_CRASHES` says how many (6 take about a minute); without it nothing is run. `CAUDAL_TEST_SEED` draws others.
+//! `CAUDAL_TEST_CRASHES` says how many (6 take about a minute); without it that test is not run. `CAUDAL_TEST_SEED` draws others.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
