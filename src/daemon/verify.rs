@@ -41,6 +41,9 @@ struct Outcome {
     table: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
+    /// Columns that were not compared: no row has brought them to the sink yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    without: Vec<String>,
     /// What was done about the rows that differed.
     #[serde(skip_serializing_if = "Option::is_none")]
     repaired: Option<repair::Repaired>,
@@ -160,6 +163,7 @@ async fn one(
         source: source.to_owned(),
         table: schema.id.to_string(),
         target: None,
+        without: Vec::new(),
         repaired: None,
         not_compared: None,
         report: None,
@@ -168,10 +172,8 @@ async fn one(
         if !usable {
             return Err(caudal_core::Error::config("it has no key by which it can be read in ranges"));
         }
-        outcome.target = opened(here, schema, Duration::from_secs(arguments.wait)).await?;
-        if outcome.target.is_none() {
-            return Err(caudal_core::Error::transient("the sink has no such table yet"));
-        }
+        let found = opened((&mut *there, &mut *here), schema, Duration::from_secs(arguments.wait)).await?;
+        (outcome.target, outcome.without) = (Some(found.target), found.without);
         let options = Options {
             chunk_rows: arguments.chunk_rows,
             rate: arguments.rate,
@@ -197,19 +199,37 @@ async fn one(
     outcome
 }
 
-/// The table's name in the sink. A sink that is behind may not have come to a column yet: that is waited for.
+/// A table of the sink that can be compared.
+struct Opened {
+    target: String,
+    /// Columns that no row has brought to the sink yet.
+    without: Vec<String>,
+}
+
+/// Opens the table in the sink. A sink that is behind may not have come to the table, or to a column: that is waited for until it is complete up
+/// to now. What it lacks then no row has brought, for shapes come with rows: columns are left out of the comparison.
 async fn opened(
-    here: &mut dyn SinkSide,
+    (there, here): (&mut dyn SourceSide, &mut dyn SinkSide),
     schema: &TableSchema,
     wait: Duration,
-) -> caudal_core::Result<Option<String>> {
-    let begun = Instant::now();
+) -> caudal_core::Result<Opened> {
+    let (begun, now_us) = (Instant::now(), there.now_us().await?);
     loop {
-        match here.open(schema).await {
-            Err(error) if error.fault() == Fault::Transient && begun.elapsed() < wait => {
-                tokio::time::sleep(AGAIN).await;
+        // Asked before it is looked for once more: what the sink lacks then is no longer on its way.
+        let mut found = here.open(schema).await.map(|found| found.map(|target| (target, Vec::new())));
+        let complete = !matches!(found, Ok(Some(_)))
+            && here.complete_to_us(&schema.id).await?.is_some_and(|to_us| to_us >= now_us);
+        if complete {
+            found = here.open_without_new(schema).await;
+        }
+        let over = complete || begun.elapsed() >= wait;
+        match found {
+            Ok(Some((target, without))) => return Ok(Opened { target, without }),
+            Ok(None) if over => {
+                return Err(caudal_core::Error::transient("the sink has no such table yet"));
             }
-            other => return other,
+            Err(error) if over || error.fault() != Fault::Transient => return Err(error),
+            Ok(None) | Err(_) => tokio::time::sleep(AGAIN).await,
         }
     }
 }
@@ -259,6 +279,12 @@ fn text(outcome: &Outcome) -> String {
         text.push_str(
             " (rows that only the sink has were not looked for: the source cannot be asked for its keys)",
         );
+    }
+    if !outcome.without.is_empty() {
+        let columns = outcome.without.join(", ");
+        text.push_str(&format!(
+            " (but for {columns}: no row has brought that to the sink since it was added)"
+        ));
     }
     for told in report.differences.iter().take(SHOWN) {
         let kind = match told.kind {

@@ -33,6 +33,7 @@ mod rounds;
 mod secured;
 mod shape;
 mod sqlserver;
+mod standby;
 mod torture;
 mod types;
 mod verify;

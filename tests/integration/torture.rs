@@ -1,7 +1,7 @@
 //! A seeded random workload, changes of the tables' shapes among it, while daemon (with its log) and Postgres are killed at random: in the end
 //! `caudal verify` finds nothing, then just what is planted, and after `--repair` nothing again.
 //!
-//! `CAUDAL_TEST_CRASHES` says how many (6 take about a minute); without it nothing is run. `CAUDAL_TEST_SEED` draws others.
+//! `CAUDAL_TEST_CRASHES` says how many (6 take about a minute); without it that test is not run. `CAUDAL_TEST_SEED` draws others.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -211,6 +211,38 @@ fn differences(said: &Value) -> Vec<String> {
         .collect();
     all.sort();
     all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_column_that_was_added_where_one_was_dropped_has_none_of_its_values() {
+    let server = MysqlServer::shared(Family::MariaDb);
+    let db = server.database("dropped").await.unwrap();
+    let make = "CREATE TABLE t (id INT PRIMARY KEY, gone INT); INSERT INTO t VALUES (1, 10), (2, 20)";
+    server.sql(&db, make).await.unwrap();
+    let sink = Postgres::shared().database("dropped").await.unwrap();
+    let config = DaemonConfig::new(&format!("dropped{}", std::process::id()))
+        .source("shop", &server.url(&db), &[])
+        .source_line("shop", "heartbeat: 500ms")
+        .sink("dash", &sink, &[]);
+    let daemon = Daemon::start(&config).unwrap();
+    let (code, said) = verify(&daemon, &[]).await;
+    assert_eq!(code, Some(0), "{said}\n{}", daemon.log_tail());
+    // No row between the two: the sink sees the shape before, and the one after.
+    server.sql(&db, "ALTER TABLE t DROP COLUMN gone; ALTER TABLE t ADD COLUMN came INT").await.unwrap();
+    let (code, said) = verify(&daemon, &[]).await;
+    let without = &said["tables"][0]["without"];
+    assert_eq!((code, &without[0]), (Some(0), &"came".into()), "a new column has no row yet: {said}");
+    server.sql(&db, "INSERT INTO t VALUES (3, 3)").await.unwrap();
+    let (code, said) = verify(&daemon, &[]).await;
+    assert_eq!(
+        (code, &said["tables"][0]["without"]),
+        (Some(0), &Value::Null),
+        "{said}\n{}",
+        daemon.log_tail()
+    );
+    let rows = sink.connect().await.unwrap().query("SELECT id, came FROM t ORDER BY id", &[]).await.unwrap();
+    let rows: Vec<(i32, Option<i32>)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(rows, [(1, None), (2, None), (3, Some(3))]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

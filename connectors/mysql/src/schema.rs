@@ -44,6 +44,8 @@ pub(crate) struct Known {
     freshness: Freshness,
     /// Without names in the log: the shape was asked when the log ended here, and may be later than the rows before.
     guessed: Option<(String, u64)>,
+    /// A statement since the newest version added a column: what looks like another name may be one that was dropped, and another one.
+    added: bool,
 }
 
 /// How far what information_schema said can be trusted.
@@ -92,7 +94,16 @@ impl Timeline {
                 None => table.schema.clone(),
             };
             let freshness = if old.is_some() { Freshness::Asked } else { Freshness::Settled };
-            (id, Known { schema: Arc::new(schema), freshness, table: Arc::new(table), guessed: None })
+            (
+                id,
+                Known {
+                    schema: Arc::new(schema),
+                    freshness,
+                    table: Arc::new(table),
+                    guessed: None,
+                    added: false,
+                },
+            )
         };
         let tables = now.into_iter().map(known).collect();
         Self { selection, tables, bound: HashMap::new(), nameless: false, regenerated: Vec::new() }
@@ -140,6 +151,11 @@ impl Timeline {
             }
             None => self.tables.values_mut().for_each(|k| k.freshness = Freshness::Stale),
         }
+    }
+
+    /// A statement adds a column to the table.
+    pub(crate) fn adds_columns(&mut self, id: &TableId) {
+        self.tables.entry(id.clone()).and_modify(|known| known.added = true);
     }
 
     /// Tables that got another key since this was last asked.
@@ -266,7 +282,8 @@ impl Timeline {
         old: Option<Arc<TableSchema>>,
         now: Option<Table>,
     ) -> (Arc<TableSchema>, bool) {
-        let schema = Arc::new(number::numbered(schema, old.as_deref()));
+        let added = self.tables.get(id).is_some_and(|known| known.added);
+        let schema = Arc::new(number::numbered(schema, old.as_deref(), added));
         let (schema, new) = match old {
             Some(old) if *old == *schema => (old, false),
             old => {
@@ -278,8 +295,13 @@ impl Timeline {
         };
         let table = now.map(Arc::new).or_else(|| self.tables.get(id).map(|k| Arc::clone(&k.table)));
         let table = table.unwrap_or_else(|| Arc::new(bare_table(&schema)));
-        let known =
-            Known { schema: Arc::clone(&schema), table, freshness: Freshness::Settled, guessed: None };
+        let known = Known {
+            schema: Arc::clone(&schema),
+            table,
+            freshness: Freshness::Settled,
+            guessed: None,
+            added: false,
+        };
         self.tables.insert(id.clone(), known);
         (schema, new)
     }

@@ -1,9 +1,9 @@
 //! What `caudal check` looks at: reachability, version, privileges, and tables that are there already.
 
-use crate::catalog::Relation;
+use crate::catalog::{Relation, schema_exists};
 use crate::client::{Connection, Doing, Failure};
 use crate::config::{Consistency, Resolved};
-use crate::quote::ident;
+use crate::quote::{ident, qualified};
 use crate::state::State;
 use caudal_core::{Check, Error, Result};
 use std::sync::Arc;
@@ -47,8 +47,60 @@ async fn look(connection: &Connection, config: &Resolved) -> Result<Vec<Check>, 
     for schema in schemas {
         checks.push(privileges(connection, schema).await?);
     }
+    checks.push(least_privileges(connection, config).await?);
     checks.extend(tables(connection, config).await?);
     Ok(checks)
+}
+
+/// What a role for this sink needs, as statements that can be pasted: the user of the URL, or, where that is a superuser, a role to be made.
+async fn least_privileges(connection: &Connection, config: &Resolved) -> Result<Check, Failure> {
+    let sql = "SELECT current_user::text, rolsuper, current_database()::text FROM pg_roles WHERE rolname = current_user";
+    let rows = connection.query(sql, &[]).await?;
+    let (user, all, database): (String, bool, String) = rows
+        .first()
+        .map_or_else(|| (String::new(), true, String::new()), |row| (row.get(0), row.get(1), row.get(2)));
+    let role = ident(if all { "caudal" } else { &user });
+    let mut statements = Vec::new();
+    if all {
+        statements.push(format!("CREATE ROLE {role} LOGIN PASSWORD '…'"));
+    }
+    statements.push(format!("GRANT CONNECT ON DATABASE {} TO {role}", ident(&database)));
+    let mut schemas = vec![config.state_schema.clone()];
+    if config.schema.contains('{') || config.tables.name_schemas() {
+        statements.push(format!("GRANT CREATE ON DATABASE {} TO {role}", ident(&database)));
+    }
+    schemas.extend((!config.schema.contains('{')).then(|| config.schema.clone()));
+    schemas.sort();
+    schemas.dedup();
+    for schema in &schemas {
+        let name = ident(schema);
+        statements.push(if schema_exists(connection, schema).await? {
+            format!("GRANT USAGE, CREATE ON SCHEMA {name} TO {role}")
+        } else {
+            format!("CREATE SCHEMA {name} AUTHORIZATION {role}")
+        });
+    }
+    let state = State::new(&config.state_schema);
+    let there =
+        connection.query("SELECT to_regclass($1) IS NOT NULL", &[(&state.tables, Type::TEXT)]).await?;
+    if there.first().is_some_and(|row| row.get(0)) {
+        // Of what is there already it must be the owner: shapes change, stages are made anew.
+        let sql = "SELECT n.nspname::text, c.relname::text, c.relkind = 'S' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                   JOIN pg_roles r ON r.oid = c.relowner WHERE r.rolname <> $2 AND c.relkind IN ('r', 'p', 'v', 'S') AND n.nspname = $1 \
+                   ORDER BY c.relname";
+        let owner = if all { "caudal" } else { &user };
+        let params = [(&config.state_schema as _, Type::TEXT), (&owner as _, Type::TEXT)];
+        for row in connection.query(sql, &params).await? {
+            let kind = if row.get(2) { "SEQUENCE" } else { "TABLE" };
+            let name = qualified(row.get(0), row.get(1));
+            statements.push(format!("ALTER {kind} {name} OWNER TO {role}"));
+        }
+    }
+    let who = if all { "a role of its own needs" } else { "it needs" };
+    Ok(Check::ok(
+        "least privileges",
+        format!("{who} no more than this, and to own the tables that it writes: {}", statements.join("; ")),
+    ))
 }
 
 /// Refuses a server that is too old.

@@ -185,9 +185,11 @@ fn classify(db: &DbError, config: &Resolved) -> (Fault, Option<String>) {
             Some(format!("grant it to {user}: `caudal check` lists the privileges that are needed")),
         );
     }
-    if *code == SqlState::READ_ONLY_SQL_TRANSACTION {
+    // "cannot set transaction read-write mode during recovery" has only the code of what is not supported.
+    if *code == SqlState::READ_ONLY_SQL_TRANSACTION || is_standby(db) {
         return (
-            Fault::Config,
+            // A failover passes by: the standby is promoted, or the primary's URL leads to it again.
+            Fault::Transient,
             Some(
                 "point the URL at the primary (target_session_attrs=read-write finds it among several hosts)"
                     .to_owned(),
@@ -218,6 +220,11 @@ fn classify(db: &DbError, config: &Resolved) -> (Fault, Option<String>) {
         "P0" => (Fault::Data, None),
         _ => (Fault::Transient, None),
     }
+}
+
+/// Whether the server takes no writes because it follows another one: `BEGIN … READ WRITE` is refused by the check of that setting.
+fn is_standby(db: &DbError) -> bool {
+    *db.code() == SqlState::FEATURE_NOT_SUPPORTED && db.routine() == Some("call_bool_check_hook")
 }
 
 /// The condition's name for what happens with data; others by their class.

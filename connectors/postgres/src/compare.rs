@@ -8,7 +8,7 @@ use crate::catalog::Relation;
 use crate::client::{Connection, Doing, Param};
 use crate::config::{Deletes, Resolved};
 use crate::parameter::borrow;
-use crate::plan::Plan;
+use crate::plan::{Mapped, Plan};
 use crate::prepare::{Options, Prepared, Rows};
 use crate::project::{Projector, VALID};
 use crate::quote::{ident, literal, qualified};
@@ -32,13 +32,21 @@ pub(crate) struct Side {
     config: Arc<Resolved>,
     plans: HashMap<TableId, Plan>,
     projector: Arc<Projector>,
+    /// Whether the sink's own tables were seen.
+    has_state: bool,
 }
 
 impl Side {
     pub(crate) async fn open(config: &Arc<Resolved>) -> Result<Self> {
         let connection = Connection::open(config).await?;
         let projector = Arc::new(Projector::for_comparison(config.tables.clone()));
-        Ok(Self { connection, config: Arc::clone(config), plans: HashMap::new(), projector })
+        Ok(Self {
+            connection,
+            config: Arc::clone(config),
+            plans: HashMap::new(),
+            projector,
+            has_state: false,
+        })
     }
 
     async fn query(&self, sql: &str, params: &[Param<'_>], doing: String) -> Result<Vec<Row>> {
@@ -65,11 +73,13 @@ impl Side {
         }
         Ok(if terms.is_empty() { "true".to_owned() } else { terms.join(" AND ") })
     }
-}
 
-#[async_trait]
-impl SinkSide for Side {
-    async fn open(&mut self, schema: &TableSchema) -> Result<Option<String>> {
+    /// Plans the comparison; `without_new`: columns that are not there are left out. Gives the table's name and their names.
+    async fn planned(
+        &mut self,
+        schema: &TableSchema,
+        without_new: bool,
+    ) -> Result<Option<(String, Vec<String>)>> {
         let (place, table) = self.config.target_name(&schema.id)?;
         let relation = Relation::find(&self.connection, &place, &table).await;
         let Some(relation) = relation.doing(&self.config, format!("look at {place}.{table}"))? else {
@@ -77,12 +87,16 @@ impl SinkSide for Side {
         };
         let schema = self.projector.schema(&Arc::new(schema.clone()))?;
         let names: Vec<String> = schema.columns.iter().map(|column| column.name.clone()).collect();
-        if let Some(name) = names.iter().find(|name| relation.column(name).is_none()) {
-            return Err(Error::transient(format!("{place}.{table} has no column {name}"))
+        let absent: Vec<usize> =
+            (0..names.len()).filter(|column| relation.column(&names[*column]).is_none()).collect();
+        let in_key = |column: &usize| schema.key.contains(&(*column as u32));
+        if let Some(column) = absent.iter().find(|column| !without_new || in_key(column)) {
+            return Err(Error::transient(format!("{place}.{table} has no column {}", names[*column]))
                 .hint("the sink may not have come to the change that added it: see caudal status"));
         }
         let stage = (String::new(), String::new());
-        let mut plan = Plan::new(&schema, &names, (&place, &table), stage, &relation, self.config.json);
+        let (place_of, json) = ((place.as_str(), table.as_str()), self.config.json);
+        let mut plan = Plan::new(&schema, &names, place_of, stage, &relation, (json, &absent));
         let rules = self.config.rules(&schema.id);
         plan.only = if rules.history {
             Some(format!("{} IS NULL AND \"_op\" <> 'd'", ident(VALID[1])))
@@ -90,19 +104,44 @@ impl SinkSide for Side {
             (rules.deletes == Deletes::Soft).then(|| "NOT \"_deleted\"".to_owned())
         };
         self.plans.insert(schema.id.clone(), plan);
-        Ok(Some(format!("{place}.{table}")))
+        let absent = absent.into_iter().map(|column| names[column].clone()).collect();
+        Ok(Some((format!("{place}.{table}"), absent)))
+    }
+}
+
+#[async_trait]
+impl SinkSide for Side {
+    async fn open(&mut self, schema: &TableSchema) -> Result<Option<String>> {
+        Ok(self.planned(schema, false).await?.map(|(name, _)| name))
+    }
+
+    async fn open_without_new(&mut self, schema: &TableSchema) -> Result<Option<(String, Vec<String>)>> {
+        self.planned(schema, true).await
     }
 
     fn has_all_columns(&self, schema: &TableSchema) -> bool {
         let rules = self.projector.rules(&schema.id);
+        if self.plans.get(&schema.id).is_some_and(|plan| plan.columns.iter().any(Mapped::is_absent)) {
+            return false;
+        }
         // Values that are replaced are not what the source's server sees.
         rules.values_as_they_come() && schema.columns.iter().all(|column| rules.takes(&column.name))
     }
 
     async fn complete_to_us(&mut self, table: &TableId) -> Result<Option<i64>> {
+        let freshness = qualified(&self.config.state_schema, "freshness");
+        if !self.has_state {
+            // A sink that was never started has told nothing.
+            let sql = "SELECT to_regclass($1) IS NOT NULL";
+            let rows =
+                self.query(sql, &[(&freshness, Type::TEXT)], "look for the freshness".to_owned()).await?;
+            self.has_state = rows.first().is_some_and(|row| row.get(0));
+            if !self.has_state {
+                return Ok(None);
+            }
+        }
         let sql = format!(
-            "SELECT (extract(epoch FROM complete_to) * 1000000)::bigint FROM {} WHERE sink = $1 AND source_table = $2",
-            qualified(&self.config.state_schema, "freshness")
+            "SELECT (extract(epoch FROM complete_to) * 1000000)::bigint FROM {freshness} WHERE sink = $1 AND source_table = $2"
         );
         let table = table.to_string();
         let params = [(&self.config.name as _, Type::TEXT), (&table as _, Type::TEXT)];

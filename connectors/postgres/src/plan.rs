@@ -108,20 +108,8 @@ pub(crate) enum From {
 
 impl Plan {
     /// The plan for rows of `schema`, whose columns have the names `names` in the table; `stage` is the stage's name, bare and
-    /// quoted with its schema.
+    /// quoted with its schema. Columns of `absent` (by their indexes) are not written.
     pub(crate) fn new(
-        schema: &TableSchema,
-        names: &[String],
-        place: (&str, &str),
-        stage: (String, String),
-        relation: &Relation,
-        json: JsonAs,
-    ) -> Self {
-        Self::without(schema, names, place, stage, relation, (json, &[]))
-    }
-
-    /// The same, with columns (by their indexes) that are not written.
-    pub(crate) fn without(
         schema: &TableSchema,
         names: &[String],
         place: (&str, &str),

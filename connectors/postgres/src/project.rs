@@ -353,11 +353,7 @@ fn value(batch: &Batch, cell: Cell, ty: &ColumnType, rules: &TableRules, made: &
     match cell {
         Cell::Text(slice) => Cell::Text(without_zeros(batch, slice, "\0", rules.zero_characters, made)),
         Cell::Json(slice) => Cell::Json(without_zeros(batch, slice, "\\u0000", rules.zero_characters, made)),
-        Cell::F32(v) if !v.is_finite() && rules.infinite == Infinite::Null => Cell::Null,
-        Cell::F64(v) if !v.is_finite() && rules.infinite == Infinite::Null => Cell::Null,
-        Cell::Decimal(slice) if !is_plain(batch.bytes(slice)) && rules.infinite == Infinite::Null => {
-            Cell::Null
-        }
+        cell if rules.infinite == Infinite::Null && is_infinite(batch, cell) => Cell::Null,
         cell if rules.out_of_range == OutOfRange::Null && !fits(batch, cell, ty) => Cell::Null,
         cell => cell,
     }
@@ -390,6 +386,16 @@ fn without_zeros(batch: &Batch, slice: Slice, zero: &str, policy: ZeroCharacters
             }
         }
     })
+}
+
+/// Whether a value is a number without end, or none (NaN).
+pub(crate) fn is_infinite(batch: &Batch, cell: Cell) -> bool {
+    match cell {
+        Cell::F32(v) => !v.is_finite(),
+        Cell::F64(v) => !v.is_finite(),
+        Cell::Decimal(slice) => !is_plain(batch.bytes(slice)),
+        _ => false,
+    }
 }
 
 fn is_plain(decimal: &[u8]) -> bool {

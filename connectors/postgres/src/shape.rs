@@ -103,7 +103,7 @@ impl Shaper<'_> {
         self.check_present(&relation, &names, &absent, place)?;
         self.check_constraints(&relation, place)?;
         let stage = self.stage_name(place);
-        let plan = Plan::without(self.schema, &names, place, stage, &relation, (config.json, &absent));
+        let plan = Plan::new(self.schema, &names, place, stage, &relation, (config.json, &absent));
         Ok(Ensured::Planned(Box::new(plan)))
     }
 

@@ -58,6 +58,8 @@ pub enum Infinite {
     Keep,
     /// They become NULL.
     Null,
+    /// The row is rejected.
+    Reject,
 }
 
 /// What becomes of numbers beyond their type.
@@ -147,6 +149,11 @@ impl Tables {
             tables.iter().map(|(pattern, options)| (pattern.clone(), options.clone())).collect();
         patterns.sort_by_key(|(pattern, _)| (pattern.contains(['*', '?']), usize::MAX - pattern.len()));
         Ok(Self { patterns, deletes })
+    }
+
+    /// Whether tables are written to schemas that are named here.
+    pub(crate) fn name_schemas(&self) -> bool {
+        self.patterns.iter().any(|(_, options)| options.schema.is_some())
     }
 
     /// What is said of a table.

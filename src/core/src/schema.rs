@@ -25,6 +25,9 @@ impl fmt::Display for TableId {
     }
 }
 
+/// So many ids are kept for the columns that one version of a shape adds; no source allows more columns in a table.
+const IDS_OF_A_VERSION: u32 = 4_096;
+
 /// A version of a table's shape. Rows of a batch have one cell per column, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableSchema {
@@ -59,6 +62,14 @@ impl TableSchema {
     #[must_use]
     pub fn width(&self) -> usize {
         self.columns.len()
+    }
+
+    /// The first id for columns that the version after this one adds. No column has ever had it, not one that was dropped since either: the ids
+    /// that a version gives out are its own ([`IDS_OF_A_VERSION`]), and versions never come again.
+    #[must_use]
+    pub fn first_new_column_id(&self) -> u32 {
+        let next = (self.version.saturating_add(1)).min(u32::MAX / IDS_OF_A_VERSION - 1) * IDS_OF_A_VERSION;
+        self.columns.iter().map(|column| column.id + 1).max().unwrap_or(1).max(next)
     }
 
     /// The columns of the key, in the key's order.

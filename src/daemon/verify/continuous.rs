@@ -137,9 +137,7 @@ impl Verifier {
         here: &mut dyn SinkSide,
         schema: &TableSchema,
     ) -> Result<Report> {
-        if here.open(schema).await?.is_none() {
-            return Err(caudal_core::Error::transient("the sink has no such table yet"));
-        }
+        super::opened((&mut *there, &mut *here), schema, WAIT).await?;
         let options = Options { chunk_rows: CHUNK_ROWS, rate: Some(self.settings.rate), wait: WAIT };
         table(there, here, schema, options, &mut |_| {}).await
     }

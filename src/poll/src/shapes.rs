@@ -113,14 +113,14 @@ fn following(known: Option<&TableSchema>, found: &TableSchema) -> TableSchema {
     let Some(known) = known else {
         return TableSchema { version: 1, ..found.clone() };
     };
-    let mut next = known.columns.iter().map(|c| c.id).max().unwrap_or(0);
+    let mut next = known.first_new_column_id();
     let mut columns = found.columns.clone();
     for column in &mut columns {
         column.id = match known.columns.iter().find(|c| c.name == column.name) {
             Some(before) => before.id,
             None => {
                 next += 1;
-                next
+                next - 1
             }
         };
     }

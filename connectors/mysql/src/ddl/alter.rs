@@ -57,6 +57,23 @@ const OPTIONS: [&str; 45] = [
     "TRANSACTIONAL",
 ];
 
+/// What else than a column may be added.
+const NO_COLUMNS: [&str; 13] = [
+    "INDEX",
+    "KEY",
+    "FULLTEXT",
+    "SPATIAL",
+    "VECTOR",
+    "UNIQUE",
+    "CHECK",
+    "FOREIGN",
+    "PARTITION",
+    "PRIMARY",
+    "CONSTRAINT",
+    "PERIOD",
+    "SYSTEM",
+];
+
 /// Reads all clauses.
 pub(super) fn clauses(words: &mut Words<'_>, shape: Option<&TableSchema>, alter: &mut Alter) {
     if words.is_cut() {
@@ -71,7 +88,10 @@ pub(super) fn clauses(words: &mut Words<'_>, shape: Option<&TableSchema>, alter:
 
 fn one(words: &mut Words<'_>, shape: Option<&TableSchema>, alter: &mut Alter) -> Effect {
     match words.next_word().as_str() {
-        "ADD" => add(words),
+        "ADD" => {
+            alter.adds |= !NO_COLUMNS.contains(&words.peek().as_str());
+            add(words)
+        }
         "DROP" => drop(words),
         "MODIFY" => {
             words.skip("COLUMN");
@@ -359,5 +379,24 @@ mod tests {
             panic!("an ALTER");
         };
         assert_eq!(alter.others, [TableId::new("x", "y")]);
+    }
+
+    #[test]
+    fn columns_that_are_added_are_told_from_all_else_that_may_be() {
+        let adds = |clauses: &str| {
+            let statement = format!("ALTER TABLE t {clauses}");
+            let Statement::Alter(alter) = read(&statement, "shop", &|_| None) else { panic!("{statement}") };
+            alter.adds
+        };
+        for clauses in
+            ["ADD c INT", "ADD COLUMN c INT", "ADD (c INT, d INT)", "DROP x, ADD IF NOT EXISTS c INT"]
+        {
+            assert!(adds(clauses), "{clauses}");
+        }
+        for clauses in
+            ["ADD KEY k (a)", "ADD UNIQUE (a)", "RENAME COLUMN a TO b", "CHANGE a b INT", "DROP COLUMN a"]
+        {
+            assert!(!adds(clauses), "{clauses}");
+        }
     }
 }

@@ -56,6 +56,8 @@ pub(crate) struct Alter {
     pub(crate) table: TableId,
     /// What happens to its rows.
     pub(crate) effect: Effect,
+    /// Whether it gets a column that it did not have.
+    pub(crate) adds: bool,
     /// Its new name.
     pub(crate) renamed: Option<TableId>,
     /// Tables that give or take rows: partitions go from one to the other.
@@ -152,7 +154,13 @@ fn create(words: &mut Words<'_>) -> Option<Statement> {
 /// `… INDEX name … ON table`: the statement changes no row.
 fn index(words: &mut Words<'_>) -> Option<Statement> {
     let table = words.skip_to("ON").then(|| words.name()).flatten()?;
-    Some(Statement::Alter(Alter { table, effect: Effect::Metadata, renamed: None, others: Vec::new() }))
+    Some(Statement::Alter(Alter {
+        table,
+        effect: Effect::Metadata,
+        adds: false,
+        renamed: None,
+        others: Vec::new(),
+    }))
 }
 
 fn alter<'k>(
@@ -179,7 +187,7 @@ fn alter<'k>(
     }
     words.skip("NOWAIT");
     let shape = known(&table);
-    let mut alter = Alter { table, effect: worst, renamed: None, others: Vec::new() };
+    let mut alter = Alter { table, effect: worst, adds: false, renamed: None, others: Vec::new() };
     alter::clauses(words, shape, &mut alter);
     Some(Statement::Alter(alter))
 }
@@ -262,7 +270,13 @@ fn repair(words: &mut Words<'_>) -> Option<Statement> {
             while words.skip(",") {
                 others.extend(words.name());
             }
-            Some(Statement::Alter(Alter { table, effect: Effect::Replaces, renamed: None, others }))
+            Some(Statement::Alter(Alter {
+                table,
+                effect: Effect::Replaces,
+                adds: false,
+                renamed: None,
+                others,
+            }))
         }
         "VIEW" => Some(Statement::Other),
         _ => None,

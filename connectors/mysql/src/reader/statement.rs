@@ -69,7 +69,7 @@ impl MySqlReader {
     }
 
     fn alter(&mut self, alter: Alter, query: &Query, pos: u64) {
-        let Alter { table, effect, renamed, others } = alter;
+        let Alter { table, effect, adds, renamed, others } = alter;
         let mut all = vec![table.clone()];
         all.extend(others.iter().cloned());
         let mut read: Vec<&TableId> = Vec::new();
@@ -82,6 +82,9 @@ impl MySqlReader {
         }
         for id in read {
             self.read_table(id);
+        }
+        if adds {
+            self.timeline.adds_columns(&table);
         }
         self.shapes_changed(query, &all, pos);
         if let Some(new) = renamed {

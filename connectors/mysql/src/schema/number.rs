@@ -3,10 +3,12 @@
 use caudal_core::{Column, TableSchema};
 
 /// Gives version, generation and column ids that continue those of the version before. A column keeps its id by its name; one
-/// that alone changed its name, with place and type as they were, was renamed.
-pub(super) fn numbered(mut schema: TableSchema, old: Option<&TableSchema>) -> TableSchema {
+/// that alone changed its name, with place and type as they were, was renamed. A new one has an id that no column had before it, or who has not seen the versions between would take it for one that
+/// was dropped.
+/// With `added` (a statement since then has added a column) none is taken for renamed.
+pub(super) fn numbered(mut schema: TableSchema, old: Option<&TableSchema>, added: bool) -> TableSchema {
     let Some(old) = old else { return schema };
-    let mut next = old.columns.iter().map(|c| c.id).max().unwrap_or(0) + 1;
+    let mut next = old.first_new_column_id();
     let ids: Vec<u32> = schema
         .columns
         .iter()
@@ -16,7 +18,7 @@ pub(super) fn numbered(mut schema: TableSchema, old: Option<&TableSchema>) -> Ta
                 .iter()
                 .find(|o| o.name == c.name)
                 .map(|o| o.id)
-                .or_else(|| renamed(&schema, old, i))
+                .or_else(|| renamed(&schema, old, i).filter(|_| !added))
                 .unwrap_or_else(|| {
                     next += 1;
                     next - 1

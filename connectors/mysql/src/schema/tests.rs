@@ -80,7 +80,7 @@ fn a_map_with_swapped_columns_does_not_fit_and_makes_a_version_of_its_own() {
         ("a", WireType::Int(4), false),
     ]);
     assert!(!fits(&swapped, &known));
-    let made = numbered(from_map(&known.id, &swapped, Some(&known), None).unwrap(), Some(&known));
+    let made = numbered(from_map(&known.id, &swapped, Some(&known), None).unwrap(), Some(&known), false);
     assert_eq!((made.version, made.generation), (2, 1));
     assert_eq!(made.columns.iter().map(|c| c.id).collect::<Vec<_>>(), [1, 3, 2]);
     assert_eq!(made.columns[1].ty, ColumnType::Bool);
@@ -98,10 +98,24 @@ fn the_present_never_overrides_the_log() {
 #[test]
 fn a_renamed_column_keeps_its_id_and_a_new_one_gets_a_new_id() {
     let known = table(vec![column("id", INT), column("a", INT)]);
-    let renamed = numbered(table(vec![column("id", INT), column("b", INT)]), Some(&known));
+    let renamed = numbered(table(vec![column("id", INT), column("b", INT)]), Some(&known), false);
     assert_eq!(renamed.columns[1].id, 2);
-    let added = numbered(table(vec![column("id", INT), column("b", INT), column("c", INT)]), Some(&known));
-    assert_eq!(added.columns.iter().map(|c| c.id).collect::<Vec<_>>(), [1, 3, 4]);
+    let other = numbered(table(vec![column("id", INT), column("b", INT)]), Some(&known), true);
+    assert_eq!(other.columns[1].id, 8192, "a was dropped, and b added");
+    let added =
+        numbered(table(vec![column("id", INT), column("b", INT), column("c", INT)]), Some(&known), false);
+    assert_eq!(added.columns.iter().map(|c| c.id).collect::<Vec<_>>(), [1, 8192, 8193]);
+}
+
+#[test]
+fn a_column_never_has_the_id_of_one_that_was_dropped() {
+    let known = table(vec![column("id", INT), column("a", INT)]);
+    let dropped = numbered(table(vec![column("id", INT)]), Some(&known), false);
+    let added = numbered(table(vec![column("id", INT), column("b", INT)]), Some(&dropped), false);
+    assert_eq!((added.version, added.columns[1].id), (3, 3 * 4096), "a had 2");
+    let dropped = numbered(table(vec![column("id", INT)]), Some(&added), false);
+    let again = numbered(table(vec![column("id", INT), column("b", INT)]), Some(&dropped), false);
+    assert_ne!(again.columns[1].id, added.columns[1].id);
 }
 
 #[test]
@@ -109,6 +123,6 @@ fn another_key_starts_a_new_generation() {
     let known = table(vec![column("id", INT), column("a", INT)]);
     let mut rekeyed = known.clone();
     rekeyed.key = vec![1];
-    let made = numbered(rekeyed, Some(&known));
+    let made = numbered(rekeyed, Some(&known), false);
     assert_eq!((made.version, made.generation), (2, 2));
 }

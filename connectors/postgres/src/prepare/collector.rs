@@ -3,8 +3,8 @@
 use super::{Columns, Group, Options, Refused, Rows, Step};
 use crate::config::Deletes;
 use crate::encode;
-use crate::project::Role;
-use crate::tables::TableRules;
+use crate::project::{Role, is_infinite};
+use crate::tables::{Infinite, TableRules};
 use crate::types::{self, Wire};
 use bytes::Bytes;
 use caudal_core::batch::NO_ROW;
@@ -126,6 +126,14 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
+    /// Appends a value of a column, as its rules allow it.
+    fn field(&self, out: &mut Vec<u8>, cell: Cell, column: usize) -> Result<(), encode::Refusal> {
+        if self.rules.infinite == Infinite::Reject && is_infinite(self.batch, cell) {
+            return Err("the number is infinite, or none (NaN), and `infinite: reject` refuses that");
+        }
+        encode::field(out, self.batch, cell, self.wires[column])
+    }
+
     /// Notes where the key of the image at `image` leads. For a table without a key, `key` holds the image's own place.
     fn entry(&mut self, number: u32, image: u32, row: u32) -> Result<(), String> {
         if image == NO_ROW {
@@ -139,8 +147,9 @@ impl<'a> Collector<'a> {
         for &column in &self.key {
             let cell = self.batch.cells[(image + column) as usize];
             let from = self.keys.len();
-            let wire = self.wires[column as usize];
-            let field = encode::field(&mut self.keys, self.batch, cell, wire);
+            let mut keys = std::mem::take(&mut self.keys);
+            let field = self.field(&mut keys, cell, column as usize);
+            self.keys = keys;
             if field.is_ok() && self.keys[from..from + 4] == [255; 4] {
                 return Err(self.refusal(column as usize, "a key needs a value, and this one has none here"));
             }
@@ -241,8 +250,8 @@ impl<'a> Collector<'a> {
     }
 
     fn push(&self, columns: &mut Columns, cells: impl Iterator<Item = (usize, Cell)>) -> Result<(), String> {
-        for ((wire, fields), (column, cell)) in columns.fields.iter_mut().zip(cells) {
-            encode::field(fields, self.batch, cell, *wire).map_err(|r| self.refusal(column, r))?;
+        for ((_, fields), (column, cell)) in columns.fields.iter_mut().zip(cells) {
+            self.field(fields, cell, column).map_err(|r| self.refusal(column, r))?;
         }
         columns.len += 1;
         Ok(())
@@ -265,7 +274,7 @@ impl<'a> Collector<'a> {
         for (event, image) in rows {
             out.extend_from_slice(&(self.wires.len() as u16).to_be_bytes());
             for (column, cell) in image.cells().iter().enumerate() {
-                if let Err(refusal) = encode::field(&mut out, self.batch, *cell, self.wires[column]) {
+                if let Err(refusal) = self.field(&mut out, *cell, column) {
                     refused.insert(*event, self.refusal(column, refusal));
                     break;
                 }
@@ -310,8 +319,7 @@ impl<'a> Collector<'a> {
                 return Ok(None);
             }
             let mut out = Vec::new();
-            encode::field(&mut out, self.batch, *cell, self.wires[column])
-                .map_err(|r| self.refusal(column, r))?;
+            self.field(&mut out, *cell, column).map_err(|r| self.refusal(column, r))?;
             Ok(Some(out))
         };
         image.iter().enumerate().map(field).collect()

@@ -1,8 +1,11 @@
 //! Bad input: each a message with field, cause and fix.
 
 use crate::database::Database;
+use crate::rows::{I, Rows, T, column, int, put, table, text};
+use caudal_core::rebuild::Begin;
 use caudal_core::{Error, Fault, Severity};
 use caudal_postgres::Config;
+use std::sync::Arc;
 
 async fn open_error(url: &str) -> Error {
     let config: Config = serde_json::from_value(serde_json::json!({"url": url})).unwrap();
@@ -103,4 +106,52 @@ async fn missing_privileges_are_found_by_check_with_the_grant() {
     assert!(sink.check().await.iter().all(|f| f.severity < Severity::Error));
     assert!(sink.open().await.is_ok());
     db.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
+#[tokio::test]
+async fn a_role_with_the_privileges_that_check_prints_does_all_that_a_sink_does() {
+    let Some(db) = Database::new().await else { return };
+    let findings = db.sink().check().await;
+    let least = findings.iter().find(|f| f.subject == "least privileges").unwrap();
+    let role = format!("least_{}", std::process::id());
+    let (_, statements) = least.message.split_once(": ").unwrap();
+    // `public` belongs to the database's owner, and from PostgreSQL 15 on nobody else may make tables there.
+    db.run("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
+    db.run(&format!("DROP ROLE IF EXISTS {role}")).await;
+    db.run(
+        &statements
+            .replace("\"caudal\" LOGIN", &format!("{role} LOGIN"))
+            .replace("TO \"caudal\"", &format!("TO {role}"))
+            .replace("AUTHORIZATION \"caudal\"", &format!("AUTHORIZATION {role}"))
+            .replace('…', "hush"),
+    )
+    .await;
+    let host = db.url.split_once('@').unwrap().1;
+    let config = |more: serde_json::Value| -> Config {
+        let mut json = serde_json::json!({"url": format!("postgres://{role}:hush@{host}"), "after_load": [{"name": "j", "tables": ["*"],
+            "run": [{"sql": "SELECT 1"}]}]});
+        json.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(json).unwrap()
+    };
+    let old = table("t", &[("id", int()), ("name", text())]);
+    let mut new = old.clone();
+    new.version = 2;
+    new.columns.push(column(3, "more", int()));
+    let (old, new) = (Arc::new(old), Arc::new(new));
+    let history = Arc::new(table("h", &[("id", int()), ("name", text())]));
+    let sink = caudal_postgres::sink("test", config(serde_json::json!({"tables": {"h": {"history": true}}})))
+        .unwrap();
+    let mut w = sink.open().await.unwrap();
+    w.resume().await.unwrap();
+    let many = (0..6_000).fold(Rows::new(), |rows, id| rows.create(&old, &[I(id), T("a")]));
+    put(w.as_mut(), many.at(1)).await;
+    let many = (0..6_000)
+        .fold(Rows::new(), |rows, id| rows.update(&new, &[I(id), T("a"), I(1)], &[I(id), T("b"), I(2)]));
+    put(w.as_mut(), many.create(&history, &[I(1), T("a")]).truncate(&old).at(2)).await;
+    assert_eq!(db.value("SELECT count(*) FROM h").await, "1");
+    let mut rebuild = sink.rebuild().await.unwrap().unwrap();
+    assert!(rebuild.begin(&old, "topic", Begin::Copy).await.unwrap());
+    assert!(rebuild.discard(&old.id).await.unwrap());
+    drop((w, rebuild));
+    db.run(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}")).await;
 }

@@ -2,6 +2,7 @@
 
 use crate::database::Database;
 use crate::rows::{I, Rows, T, V, int, put, table, text};
+use caudal_core::compare::Range;
 use caudal_core::{Batch, ColumnType, Fault, TableSchema, Writer};
 use serde_json::json;
 use std::sync::Arc;
@@ -242,4 +243,74 @@ async fn values_that_postgres_does_not_hold_follow_their_policies() {
         db.rows("SELECT id, t, j->>'k', f, d, n FROM odd ORDER BY id").await,
         [r"2|ab|xy\u0000|∅|∅|∅", "3|a\u{fffd}b|x\u{fffd}y\\u0000|Infinity|∅|∅"]
     );
+}
+
+#[tokio::test]
+async fn infinite_numbers_can_be_refused() {
+    let Some(db) = Database::new().await else { return };
+    let t = Arc::new(table("odd", &[("id", int()), ("f", ColumnType::Float64), ("g", ColumnType::Float32)]));
+    let mut w = writer(&db, json!({"odd": {"infinite": "reject"}})).await;
+    let rows = |first: i64, last: i64| {
+        let start = Rows::new()
+            .create(&t, &[I(first), V::F64(f64::INFINITY), V::F32(1.0)])
+            .create(&t, &[I(first + 1), V::F64(0.5), V::F32(f32::NAN)]);
+        (first + 2..last).fold(start, |rows, id| rows.create(&t, &[I(id), V::F64(0.5), V::F32(1.0)]))
+    };
+    // As parameters, and by COPY.
+    for (first, last) in [(1, 4), (1_000, 1_700)] {
+        let outcome = w.write(&mut rows(first, last).at(first)).await.unwrap();
+        assert_eq!(outcome.rejected.iter().map(|r| r.event).collect::<Vec<_>>(), [0, 1]);
+        let cause = &outcome.rejected[1].cause;
+        assert!(cause.contains("column g") && cause.contains("infinite: reject"), "{cause}");
+        w.commit().await.unwrap();
+    }
+    assert_eq!(db.value("SELECT min(id) || ' ' || count(*) FROM odd").await, "3 699");
+}
+
+#[tokio::test]
+async fn the_widest_decimals_of_any_source_arrive_to_the_last_digit() {
+    let Some(db) = Database::new().await else { return };
+    // BigQuery's BIGNUMERIC: 38 digits on both sides.
+    let widest = ColumnType::Decimal { precision: 76, scale: 38 };
+    let t = Arc::new(table("wide", &[("id", int()), ("d", widest)]));
+    let whole = "12345678901234567890123456789012345678";
+    let value = format!("-{whole}.{whole}");
+    let leaked: &'static str = Box::leak(value.clone().into_boxed_str());
+    let mut w = db.writer().await;
+    put(w.as_mut(), Rows::new().create(&t, &[I(1), V::D(leaked)]).at(1)).await;
+    let many = (2..700).fold(Rows::new(), |rows, id| rows.create(&t, &[I(id), V::D(leaked)]));
+    put(w.as_mut(), many.at(2)).await;
+    assert_eq!(db.rows("SELECT DISTINCT d FROM wide").await, [value]);
+    assert_eq!(db.value("SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'wide'::regclass AND attname = 'd'").await, "numeric(76,38)");
+}
+
+#[tokio::test]
+async fn a_comparison_sees_of_soft_deletes_and_histories_what_is_alive() {
+    let Some(db) = Database::new().await else { return };
+    let t = Arc::new(table("people", &[("id", int()), ("name", text())]));
+    for (name, options) in [("soft", json!({"deletes": "soft"})), ("history", json!({"history": true}))] {
+        db.run("DROP TABLE IF EXISTS people; DROP SCHEMA IF EXISTS caudal CASCADE").await;
+        let tables = json!({"people": options});
+        let mut w = writer(&db, tables.clone()).await;
+        let start =
+            Rows::new().create(&t, &[I(1), T("a")]).create(&t, &[I(2), T("b")]).create(&t, &[I(3), T("c")]);
+        put(w.as_mut(), timed(start, 1)).await;
+        let rows = Rows::new().update(&t, &[I(1), T("a")], &[I(1), T("a2")]).delete(&t, &[I(2), T("b")]);
+        put(w.as_mut(), timed(rows, 2)).await;
+        let sink = caudal_postgres::sink("test", db.config_with(json!({"tables": tables}))).unwrap();
+        let mut side = sink.side().await.unwrap().unwrap();
+        assert_eq!(side.open(&t).await.unwrap().as_deref(), Some("public.people"));
+        let all = Range { from: None, to: None };
+        let mut differences = async |rows: &[(i64, &'static str)]| {
+            let mut batch =
+                rows.iter().fold(Rows::new(), |all, (id, name)| all.create(&t, &[I(*id), T(name)])).at(9);
+            let found = side.compare(&mut batch, &t, &all).await.unwrap().differences;
+            let mut told: Vec<String> = found.iter().map(|d| format!("{} {:?}", d.key[0], d.kind)).collect();
+            told.sort();
+            told
+        };
+        assert!(differences(&[(1, "a2"), (3, "c")]).await.is_empty(), "{name}");
+        let told = differences(&[(1, "a"), (2, "b")]).await;
+        assert_eq!(told, ["1 Different", "2 Missing", "3 Surplus"], "{name}");
+    }
 }
