@@ -298,3 +298,111 @@ fn clock(micros: i64) -> Option<DateTime> {
     let since = SignedDuration::from_micros(micros.rem_euclid(MICROS_PER_DAY));
     date.at(0, 0, 0, 0).checked_add(since).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Object;
+    use crate::types::Field;
+    use caudal_core::{KeyKind, TableId};
+    use caudal_poll::{Mode, Schedule};
+
+    fn table(slices: Option<Slices>) -> Table {
+        Table {
+            id: TableId::new("d", "t"),
+            statement: None,
+            object: Object::parse("t", "p", Some("d")),
+            columns: Vec::new(),
+            key: vec!["id".to_owned()],
+            mode: Mode::FullRefresh,
+            grows: None,
+            slices,
+            most_billed: None,
+            schedule: Schedule::Every(Duration::from_secs(1)),
+        }
+    }
+
+    fn schema(table: &Table, ty: &str) -> TableSchema {
+        let field = |name: &str, ty: &str| Field { name: name.into(), ty: ty.into(), ..Field::default() };
+        let fields = [field("id", "INTEGER"), field("at", ty)];
+        shape::shape(table, &fields, &table.key, KeyKind::Configured).unwrap()
+    }
+
+    fn slices(days: u64, since: Option<Date>) -> Option<Slices> {
+        Some(Slices { column: "at".to_owned(), step: Duration::from_secs(days * 86_400), since })
+    }
+
+    /// The conditions of each query, with what is bound in their places.
+    fn asked(table: &Table, ty: &str, window: Window<'_>, zone: &str) -> Vec<String> {
+        let zone = TimeZone::get(zone).unwrap();
+        let moment = Moment { planned: "2026-03-10T03:00:00Z".parse().unwrap(), zone: &zone };
+        let plan = plan(table, &schema(table, ty), window, moment).unwrap();
+        let filled = |query: Query| {
+            let mut text = query.sql.split_once("WHERE ").map_or(String::new(), |(_, text)| text.to_owned());
+            for (i, param) in query.params.iter().enumerate().rev() {
+                text = text.replace(&format!("@{}", name(i + 1)), &param.value);
+            }
+            text
+        };
+        plan.queries.into_iter().map(filled).collect()
+    }
+
+    #[test]
+    fn slices_meet_and_are_the_window_together() {
+        let since = Some(jiff::civil::date(2026, 3, 1));
+        let sliced = table(slices(3, since));
+        // Ten at night of the 9th in Lima. Without an end of its own the first one has what is older, and what has no date.
+        assert_eq!(
+            asked(&sliced, "DATE", Window::All, "America/Lima"),
+            [
+                "(q.`at` < 2026-03-04 OR q.`at` IS NULL)",
+                "q.`at` >= 2026-03-04 AND q.`at` < 2026-03-07",
+                "q.`at` >= 2026-03-07",
+            ]
+        );
+        let lookback = Window::Lookback { column: "at", period: Duration::from_secs(4 * 86_400) };
+        assert_eq!(
+            asked(&sliced, "DATE", lookback, "America/Lima"),
+            ["q.`at` >= 2026-03-05 AND q.`at` < 2026-03-08", "q.`at` >= 2026-03-05 AND q.`at` >= 2026-03-08",]
+        );
+        // 2026-03-05 in days, less a day.
+        let since =
+            Window::Since { column: "at", watermark: Some("20517"), overlap: Duration::from_secs(300) };
+        assert_eq!(
+            asked(&sliced, "DATE", since, "America/Lima"),
+            ["q.`at` >= 2026-03-04 AND q.`at` < 2026-03-07", "q.`at` >= 2026-03-04 AND q.`at` >= 2026-03-07",]
+        );
+        assert_eq!(
+            asked(&table(slices(3, None)), "DATE", Window::All, "America/Lima"),
+            [""],
+            "nothing to begin at"
+        );
+    }
+
+    #[test]
+    fn a_window_begins_in_the_columns_own_terms() {
+        let plain = table(None);
+        let lookback = Window::Lookback { column: "AT", period: Duration::from_secs(86_400) };
+        for (ty, expected) in [
+            ("DATE", "q.`at` >= 2026-03-08"),
+            ("DATETIME", "q.`at` >= 2026-03-08T22:00:00.000000"),
+            ("TIMESTAMP", "q.`at` >= 2026-03-09 03:00:00.000000+00:00"),
+        ] {
+            assert_eq!(asked(&plain, ty, lookback, "America/Lima"), [expected]);
+        }
+        let since = |watermark| Window::Since { column: "at", watermark, overlap: Duration::from_secs(60) };
+        for (ty, watermark, expected) in [
+            ("TIMESTAMP", Some("1772359200000001"), "q.`at` >= 2026-03-01 09:59:00.000001+00:00"),
+            ("DATETIME", Some("1772359200000001"), "q.`at` >= 2026-03-01T09:59:00.000001"),
+            ("INTEGER", Some("100"), "q.`at` >= 40"),
+            ("STRING", Some("b"), "q.`at` >= b"),
+            ("STRING", None, ""),
+        ] {
+            assert_eq!(asked(&plain, ty, since(watermark), "UTC"), [expected], "{ty}");
+        }
+        let schema = schema(&plain, "FLOAT");
+        let moment = Moment { planned: Timestamp::UNIX_EPOCH, zone: &TimeZone::UTC };
+        assert!(plan(&plain, &schema, since(Some("1")), moment).is_err(), "a float is no watermark");
+        assert!(plan(&plain, &schema, lookback, moment).is_err());
+    }
+}
