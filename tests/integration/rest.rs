@@ -8,6 +8,8 @@ use caudal_tests::klk::{KEY, Klk, Reply, article};
 use caudal_tests::{Daemon, DaemonConfig, PgDatabase, Postgres, patience};
 use serde_json::{Value, json};
 
+use crate::monitoring::{wait_for, was};
+
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// One row's first column as text.
@@ -265,17 +267,25 @@ async fn stores_share_a_table_and_one_that_is_down_stops_no_other() {
         let dead = down.load(Ordering::Relaxed) && asked.path.contains("tienda_02");
         dead.then(|| Reply::text(503, "{}"))
     });
-    let daemon = Daemon::start(&config("rest_c", &klk, &sink, STORES)).unwrap();
+    let config = config("rest_c", &klk, &sink, STORES).extra("kafka:\n  monitoring: {interval: 1s}");
+    let daemon = Daemon::start(&config).unwrap();
     let count = "SELECT string_agg(ubicacion_id || '=' || n, ' ' ORDER BY ubicacion_id) FROM (SELECT ubicacion_id, count(*) n FROM inventario GROUP BY 1) x";
     until(&daemon, &sink, count, "U1=150 U3=150").await;
     daemon.wait_log("answered 503", PATIENCE).await.unwrap();
     let (code, said) = caudal(&daemon, &["schedule"]);
     assert!(code == 1 && said.contains("answered 503") && said.contains("tienda_01"), "{code} {said}");
+    let alerts = format!("caudal.rest_c{}.alerts", std::process::id());
+    let failed = "capture/klk/poll_failed/klk.inventario/tienda_02";
+    let is_told = |all: &[Value]| was(all, failed, "open");
+    let told = wait_for(&daemon, &alerts, "the store that is down", is_told).await;
+    assert!(told.iter().all(|alert| alert["_key"] == failed), "{told:#?}");
+    assert!(told[0]["message"].as_str().unwrap().contains("answered 503"), "{told:#?}");
     // A run of those that failed; the schedule would have it in years.
     is_down.store(false, Ordering::Relaxed);
     let (code, said) = caudal(&daemon, &["poll", "klk", "--failed"]);
     assert!(code == 0 && said.contains("inventario@tienda_02: 150 rows read, 150 changed"), "{code} {said}");
     until(&daemon, &sink, count, "U1=150 U2=150 U3=150").await;
+    wait_for(&daemon, &alerts, "the store that is up again", |all| was(all, failed, "resolved")).await;
     // What is gone from one store is deleted there alone, by the second run.
     klk.stock("tienda_01", stock(10..150));
     for deleted in ["0 deleted", "10 deleted"] {

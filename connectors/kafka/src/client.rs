@@ -18,6 +18,9 @@ use std::time::Duration;
 /// How long one request for metadata, offsets or topics may take.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long no broker may answer before it is believed that all are down.
+const A_WHILE: Duration = Duration::from_secs(5);
+
 /// How often a client reports of itself, unless the operator says otherwise.
 pub(crate) const STATISTICS_EVERY_MS: &str = "15000";
 
@@ -229,6 +232,18 @@ pub(crate) fn complain(error: &KafkaError, reason: &str) {
 /// the right to it lacks nothing.
 pub(crate) fn is_of_no_group(error: &KafkaError) -> bool {
     error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed)
+}
+
+/// Whether a reader goes on after an error of its client, which connects again by itself: a broker that is down holds nobody up whose
+/// partitions others lead by now. That all are down is told too when one was tried and the others were not yet, so it is
+/// believed when none answers. Waits up to [`A_WHILE`].
+pub(crate) fn heals<C: ConsumerContext>(client: &BaseConsumer<C>, error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve};
+    match error.rdkafka_error_code() {
+        Some(BrokerTransportFailure | OperationTimedOut | Resolve) => true,
+        Some(AllBrokersDown) => client.fetch_metadata(None, A_WHILE).is_ok(),
+        _ => is_of_no_group(error),
+    }
 }
 
 /// One line of librdkafka's log.

@@ -1,6 +1,6 @@
 //! Asking where partitions begin and end, and reading a stretch of one.
 
-use crate::client::{Clients, Isolation, REQUEST_TIMEOUT, is_of_no_group};
+use crate::client::{Clients, Isolation, REQUEST_TIMEOUT, heals};
 use crate::faults::classify;
 use crate::replay::{Partition, Record};
 use caudal_core::{Error, Result};
@@ -91,7 +91,7 @@ pub(crate) fn read_range(
                     return Ok(());
                 }
             }
-            Some(Err(e)) if is_of_no_group(&e) => {}
+            Some(Err(e)) if heals(&reader, &e) => {}
             Some(Err(e)) => return Err(classify(e, what())),
         }
     }

@@ -4,7 +4,7 @@
 //! commit that is still being marked lies behind it. So the end is asked with `read_uncommitted`, and reading goes on until
 //! the position (or the next record's offset) has reached it, however often the reader stands at its own end before.
 
-use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, is_of_no_group, serve};
+use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, heals, serve};
 use crate::faults::classify;
 use caudal_core::{Error, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -126,7 +126,7 @@ impl Replayer {
                     let positions = reader.position().map_err(|e| classify(e, what()))?;
                     open.retain(|&i, &mut (_, end)| position(&positions, &partitions[i]) < end);
                 }
-                Some(Err(e)) if is_of_no_group(&e) => {}
+                Some(Err(e)) if heals(reader, &e) => {}
                 Some(Err(e)) => return Err(classify(e, what())),
             }
             if !open.is_empty() && Instant::now() > deadline {

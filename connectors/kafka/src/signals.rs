@@ -3,7 +3,7 @@
 //! The daemon reads them from the beginning each time it starts. A source takes none twice: it stores the offset of the last one
 //! with its own position, which is why the topic has one partition; and the topic's id, since in one that was made again offsets begin again.
 
-use crate::client::{Quiet, blocking, is_of_no_group};
+use crate::client::{Quiet, blocking, heals};
 use crate::faults::classify;
 use crate::log::Log;
 use crate::topic_ids;
@@ -103,7 +103,7 @@ fn read(consumer: &BaseConsumer<Quiet>, origin: &str, out: &mpsc::Sender<Result<
         let item = match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => signal(&message, origin, began_ms).map(Ok),
             None | Some(Err(KafkaError::PartitionEOF(_))) => None,
-            Some(Err(error)) if is_of_no_group(&error) => None,
+            Some(Err(error)) if heals(consumer, &error) => None,
             Some(Err(error)) => Some(Err(classify(error, "read commands"))),
         };
         let Some(item) = item else { continue };

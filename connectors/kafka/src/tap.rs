@@ -1,6 +1,6 @@
 //! Live records of the data topics, for `caudal tap`: committed ones only, in the order of each partition.
 
-use crate::client::{Clients, Isolation, Quiet, blocking, is_of_no_group};
+use crate::client::{Clients, Isolation, Quiet, blocking, heals};
 use crate::faults::classify;
 use crate::log::Log;
 use crate::topics::Topics;
@@ -159,7 +159,7 @@ fn read(
         let item = match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => Some(Ok(tapped(&message))),
             None | Some(Err(KafkaError::PartitionEOF(_))) => None,
-            Some(Err(error)) if is_of_no_group(&error) => None,
+            Some(Err(error)) if heals(consumer, &error) => None,
             Some(Err(error)) => Some(Err(classify(error, "tap the log"))),
         };
         if item.is_some_and(|item| out.blocking_send(item).is_err()) {

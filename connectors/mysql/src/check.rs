@@ -60,6 +60,7 @@ async fn check_one(config: &Resolved) -> Vec<Check> {
         }
         let found = heartbeat::findings(&mut client, config).await;
         findings.extend(found.unwrap_or_else(|e| vec![finding("heartbeat", &e)]));
+        findings.extend(signals(&mut client, config).await.unwrap_or_else(|e| Some(finding("signals", &e))));
     }
     match discover::survey(&mut client, &config.selection, None).await {
         Ok(survey) => {
@@ -73,6 +74,16 @@ async fn check_one(config: &Resolved) -> Vec<Check> {
         Err(e) => findings.push(finding("tables", &e)),
     }
     findings
+}
+
+/// The table of commands: Debezium's shape.
+async fn signals(client: &mut Client, config: &Resolved) -> Result<Option<Check>> {
+    let Some(table) = &config.signal_table else { return Ok(None) };
+    let shape = "id VARCHAR(42) PRIMARY KEY, type VARCHAR(32) NOT NULL, data VARCHAR(2048) NULL";
+    let subject = format!("signal_table {table}");
+    let of = (table, &["id", "type", "data"][..]);
+    let missing = heartbeat::missing(client, &subject, of, (shape, "SELECT")).await?;
+    Ok(Some(missing.unwrap_or_else(|| Check::ok(subject, "rows inserted there are commands"))))
 }
 
 /// What would make the capture wrong or impossible, as a fault.

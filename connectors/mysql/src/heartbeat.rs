@@ -52,25 +52,9 @@ pub(crate) async fn beat(client: &mut Client, table: &TableId, source: &str) -> 
 pub(crate) async fn findings(client: &mut Client, config: &Resolved) -> Result<Vec<Check>> {
     let Some(table) = &config.heartbeat_table else { return Ok(Vec::new()) };
     let subject = format!("heartbeat {table}");
-    let sql =
-        "SELECT LOWER(COLUMN_NAME) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
-    let parameters = vec![table.database.as_str().into(), table.table.as_str().into()];
-    let columns = client.bound_rows("look at the heartbeat's table", sql, parameters).await?;
-    let columns: Vec<String> = columns.iter().filter_map(|r| row_text(r, 0)).collect();
-    let user = client.text("ask who this is", "SELECT CURRENT_USER()").await?.unwrap_or_default();
-    let user = crate::check::quoted_user(&user);
-    let grant = format!("GRANT SELECT, INSERT, UPDATE ON {} TO {user};", name(table));
-    if !["id", "ts"].iter().all(|c| columns.iter().any(|found| found == c)) {
-        let create = format!(
-            "CREATE DATABASE IF NOT EXISTS {};\nCREATE TABLE {} ({COLUMNS});\n{grant}",
-            quoted(&table.database),
-            name(table)
-        );
-        let says = match columns.is_empty() {
-            true => "does not exist, or this user may not see it",
-            false => "has not the columns `id` and `ts`",
-        };
-        return Ok(vec![Check::error(subject, says, create)]);
+    let grant = "SELECT, INSERT, UPDATE";
+    if let Some(missing) = missing(client, &subject, (table, &["id", "ts"]), (COLUMNS, grant)).await? {
+        return Ok(vec![missing]);
     }
     let grants = client.rows("read this user's privileges", "SHOW GRANTS").await?;
     let grants: Vec<String> = grants.iter().filter_map(|r| row_text(r, 0)).collect();
@@ -80,7 +64,44 @@ pub(crate) async fn findings(client: &mut Client, config: &Resolved) -> Result<V
         return Ok(vec![Check::ok(subject, "a row is written each heartbeat")]);
     }
     let says = format!("this user may not write it: no {}", missing.join(", "));
-    Ok(vec![Check::error(subject, says, grant)])
+    Ok(vec![Check::error(subject, says, granting(client, grant, table).await?)])
+}
+
+async fn granting(client: &mut Client, privileges: &str, table: &TableId) -> Result<String> {
+    let user = client.text("ask who this is", "SELECT CURRENT_USER()").await?.unwrap_or_default();
+    Ok(format!("GRANT {privileges} ON {} TO {};", name(table), crate::check::quoted_user(&user)))
+}
+
+/// What is wrong with a table of the operator's that must have these columns (in lower case), and the statements that make it and
+/// grant what is needed of it.
+///
+/// # Errors
+/// As for SQL.
+pub(crate) async fn missing(
+    client: &mut Client,
+    subject: &str,
+    (table, columns): (&TableId, &[&str]),
+    (shape, privileges): (&str, &str),
+) -> Result<Option<Check>> {
+    let sql =
+        "SELECT LOWER(COLUMN_NAME) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
+    let parameters = vec![table.database.as_str().into(), table.table.as_str().into()];
+    let found = client.bound_rows("look at a table of the operator", sql, parameters).await?;
+    let found: Vec<String> = found.iter().filter_map(|r| row_text(r, 0)).collect();
+    if columns.iter().all(|column| found.iter().any(|found| found == column)) {
+        return Ok(None);
+    }
+    let create = format!(
+        "CREATE DATABASE IF NOT EXISTS {};\nCREATE TABLE {} ({shape});\n{}",
+        quoted(&table.database),
+        name(table),
+        granting(client, privileges, table).await?
+    );
+    let says = match found.is_empty() {
+        true => "does not exist, or this user may not see it".to_owned(),
+        false => format!("has not the columns `{}`", columns.join("`, `")),
+    };
+    Ok(Some(Check::error(subject, says, create)))
 }
 
 /// Whether a line of SHOW GRANTS gives a privilege on the table.

@@ -16,7 +16,7 @@
 
 use super::letter::REPLAY;
 use super::{DeadLetter, PATIENCE};
-use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking, is_of_no_group, serve};
+use crate::client::{Clients, Isolation, Quiet, REQUEST_TIMEOUT, blocking, heals, serve};
 use crate::faults::classify;
 use crate::log::Log;
 use crate::topics::Topics;
@@ -152,7 +152,7 @@ pub(crate) fn follow(
                 wake();
             }
             Some(Err(KafkaError::PartitionEOF(_))) | None => {}
-            Some(Err(error)) if is_of_no_group(&error) => {}
+            Some(Err(error)) if heals(open, &error) => {}
             Some(Err(error)) => {
                 tracing::debug!(topic, %error, "follow the dead letters");
                 consumer = None;
@@ -275,7 +275,7 @@ fn read_all(clients: &Clients, role: &str, topic: &str) -> Result<BTreeMap<Strin
                 };
             }
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(letters),
-            Some(Err(error)) if is_of_no_group(&error) => {}
+            Some(Err(error)) if heals(&consumer, &error) => {}
             Some(Err(error)) => return Err(classify(error, what())),
             None => {}
         }

@@ -10,7 +10,7 @@
 use super::feed::{Feed, Fetched, Lane, Polled, Start, Wanted};
 use super::wake::Wake;
 use crate::acl::{Resource, classify_doing};
-use crate::client::{Clients, Isolation, Quiet, is_of_no_group, serve};
+use crate::client::{Clients, Isolation, Quiet, heals, serve};
 use crate::decode::Header;
 use crate::faults::{classify, is_late_token};
 use crate::offsets::{Bound, bounds};
@@ -185,6 +185,7 @@ impl Lanes {
                         "a record of {topic}/{partition} came on the common queue"
                     )));
                 }
+                Err(error) if heals(&*self.consumer, &error) => {}
                 Err(error) => judge(error, "read the log", (&self.clients, Resource::Topics("")))?,
             }
         }
@@ -234,6 +235,7 @@ impl Feed for Lanes {
         }
         let message = match queue.records.poll(Duration::ZERO) {
             Some(Ok(message)) => message,
+            Some(Err(error)) if heals(&*self.consumer, &error) => return Ok(Polled::Empty),
             Some(Err(error)) => {
                 let what = format!("read {}/{} from offset {}", queue.topic, queue.partition, queue.seen);
                 let resource = Resource::Topic(&queue.topic);
@@ -335,14 +337,11 @@ fn start(wanted: &Wanted, first: i64, end: i64) -> Result<i64> {
     .hint("rebuild the sink's tables from the topics (caudal rebuild)"))
 }
 
-/// Which of a client's errors end the reading. Lost connections do not: the client reconnects below us, and only when all
-/// brokers are gone is it the engine's turn. An offset that was removed under the reader is judged when it is opened again: it begins
+/// What an error is that does not heal by itself. An offset that was removed under the reader is judged when it is opened again: it begins
 /// elsewhere, or says why it cannot.
 fn judge(error: KafkaError, what: &str, (clients, resource): (&Clients, Resource<'_>)) -> Result<()> {
     match error.rdkafka_error_code() {
-        _ if is_of_no_group(&error) => Ok(()),
         _ if is_late_token(&error, clients.resolved().tokens.is_some()) => Ok(()),
-        Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => Ok(()),
         Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
             Err(Error::transient(format!("{what}: that offset is no longer there")).because(error))
         }

@@ -159,19 +159,38 @@ async fn a_source_that_starts_between_the_claim_and_the_opening_is_read_too() {
     late.transaction(&[change("b", Op::Create, 1)]).await;
     let mut seen = support::Seen::default();
     let both = async {
-        while seen.of("b").is_empty() {
+        while seen.count < 2 {
             let mut reader = source.open(Some(Position::Log(seen.position.clone()))).await.unwrap();
             // Until the group has given it the other table too.
-            while let Ok(batch) = reader.next().await {
+            while seen.count < 2
+                && let Ok(batch) = reader.next().await
+            {
                 seen.take(&batch);
-                if !seen.of("b").is_empty() {
-                    break;
-                }
             }
         }
     };
     tokio::time::timeout(support::PATIENCE, both).await.expect("the table of the late source has an owner");
     assert_eq!((seen.of("a"), seen.of("b")), (vec!["c1".to_owned()], vec!["c1".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_away_holds_no_reader_up() {
+    let log = log_or_return!();
+    let mut capture = Capture::open(&log, "src").await;
+    capture.transaction(&[change("a", Op::Create, 1)]).await;
+    // Nobody listens there.
+    let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let half = log.with_brokers(&[&away.to_string(), &log.brokers]);
+    let source = half.source("sink", &["src"], Consistency::Transaction);
+    let opened = async {
+        source.claim().await.unwrap();
+        source.open(None).await.unwrap()
+    };
+    let mut reader = tokio::time::timeout(support::PATIENCE, opened).await.expect("opened");
+    assert_eq!(drain(reader.as_mut(), 1).await.of("a"), ["c1"]);
+    let mut tap = half.log.tap(&[], TapFrom::Beginning).await.unwrap();
+    let first = tokio::time::timeout(support::PATIENCE, tap.next()).await.unwrap().unwrap();
+    assert_eq!((first.topic, first.offset), (log.topic("a"), 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

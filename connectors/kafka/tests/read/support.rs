@@ -43,6 +43,14 @@ impl TestLog {
         Some(Self { brokers, prefix: prefix.to_owned(), log })
     }
 
+    /// The same, over other addresses.
+    pub(crate) fn with_brokers(&self, brokers: &[&str]) -> Self {
+        let all = brokers.iter().map(|b| (*b).to_owned()).collect();
+        let config = Config { brokers: all, ..Config::default() };
+        let log = Log::new(config, &self.prefix).unwrap();
+        Self { brokers: self.brokers.clone(), prefix: self.prefix.clone(), log }
+    }
+
     pub(crate) fn topic(&self, table: &str) -> String {
         format!("{}.db.{table}", self.prefix)
     }
