@@ -227,7 +227,7 @@ fn written() -> Vec<(Value, Value, &'static str)> {
             "[2026-03-01T10:00:00.000001Z, UNBOUNDED)",
         ),
         (field("primero", "TIMESTAMP"), json!("-62135596800000000"), "0001-01-01 00:00:00+00"),
-        (field("nada", "FLOAT"), json!("NaN"), "NaN"),
+        (field("nada", "FLOAT"), json!("NaN"), ""),
         (
             json!({ "name": "detalle", "type": "RECORD", "mode": "REPEATED", "fields": [
                 { "name": "monto", "type": "BIGNUMERIC" }, { "name": "cuando", "type": "TIMESTAMP" },
@@ -260,6 +260,8 @@ async fn types_that_only_the_service_has_arrive_exactly() {
         let told = one(&bench.sink, &format!("SELECT {name}::text FROM tipos")).await.unwrap();
         assert_eq!(told, expected, "{field}");
     }
+    let found = runs(&daemon, "tipos", 1).await["findings"].to_string();
+    assert!(found.contains("NaN and infinities are NULL"), "{found}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -350,26 +352,26 @@ async fn a_sliding_window_reads_corrections_and_leaves_deletes_to_a_refresh() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_is_read_in_slices_by_date_that_meet_and_rows_without_a_date_are_in_one() {
     let bench = Bench::new("bq_slices").await;
-    bench.gestiones(500).await;
-    bench.run(&["INSERT INTO `{}.gestiones` (id, nombre) VALUES (501, 'sin fecha')"]).await;
-    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
-    let days = (today - jiff::civil::date(2026, 1, 2)).get_days() as usize;
-    let lines = [
-        "parallel: 4",
-        "page_rows: 7",
-        "tables:",
-        "  gestiones: {key: [id], slice: 3d, partition: fecha, since: 2026-01-02, every: 1h}",
-    ];
-    let daemon = bench.start(&lines);
-    until(
-        &daemon,
-        &bench.sink,
-        "SELECT count(*) || ' ' || count(DISTINCT fecha) || ' ' || sum(id) FROM gestiones",
-        "501 10 125751",
-    )
-    .await;
+    bench
+        .run(&[
+            "CREATE TABLE `{}.gestiones` (id INT64, fecha DATE) PARTITION BY fecha",
+            "INSERT INTO `{}.gestiones` (id, fecha) SELECT x, DATE_SUB(CURRENT_DATE(), INTERVAL x DAY) FROM UNNEST(GENERATE_ARRAY(1, 100)) AS x",
+            "INSERT INTO `{}.gestiones` (id) VALUES (101)",
+        ])
+        .await;
+    let since = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date() - jiff::Span::new().days(91);
+    let table =
+        format!("  gestiones: {{key: [id], slice: 30d, partition: fecha, since: {since}, every: 1h}}");
+    let daemon = bench.start(&["parallel: 4", "page_rows: 7", "tables:", &table]);
+    until(&daemon, &bench.sink, "SELECT count(*) || ' ' || sum(id) FROM gestiones", "101 5151").await;
+    let seen = async || Ok(last(&daemon, "gestiones").await["number"] == 1);
+    patience::until("the run's end", PATIENCE, Duration::from_millis(100), seen).await.unwrap();
+    // One with all that is older and without a date, two of thirty days, one with what is newer.
     let queries = bench.front.state().queries();
-    assert_eq!(queries.len(), days / 3 + 1, "one query for each slice, and none twice");
+    let bounds: std::collections::BTreeSet<String> =
+        queries.iter().map(|body| body["queryParameters"].to_string()).collect();
+    assert_eq!((queries.len(), bounds.len()), (4, 4), "one query for each slice, and none twice: {bounds:?}");
+    assert_eq!(last(&daemon, "gestiones").await["cost"]["bytes_billed"], 40_000_000, "each is billed once");
 }
 
 /// Has the service say that each query would read so much.

@@ -73,6 +73,14 @@ impl<'a> Filling<'a> {
                 );
                 return self.reject(finding);
             };
+            let cell = match cell {
+                // JSON, and so the log, has neither.
+                Cell::F64(n) if !n.is_finite() => {
+                    self.find(format!("`{}`: NaN and infinities are NULL in the log", field.name));
+                    Cell::Null
+                }
+                cell => cell,
+            };
             self.page.rows.cells.push(cell);
         }
         self.rise(first);
@@ -104,6 +112,10 @@ impl<'a> Filling<'a> {
 
     fn reject(&mut self, finding: String) {
         self.page.rejected += 1;
+        self.find(finding);
+    }
+
+    fn find(&mut self, finding: String) {
         if !self.page.findings.contains(&finding) {
             self.page.findings.push(finding);
         }

@@ -14,6 +14,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
+/// The log's decimals have no more digits: a BIGNUMERIC that may have is text.
+const MOST_DIGITS: u8 = 65;
+
 /// A column, or a field of a STRUCT.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -129,10 +132,10 @@ impl Field {
             Kind::DateTime => ColumnType::DateTime { precision: 6 },
             Kind::Date => ColumnType::Date,
             Kind::Time => ColumnType::Time { precision: 6 },
-            Kind::Numeric { .. } => {
-                let (precision, scale) = self.digits();
-                ColumnType::Decimal { precision, scale }
-            }
+            Kind::Numeric { .. } => match self.digits() {
+                (precision @ ..=MOST_DIGITS, scale) => ColumnType::Decimal { precision, scale },
+                _ => ColumnType::Text { max_chars: None },
+            },
             Kind::Json | Kind::Struct => ColumnType::Json,
         })
     }
@@ -200,7 +203,13 @@ pub(crate) fn cell(value: &Value<'_>, field: &Field, into: &mut BatchBuilder) ->
         Kind::DateTime => Cell::I64(clock(&text)?),
         Kind::Date => Cell::I64(days(text.parse().ok()?)?),
         Kind::Time => Cell::I64(since_midnight(text.parse().ok()?)),
-        Kind::Numeric { scale } => Cell::Decimal(into.copy(decimal(&text, scale)?.as_bytes())),
+        Kind::Numeric { scale } => {
+            let exact = decimal(&text, scale)?;
+            match field.digits().0 {
+                ..=MOST_DIGITS => Cell::Decimal(into.copy(exact.as_bytes())),
+                _ => Cell::Text(into.copy(short(&exact).as_bytes())),
+            }
+        }
         Kind::Json => {
             serde_json::from_str::<&RawValue>(&text).ok()?;
             Cell::Json(into.copy(text.as_bytes()))
@@ -296,6 +305,11 @@ fn decimal(text: &str, scale: u8) -> Option<String> {
     Some(if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{kept}") })
 }
 
+/// Without zeros at the end of a fraction: one text for one number.
+fn short(exact: &str) -> &str {
+    if exact.contains('.') { exact.trim_end_matches('0').trim_end_matches('.') } else { exact }
+}
+
 /// As GoogleSQL writes it: `[2026-01-01, 2026-02-01)`, `[2026-01-01, UNBOUNDED)`. Bounds that are microseconds are written as moments.
 fn range(text: &str, field: &Field) -> Option<String> {
     let element = field.range_element_type.as_ref().map_or("", |element| element.ty.as_str());
@@ -361,9 +375,7 @@ fn json(raw: &RawValue, field: &Field, repeated: bool, out: &mut Vec<u8>) -> Opt
         },
         Kind::Bool => out.extend_from_slice(if truth(&text)? { b"true" } else { b"false" }),
         Kind::Numeric { scale } => {
-            let exact = decimal(&text, scale)?;
-            let short = if scale > 0 { exact.trim_end_matches('0').trim_end_matches('.') } else { &exact };
-            out.extend_from_slice(short.as_bytes());
+            out.extend_from_slice(short(&decimal(&text, scale)?).as_bytes());
         }
         Kind::Timestamp => quoted(&moment(micros(&text)?)?, out)?,
         Kind::Json => {
@@ -446,6 +458,7 @@ mod tests {
                 r#""578960446186580977117854925043439539266.34992332820282019728792003956564819967""#,
                 "578960446186580977117854925043439539266.34992332820282019728792003956564819967",
             ),
+            ("BIGNUMERIC", r#""0010.50""#, "10.5"),
             ("TIMESTAMP", r#""1772359200123456""#, "1772359200123456"),
             ("TIMESTAMP", r#""-62135596800000000""#, "-62135596800000000"),
             ("TIMESTAMP", r#""1.772359200123456E9""#, "1772359200123456"),
@@ -502,6 +515,11 @@ mod tests {
         assert_eq!(
             of(r#"{"name":"c","type":"STRING","maxLength":"7"}"#),
             Some(ColumnType::Text { max_chars: Some(7) })
+        );
+        assert_eq!(of(r#"{"name":"c","type":"BIGNUMERIC"}"#), Some(ColumnType::Text { max_chars: None }));
+        assert_eq!(
+            of(r#"{"name":"c","type":"BIGNUMERIC","precision":"60","scale":"20"}"#),
+            Some(ColumnType::Decimal { precision: 60, scale: 20 })
         );
         assert_eq!(of(r#"{"name":"c","type":"NOVELTY"}"#), None);
         assert_eq!(of(r#"{"name":"c","type":"RECORD","fields":[{"name":"x","type":"NOVELTY"}]}"#), None);
