@@ -12,8 +12,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::Producer;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
-use crate::produce;
 use crate::watch::Volume;
+use crate::{batches, produce};
 
 /// Records that are read as a sample and produced again and again.
 const SAMPLE: usize = 50_000;
@@ -87,6 +87,18 @@ pub(crate) async fn produce(topic: &str, events: u64) -> Result<Volume> {
         let cpu = process::usage(mine)?.cpu_seconds - before;
         let rate = sent as f64 / start.elapsed().as_secs_f64();
         Ok(Volume { rate, cpu: cpu / sent as f64 * 1e6, ..Volume::default() })
+    })
+    .await?
+}
+
+/// The same in batches that are built here: what of that is the client's.
+pub(crate) async fn batches(topic: &str, events: u64) -> Result<Volume> {
+    let (brokers, topic) = (Kafka::shared().bootstrap(), topic.to_owned());
+    let target = format!("{topic}-batches");
+    produce::create(&brokers, &target).await?;
+    tokio::task::spawn_blocking(move || {
+        let sample = sample(&brokers, &topic)?;
+        batches::produce(&brokers, &target, &sample, (events, TRANSACTION))
     })
     .await?
 }

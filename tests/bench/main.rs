@@ -7,6 +7,7 @@
 //! bytes from memory, COPY of the same rows. CPU and memory are of the contestant's process alone, read from `/proc`: with Kafka the
 //! broker's are not in it, with the embedded log the log's are.
 
+mod batches;
 mod contestant;
 mod debezium;
 mod figures;
@@ -160,6 +161,8 @@ impl<'a> Round<'a> {
         if let Some(ours) = all.iter().find(|c| c.runner == Runner::Kafka) {
             let produced = floors::produce(&ours.topic, events).await?;
             figures.volume((self.source, figures::FLOOR, "librdkafka"), &produced);
+            let built = floors::batches(&ours.topic, events).await?;
+            figures.volume((self.source, figures::FLOOR, "batches built by hand"), &built);
         }
         Ok(())
     }

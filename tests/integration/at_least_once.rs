@@ -35,6 +35,8 @@ async fn killed(family: Family, name: &str, brokers: Option<String>, rounds: u64
     }
     let writers = workload.start().await.unwrap();
     let mut daemon = Daemon::start(&loose(config)).unwrap();
+    // Events, and not only rows that are read again after each kill.
+    daemon.wait_log("all tables done", PATIENCE).await.unwrap();
     for round in 0..rounds {
         tokio::time::sleep(Duration::from_millis(pause + round * 391 % 1_500)).await;
         daemon.kill().unwrap();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use caudal_tests::tds::model::{PASSWORD, column, sent};
-use caudal_tests::tds::{Certificate, End, Mssql, Refusal, Reply, Request, Value};
+use caudal_tests::tds::{Certificate, End, Mssql, Refusal, Reply, Request, Ty, Value};
 use caudal_tests::{Daemon, DaemonConfig, PgDatabase, Postgres, patience};
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -266,28 +266,25 @@ async fn change_data_capture_tells_inserts_updates_and_deletes() {
     changes_are_followed("mssql_f", "cdc", "fn_cdc_get_all_changes_dbo_Productos").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn changes_that_were_cleaned_up_are_an_error_and_a_forced_run_mends_it() {
+/// Changes are no longer there when, or while, they are to be read.
+async fn cleaned_up(name: &str, mode: &str, clean_up: impl Fn(&Mssql)) {
     let (server, sink) = (Mssql::start().await.unwrap(), Postgres::shared().database("mssql").await.unwrap());
     products(&server, 5);
-    server.state().tables.get_mut("Productos").unwrap().tracked_from = Some(0);
-    let lines = [
-        "tables:",
-        "  productos: {from: dbo.Productos, mode: change_tracking, schedule: {cron: \"0 3 29 2 *\"}}",
-        "  otros: {from: dbo.Productos}",
-    ];
-    let daemon = Daemon::start(&config("mssql_g", &server, &sink, &lines)).unwrap();
+    {
+        let mut state = server.state();
+        let table = state.tables.get_mut("Productos").unwrap();
+        (table.tracked_from, table.is_captured) = (Some(0), true);
+    }
+    let line = format!("  productos: {{from: dbo.Productos, mode: {mode}, schedule: {{cron: \"0 3 29 2 *\"}}}}");
+    let lines = ["tables:", &line, "  otros: {from: dbo.Productos}"];
+    let daemon = Daemon::start(&config(name, &server, &sink, &lines)).unwrap();
     until(&daemon, &sink, "SELECT count(*) FROM productos", "5").await;
     server.delete("Productos", &Value::Int(5));
     product(&server, 1, "otro");
-    {
-        let mut state = server.state();
-        let version = state.version;
-        let table = state.tables.get_mut("Productos").unwrap();
-        table.tracked_from = Some(version);
-    }
+    clean_up(&server);
     let (code, said) = caudal(&daemon, &["poll", "stellar", "productos"]);
     assert!(code == 1 && said.contains("what lies between is lost"), "{code} {said}");
+    server.as_usual();
     assert_eq!(one(&sink, "SELECT count(*) FROM productos").await.unwrap(), "5");
     for _ in 0..2 {
         let (code, said) = caudal(&daemon, &["poll", "stellar", "productos", "--force"]);
@@ -296,6 +293,35 @@ async fn changes_that_were_cleaned_up_are_an_error_and_a_forced_run_mends_it() {
     until(&daemon, &sink, "SELECT count(*) || max(nombre) FROM productos", "4otro").await;
     let (code, said) = caudal(&daemon, &["poll", "stellar", "productos"]);
     assert!(code == 0 && said.contains("0 rows read"), "{code} {said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_were_cleaned_up_are_an_error_and_a_forced_run_mends_it() {
+    let tracked = |server: &Mssql| {
+        let mut state = server.state();
+        let version = state.version;
+        state.tables.get_mut("Productos").unwrap().tracked_from = Some(version);
+    };
+    cleaned_up("mssql_g", "change_tracking", tracked).await;
+    let captured = |server: &Mssql| {
+        let mut state = server.state();
+        let version = state.version;
+        state.tables.get_mut("Productos").unwrap().captured_from = version;
+    };
+    cleaned_up("mssql_gc", "cdc", captured).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_are_cleaned_up_while_they_are_read_are_an_error() {
+    let meanwhile = |server: &Mssql| {
+        // Asked for again, behind the rows.
+        server.instead(|request| {
+            let is_meant = request.sql.starts_with("SELECT CHANGE_TRACKING_MIN_VALID_VERSION");
+            let rows = Box::new(vec![vec![Value::Int(1_000)]].into_iter());
+            is_meant.then(|| vec![Reply::Rows(vec![(String::new(), Ty::BigInt)], rows, End::Done)])
+        });
+    };
+    cleaned_up("mssql_gm", "change_tracking", meanwhile).await;
 }
 
 /// What goes wrong in the middle of the rows, and what the log says of it.

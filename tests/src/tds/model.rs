@@ -89,6 +89,8 @@ pub struct Table {
     pub tracked_from: Option<u64>,
     /// Whether Change Data Capture has an instance `dbo_<name>`.
     pub is_captured: bool,
+    /// The oldest version that it keeps.
+    pub captured_from: u64,
 }
 
 /// What the server holds.
@@ -301,9 +303,10 @@ impl State {
                 }
             }
             () if has("fn_cdc_get_min_lsn") => {
-                let is_captured =
-                    |(name, table): (&String, &Table)| table.is_captured && format!("dbo_{name}") == first;
-                let oldest = if self.tables.iter().any(is_captured) { lsn(1) } else { Value::Null };
+                let is_meant =
+                    |(name, table): &(&String, &Table)| table.is_captured && format!("dbo_{name}") == first;
+                let oldest = self.tables.iter().find(is_meant);
+                let oldest = oldest.map_or(Value::Null, |(_, table)| lsn(table.captured_from.max(1)));
                 small(&[("", Ty::Binary(10)), ("", Ty::Binary(10))], vec![vec![oldest, lsn(self.version)]])
             }
             () if has("CHANGETABLE(CHANGES") => self.tracked(sql, params),
