@@ -275,7 +275,8 @@ async fn cleaned_up(name: &str, mode: &str, clean_up: impl Fn(&Mssql)) {
         let table = state.tables.get_mut("Productos").unwrap();
         (table.tracked_from, table.is_captured) = (Some(0), true);
     }
-    let line = format!("  productos: {{from: dbo.Productos, mode: {mode}, schedule: {{cron: \"0 3 29 2 *\"}}}}");
+    let line =
+        format!("  productos: {{from: dbo.Productos, mode: {mode}, schedule: {{cron: \"0 3 29 2 *\"}}}}");
     let lines = ["tables:", &line, "  otros: {from: dbo.Productos}"];
     let daemon = Daemon::start(&config(name, &server, &sink, &lines)).unwrap();
     until(&daemon, &sink, "SELECT count(*) FROM productos", "5").await;

@@ -54,7 +54,7 @@ pub(crate) struct Tokens {
 }
 
 enum Way {
-    Account(Account),
+    Account(Box<Account>),
     User { token_uri: String, form: String },
     External(Box<External>),
     Metadata { host: String },
@@ -196,12 +196,12 @@ fn way(text: &str) -> Result<Way> {
                 .map_err(|_| wrong("its `private_key` is no PEM of PKCS #8"))?;
             let key = RsaKeyPair::from_pkcs8(key.secret_pkcs8_der())
                 .map_err(|_| wrong("its `private_key` is no RSA key that can be used"))?;
-            Ok(Way::Account(Account {
+            Ok(Way::Account(Box::new(Account {
                 email: need(file.client_email, "client_email")?,
                 key_id: file.private_key_id,
                 key,
                 token_uri: need(file.token_uri, "token_uri")?,
-            }))
+            })))
         }
         "authorized_user" => {
             let form = format!(
