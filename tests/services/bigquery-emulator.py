@@ -5,10 +5,19 @@
 * `defaultDataset` of `jobs.query` holds.
 * Queries have a price: 8 bytes for each value that they give, 10 MB at least, and `maximumBytesBilled` is followed. A dry run tells the
   bytes, and no rows.
+* Its port is taken at once: it takes seconds to start, in which somebody else could.
 """
 
 import json
+import socket
+import sys
 
+port = int(sys.argv[sys.argv.index("--rest-port") + 1])
+taken = socket.socket()
+taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+taken.bind(("127.0.0.1", port))
+
+import uvicorn
 from bqemulator import server
 from bqemulator.sql.rewriter.default_dataset import qualify_unqualified_tables
 from bqemulator.storage.engine import DuckDBEngine
@@ -99,6 +108,9 @@ class Priced:
             return refusal("internalError", type(error).__name__)
         return messages[0]["status"], json.loads(b"".join(m.get("body", b"") for m in messages[1:]) or "{}")
 
+
+serve = uvicorn.Server.serve
+uvicorn.Server.serve = lambda self, sockets=None: serve(self, sockets=sockets or [taken])
 
 make = server.create_app
 server.create_app = lambda *all, **named: Priced(make(*all, **named))
