@@ -6,20 +6,21 @@
 //!
 //! Memory: [`QUEUE_KBYTES`] and the records of one call.
 
-use crate::client::{Quiet, blocking};
+use crate::client::blocking;
 use crate::faults::classify;
 use crate::log::Log;
 use crate::replay::Replayer;
 use crate::telemetry::Telemetry;
 use crate::topics::{TopicSpec, Topics};
+use crate::writer::polled::Polled;
+use crate::writer::session::made_for;
 use caudal_core::{DurationText, Error, Result};
-use futures::future::join_all;
-use rdkafka::producer::{FutureProducer, FutureRecord};
-use rdkafka::util::Timeout;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::producer::{BaseRecord, Producer, PurgeConfig};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How long a record may take to be acknowledged.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -103,7 +104,18 @@ pub struct Telling {
 /// Writes what is told.
 pub struct Teller {
     log: Log,
-    producer: FutureProducer<Quiet>,
+    /// Held while records are told: their slots are of one call.
+    producer: Shared,
+}
+
+type Shared = Arc<Mutex<Option<Polled>>>;
+
+// The end of a producer waits for its thread: not where a task ends.
+impl Drop for Teller {
+    fn drop(&mut self) {
+        let producer = Arc::clone(&self.producer);
+        std::thread::spawn(move || producer.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
 }
 
 impl Log {
@@ -144,10 +156,8 @@ impl Log {
         config.set("compression.type", resolved.compression());
         config.set("queue.buffering.max.kbytes", QUEUE_KBYTES);
         config.set("message.timeout.ms", PATIENCE.as_millis().to_string());
-        let producer = config
-            .create_with_context(self.clients.quiet())
-            .map_err(|e| classify(e, "make a producer for monitoring"))?;
-        Ok(Teller { log: self.clone(), producer })
+        let producer = made_for(&config, "monitoring", (Arc::default(), self.clients.quiet()))?;
+        Ok(Teller { log: self.clone(), producer: Arc::new(Mutex::new(Some(producer))) })
     }
 
     fn topic(&self, told: Told) -> String {
@@ -167,13 +177,13 @@ impl Log {
 impl Teller {
     /// Writes records, those of one key in this order; gives which of them are there. Nothing is tried again.
     pub async fn tell(&self, tellings: &[Telling]) -> Vec<Result<()>> {
-        let sends = tellings.iter().map(|telling| async {
-            let topic = self.log.topic(telling.topic);
-            let record = FutureRecord::to(&topic).key(&telling.key).partition(0).payload(&telling.value);
-            let sent = self.producer.send(record, Timeout::After(PATIENCE)).await;
-            sent.map(|_| ()).map_err(|(e, _)| classify(e, format!("write to {topic}")))
+        let name = |telling: &Telling| (self.log.topic(telling.topic), telling.clone());
+        let (producer, named) = (Arc::clone(&self.producer), tellings.iter().map(name).collect::<Vec<_>>());
+        let told = blocking(move || {
+            let producer = producer.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(producer.as_ref().map(|producer| tell(producer, &named)).unwrap_or_default())
         });
-        join_all(sends).await
+        told.await.unwrap_or_default()
     }
 
     /// The last record of each key of a topic, as it is now. Memory: all of them.
@@ -196,6 +206,47 @@ impl Teller {
         })
         .await
     }
+}
+
+/// One slot for each record, so that each is known to be there or not.
+fn tell(producer: &Polled, tellings: &[(String, Telling)]) -> Vec<Result<()>> {
+    let deliveries = producer.context();
+    deliveries.reset();
+    let (mut sent, mut failure) = (0, None);
+    let wait = |reports, failure: &mut Option<KafkaError>| {
+        let deadline = Instant::now() + PATIENCE;
+        // A record that failed is no reason not to wait for the others.
+        while let Err(e) = deliveries.wait(reports, deadline.saturating_duration_since(Instant::now())) {
+            failure.get_or_insert(e);
+        }
+    };
+    for (slot, (topic, telling)) in tellings.iter().enumerate() {
+        let record = BaseRecord::with_opaque_to(topic, slot).partition(0);
+        let record = record.key(telling.key.as_str()).payload(&telling.value);
+        let taken = match producer.send(record) {
+            Err((KafkaError::MessageProduction(Code::QueueFull), record)) => {
+                wait(sent, &mut failure);
+                producer.send(record)
+            }
+            taken => taken,
+        };
+        match taken {
+            Ok(()) => sent += 1,
+            Err((e, _)) => failure = failure.or(Some(e)),
+        }
+    }
+    wait(sent, &mut failure);
+    if deliveries.reported() < sent {
+        // Reports that came later would count for other records.
+        producer.purge(PurgeConfig::default().queue().inflight());
+        wait(sent, &mut failure);
+    }
+    let failure = failure.unwrap_or(KafkaError::MessageProduction(Code::MessageTimedOut));
+    let became = |slot: usize, topic: &str| match deliveries.slot(slot).count {
+        0 => Err(classify(failure.clone(), format!("write to {topic}"))),
+        _ => Ok(()),
+    };
+    tellings.iter().enumerate().map(|(slot, (topic, _))| became(slot, topic)).collect()
 }
 
 /// The topic of notifications must not be one that means something else.
