@@ -58,6 +58,15 @@ pub struct RunRecord {
     /// those since then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// Of a poll of a system that asks for something: bytes that are billed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_billed: Option<u64>,
+    /// The same: milliseconds of slots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot_ms: Option<u64>,
+    /// The same: what it cost, in the currency of the configured price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<f64>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

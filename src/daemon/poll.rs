@@ -221,8 +221,11 @@ fn row(source: String, poll: &PollStatus, now_us: i64) -> Vec<String> {
                 None => {
                     let findings =
                         run.findings.iter().map(|finding| format!("; {finding}")).collect::<String>();
+                    let cost = run.cost.map_or_else(String::new, |cost| {
+                        format!(", {} bytes billed ({:.4})", count(cost.bytes_billed), cost.price)
+                    });
                     format!(
-                        "{} rows, {} changed, {} deleted{findings}",
+                        "{} rows, {} changed, {} deleted{cost}{findings}",
                         count(run.rows),
                         count(run.changed),
                         count(run.deleted)

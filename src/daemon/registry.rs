@@ -14,6 +14,7 @@ pub(crate) fn registry() -> Registry<Kafka> {
     let registry = registry.source("mariadb", &["mariadb"], caudal_mysql::source);
     let registry = registry.source("rest", &[], caudal_rest::source);
     let registry = registry.source("sqlserver", &["sqlserver", "mssql"], caudal_sqlserver::source);
+    let registry = registry.source("bigquery", &[], caudal_bigquery::source);
     let registry = registry.database("mysql");
     registry.sink("postgres", &["postgres", "postgresql"], caudal_postgres::sink)
 }

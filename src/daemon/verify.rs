@@ -116,6 +116,9 @@ fn record(sink: &str, table: &str, compared: Result<&Report, Option<&str>>, bega
         deleted: 0,
         rejected: report.map_or(0, Report::count),
         bytes: None,
+        bytes_billed: None,
+        slot_ms: None,
+        price: None,
         error: compared.err().flatten().map(str::to_owned),
     }
 }

@@ -5,6 +5,7 @@
 
 mod after;
 mod at_least_once;
+mod bigquery;
 mod catchup;
 mod clients;
 mod cluster;

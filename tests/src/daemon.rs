@@ -23,7 +23,7 @@ pub struct DaemonConfig {
     pub prefix: String,
     /// `host:port` of a Kafka, several with commas between; without it the daemon serves the log itself.
     pub brokers: Option<String>,
-    /// Name, connector, URL, table patterns (none: all tables).
+    /// Name, connector, URL (empty: none is written), table patterns (none: all tables).
     pub sources: Vec<(String, String, String, Vec<String>)>,
     /// Name, URL, further lines of YAML (`consistency: key`).
     pub sinks: Vec<(String, String, Vec<String>)>,
@@ -111,7 +111,10 @@ impl DaemonConfig {
         }
         y.push_str("sources:\n");
         for (name, connector, url, tables) in &self.sources {
-            let _ = writeln!(y, "  {name}:\n    type: {connector}\n    url: \"{url}\"");
+            let _ = writeln!(y, "  {name}:\n    type: {connector}");
+            if !url.is_empty() {
+                let _ = writeln!(y, "    url: \"{url}\"");
+            }
             if !tables.is_empty() {
                 let quoted: Vec<String> = tables.iter().map(|t| format!("\"{t}\"")).collect();
                 let _ = writeln!(y, "    tables: [{}]", quoted.join(", "));

@@ -149,20 +149,25 @@ pub fn article(code: u32, stock: f64) -> Value {
 async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
     while let Ok(Some(asked)) = read(&mut stream).await {
         let reply = answer(&asked, &state);
-        let mut out = format!("HTTP/1.1 {} X\r\nContent-Length: {}\r\n", reply.status, reply.body.len());
-        for (name, value) in &reply.headers {
-            out.push_str(&format!("{name}: {value}\r\n"));
-        }
-        out.push_str("\r\n");
-        let body = &reply.body[..reply.cut.unwrap_or(reply.body.len()).min(reply.body.len())];
-        let sent = [out.as_bytes(), body].concat();
-        if stream.write_all(&sent).await.is_err() || reply.cut.is_some() {
+        if write(&mut stream, &reply).await.is_err() || reply.cut.is_some() {
             return;
         }
     }
 }
 
-async fn read(stream: &mut TcpStream) -> std::io::Result<Option<Asked>> {
+/// Sends an answer, or the part of it that is to come.
+pub(crate) async fn write(stream: &mut TcpStream, reply: &Reply) -> std::io::Result<()> {
+    let mut out = format!("HTTP/1.1 {} X\r\nContent-Length: {}\r\n", reply.status, reply.body.len());
+    for (name, value) in &reply.headers {
+        out.push_str(&format!("{name}: {value}\r\n"));
+    }
+    out.push_str("\r\n");
+    let body = &reply.body[..reply.cut.unwrap_or(reply.body.len()).min(reply.body.len())];
+    stream.write_all(&[out.as_bytes(), body].concat()).await
+}
+
+/// Reads a request; none when the connection has ended.
+pub(crate) async fn read(stream: &mut TcpStream) -> std::io::Result<Option<Asked>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

@@ -5,6 +5,7 @@
 //! test takes its own source database, topic prefix and sink database on them.
 
 pub mod audit;
+pub mod bigquery;
 pub mod canon;
 pub mod compare;
 pub mod daemon;

@@ -30,7 +30,7 @@ pub use connector::{
     DeadLetters, Outcome, Prepare, Reader, Rejected, SetAside, Sink, Source, Warning, Writer,
 };
 pub use fault::{Error, Fault, Result};
-pub use polled::{PollRun, PollStatus};
+pub use polled::{PollCost, PollRun, PollStatus};
 pub use position::{LogOffset, LogPosition, Position, SourcePosition};
 pub use quantity::{DurationText, SizeText};
 pub use reread::{Action, Phase, Progress, Signal, Taken, Written, WrittenRows};

@@ -52,7 +52,33 @@ pub struct PollRun {
     /// What to know about the rows, without their values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
+    /// What it cost, where the system asks for something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<PollCost>,
     /// Why it failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// What reading cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PollCost {
+    /// Bytes that are billed.
+    pub bytes_billed: u64,
+    /// Milliseconds of slots (a slot is a unit of computing).
+    pub slot_ms: u64,
+    /// In the currency of the configured price.
+    pub price: f64,
+}
+
+impl PollCost {
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            bytes_billed: self.bytes_billed + other.bytes_billed,
+            slot_ms: self.slot_ms + other.slot_ms,
+            price: self.price + other.price,
+        }
+    }
 }

@@ -127,6 +127,9 @@ impl Runs {
             deleted: 0,
             rejected: 0,
             bytes: None,
+            bytes_billed: None,
+            slot_ms: None,
+            price: None,
             error: None,
         };
         filled(&mut run, progress);
@@ -168,6 +171,9 @@ impl Runs {
                 deleted: last.deleted,
                 rejected: last.rejected,
                 bytes: Some(last.bytes),
+                bytes_billed: last.cost.map(|cost| cost.bytes_billed),
+                slot_ms: last.cost.map(|cost| cost.slot_ms),
+                price: last.cost.map(|cost| cost.price),
                 error: last.error.clone(),
             };
             steps.push(Step { run, begun: false });

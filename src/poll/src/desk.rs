@@ -108,6 +108,7 @@ pub(crate) fn run(record: &Record) -> Option<PollRun> {
         watermark_before: record.watermark_before.clone(),
         watermark: record.watermark.clone(),
         findings: record.findings.clone(),
+        cost: record.cost,
         error: record.error.clone(),
     })
 }

@@ -53,7 +53,7 @@ pub use schedule::{Schedule, ScheduleConfig};
 pub use shapes::same as same_shape;
 
 use async_trait::async_trait;
-use caudal_core::{BatchBuilder, Result, TableId, TableSchema};
+use caudal_core::{BatchBuilder, PollCost, Result, TableId, TableSchema};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -158,6 +158,8 @@ pub struct Page {
     pub incomplete: bool,
     /// What to know about the rows, without their values.
     pub findings: Vec<String>,
+    /// What reading it cost, where the system asks for something.
+    pub cost: Option<PollCost>,
     /// The rows do not have the shape that was asked for: the run begins anew, and asks for the shape again.
     pub reshaped: bool,
     /// The place is gone that rows were read from (with the connection that read them): the run begins anew, as often as the job's attempts allow.

@@ -1,7 +1,7 @@
 //! What a position stores: a small token, and for each table the record of its last run with its watermark.
 
 use crate::Job;
-use caudal_core::{Error, Result};
+use caudal_core::{Error, PollCost, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -48,6 +48,9 @@ pub struct Record {
     /// What to know about its rows, without their values; the first few.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
+    /// What it cost, where the system asks for something; of a run that failed, its pages until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<PollCost>,
     /// Why it failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -71,6 +74,13 @@ impl Record {
     pub(crate) fn find(&mut self, finding: String) {
         if self.findings.len() < FINDINGS && !self.findings.contains(&finding) {
             self.findings.push(finding);
+        }
+    }
+
+    /// Adds what a page cost.
+    pub(crate) fn pay(&mut self, cost: Option<PollCost>) {
+        if let Some(cost) = cost {
+            self.cost = Some(self.cost.unwrap_or_default().and(cost));
         }
     }
 

@@ -252,7 +252,8 @@ impl PollReader {
         let now = (self.clock)();
         let table = &mut self.tables[at];
         let took = table.began.elapsed();
-        let record = Run::failed(&table.record, &table.job, &error, (table.planned, took));
+        let mut record = Run::failed(&table.record, &table.job, &error, (table.planned, took));
+        record.pay(table.run.as_ref().and_then(Run::cost));
         if table.is_dry() {
             table.rehearsed(&record, &self.desk, now);
             self.show(at);

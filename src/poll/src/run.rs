@@ -7,7 +7,8 @@ use crate::shapes::{Held, Shapes};
 use crate::{Job, Look, Mode, Page, Request, Session, Window};
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
-    BatchBuilder, Cell, Error, EventHead, Op, Result, Slice, SnapshotMark, TableSchema, Transaction, Written,
+    BatchBuilder, Cell, Error, EventHead, Op, PollCost, Result, Slice, SnapshotMark, TableSchema,
+    Transaction, Written,
 };
 use caudal_index::{Found, KeyHash, Marks, content_hash};
 use jiff::Timestamp;
@@ -151,7 +152,8 @@ impl Run {
         if anew.is_some() {
             return Ok(Step { rows: BatchBuilder::default(), record: None, shape, anew });
         }
-        let Page { rows, next, watermark, rejected, incomplete, findings, .. } = page;
+        let Page { rows, next, watermark, rejected, incomplete, findings, cost, .. } = page;
+        self.record.pay(cost);
         self.incomplete |= incomplete;
         self.record.bytes += rows.size() as u64;
         self.record.rows += rejected;
@@ -364,6 +366,11 @@ impl Run {
             record.indexed = record.run;
         }
         record.clone()
+    }
+
+    /// What it has cost so far.
+    pub(crate) fn cost(&self) -> Option<PollCost> {
+        self.record.cost
     }
 
     /// The record of a run that failed: the watermark stays.

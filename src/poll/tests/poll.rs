@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
     Action, Batch, BatchBuilder, Cell, Column, ColumnType, Error, EventHead, Fault, KeyKind, Op, Phase,
-    Position, Reader, Result, Signal, SnapshotMark, SourcePosition, TableId, TableSchema, Written,
+    PollCost, Position, Reader, Result, Signal, SnapshotMark, SourcePosition, TableId, TableSchema, Written,
     WrittenRows,
 };
 use caudal_poll::{
@@ -33,6 +33,8 @@ struct World {
     gone: Vec<i64>,
     /// How often the place of a second page is gone.
     losses: u32,
+    /// What each page bills, bytes.
+    price: u64,
 }
 
 #[derive(Clone, Default)]
@@ -150,6 +152,7 @@ impl Session for Table {
             rows: builder,
             next: (upto < rows.len()).then(|| upto.to_string()),
             watermark: rows[from.min(upto)..upto].last().map(|r| r.2.to_string()),
+            cost: (world.price > 0).then(|| PollCost { bytes_billed: world.price, slot_ms: 1, price: 0.5 }),
             ..Page::default()
         })
     }
@@ -410,6 +413,25 @@ async fn an_empty_answer_or_a_much_smaller_one_deletes_nothing() {
     assert_eq!(log.take(), []);
     set(&table, &all);
     assert_eq!(run(&mut reader, &log, true).await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_run_cost_is_the_sum_of_its_pages_each_counted_once() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    set(&table, &[(1, "a", 1), (2, "b", 2), (3, "c", 3)]);
+    let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), None).await;
+    run(&mut reader, &log, true).await;
+    assert_eq!(log.record().cost, None, "a system that asks for nothing");
+    {
+        let mut world = table.0.lock().unwrap();
+        world.price = 10;
+        // A page that is asked for again is billed once.
+        world.faults = [None, Some(Fault::Transient)].into();
+    }
+    for _ in 0..2 {
+        run(&mut reader, &log, true).await;
+        assert_eq!(log.record().cost, Some(PollCost { bytes_billed: 20, slot_ms: 2, price: 1.0 }));
+    }
 }
 
 #[tokio::test(start_paused = true)]
