@@ -1,4 +1,7 @@
 //! The clauses of ALTER TABLE.
+//!
+//! A column whose new name the last known shape has already is another one under that name: the former was dropped or renamed since, by the
+//! same statement or by one behind which no row came. By its name it would be taken for the former, so its rows are read again.
 
 use super::column;
 use super::statement::{Alter, Effect};
@@ -90,7 +93,7 @@ fn one(words: &mut Words<'_>, shape: Option<&TableSchema>, alter: &mut Alter) ->
     match words.next_word().as_str() {
         "ADD" => {
             alter.adds |= !NO_COLUMNS.contains(&words.peek().as_str());
-            add(words)
+            add(words, shape)
         }
         "DROP" => drop(words),
         "MODIFY" => {
@@ -102,13 +105,13 @@ fn one(words: &mut Words<'_>, shape: Option<&TableSchema>, alter: &mut Alter) ->
         "CHANGE" => {
             words.skip("COLUMN");
             words.skip_all(&["IF", "EXISTS"]);
-            let name = words.identifier();
-            words.identifier();
-            column::redefined(words, name.and_then(|name| find(shape, &name)), shape)
+            let (from, to) = (words.identifier(), words.identifier());
+            let effect = column::redefined(words, from.as_ref().and_then(|name| find(shape, name)), shape);
+            effect.max(taken(shape, from.as_deref(), to.as_deref()))
         }
         // Defaults and visibility of columns, indexes and constraints.
         "ALTER" => Effect::Metadata,
-        "RENAME" => rename(words, alter),
+        "RENAME" => rename(words, shape, alter),
         "CONVERT" => convert(words, alter),
         "ENGINE" | "TYPE" => {
             words.skip("=");
@@ -155,7 +158,7 @@ fn engines_end(words: &mut Words<'_>) -> Effect {
     if words.is_end() { Effect::Metadata } else { options(words) }
 }
 
-fn add(words: &mut Words<'_>) -> Effect {
+fn add(words: &mut Words<'_>, shape: Option<&TableSchema>) -> Effect {
     match words.peek().as_str() {
         "INDEX" | "KEY" | "FULLTEXT" | "SPATIAL" | "VECTOR" | "UNIQUE" | "CHECK" | "FOREIGN" => {
             Effect::Metadata
@@ -167,8 +170,10 @@ fn add(words: &mut Words<'_>) -> Effect {
         "PERIOD" | "SYSTEM" => Effect::Replaces,
         _ => {
             words.skip("COLUMN");
+            // Then nothing may have happened.
+            let shape = shape.filter(|_| words.peek() != "IF");
             words.skip_all(&["IF", "NOT", "EXISTS"]);
-            columns(words)
+            columns(words, shape)
         }
     }
 }
@@ -186,25 +191,34 @@ fn constraint(words: &mut Words<'_>) -> Effect {
 }
 
 /// One column, or several in brackets.
-fn columns(words: &mut Words<'_>) -> Effect {
-    let Some(mut list) = words.brackets() else { return new_column(words) };
+fn columns(words: &mut Words<'_>, shape: Option<&TableSchema>) -> Effect {
+    let Some(mut list) = words.brackets() else { return new_column(words, shape) };
     let mut worst = Effect::Metadata;
     while !list.is_end() {
         let mut clause = list.clause();
         let effect = match clause.peek().as_str() {
             "INDEX" | "KEY" | "FULLTEXT" | "SPATIAL" | "UNIQUE" | "CHECK" | "FOREIGN" | "PRIMARY"
-            | "CONSTRAINT" => add(&mut clause),
-            _ => new_column(&mut clause),
+            | "CONSTRAINT" => add(&mut clause, shape),
+            _ => new_column(&mut clause, shape),
         };
         worst = worst.max(effect);
     }
     worst
 }
 
-fn new_column(words: &mut Words<'_>) -> Effect {
+fn new_column(words: &mut Words<'_>, shape: Option<&TableSchema>) -> Effect {
     match words.identifier() {
-        Some(_) => column::added(words),
+        Some(name) => column::added(words).max(taken(shape, None, Some(&name))),
         None => Effect::Replaces,
+    }
+}
+
+/// What it means that a column gets the name `to`.
+fn taken(shape: Option<&TableSchema>, from: Option<&str>, to: Option<&str>) -> Effect {
+    let same = from.zip(to).is_some_and(|(from, to)| from.eq_ignore_ascii_case(to));
+    match to.and_then(|to| find(shape, to)) {
+        Some(_) if !same => Effect::Rewrites,
+        _ => Effect::Metadata,
     }
 }
 
@@ -217,8 +231,14 @@ fn drop(words: &mut Words<'_>) -> Effect {
     }
 }
 
-fn rename(words: &mut Words<'_>, alter: &mut Alter) -> Effect {
-    if words.skip_any(&["COLUMN", "INDEX", "KEY"]) {
+fn rename(words: &mut Words<'_>, shape: Option<&TableSchema>, alter: &mut Alter) -> Effect {
+    if words.skip("COLUMN") {
+        words.skip_all(&["IF", "EXISTS"]);
+        let from = words.identifier();
+        words.skip("TO");
+        return taken(shape, from.as_deref(), words.identifier().as_deref());
+    }
+    if words.skip_any(&["INDEX", "KEY"]) {
         return Effect::Metadata;
     }
     words.skip_any(&["TO", "AS", "="]);
@@ -318,6 +338,7 @@ mod tests {
             "PARTITION BY HASH (n) PARTITIONS 4",
             "REMOVE PARTITIONING",
             "RENAME TO z",
+            "ADD COLUMN IF NOT EXISTS n INT, RENAME COLUMN n TO N, RENAME COLUMN IF EXISTS n TO m",
         ] {
             assert_eq!(effect(clauses), Effect::Metadata, "{clauses}");
         }
@@ -327,6 +348,10 @@ mod tests {
     fn what_gives_rows_other_values_rewrites_them() {
         for clauses in [
             "ADD c INT NOT NULL",
+            "DROP COLUMN n, ADD COLUMN n INT",
+            "ADD (x INT, `N` INT)",
+            "RENAME COLUMN n TO x, RENAME COLUMN a TO n",
+            "CHANGE a n VARCHAR(10)",
             "ADD c INT DEFAULT 5",
             "ADD c VARCHAR(9) DEFAULT (UUID())",
             "ADD c INT AS (n + 1)",

@@ -56,6 +56,10 @@ async fn rewritten_values_are_read_again() {
             &["ALTER TABLE t ADD c INT AS (n * 2) STORED"],
             &["ALTER TABLE t ADD c INT AS (n * 3) VIRTUAL AFTER id"],
             &["ALTER TABLE t MODIFY a INT"],
+            // Another column by the name of one that was there.
+            &["ALTER TABLE t DROP COLUMN d, ADD COLUMN d DECIMAL(10,2)"],
+            &["ALTER TABLE t DROP COLUMN d, RENAME COLUMN a TO d"],
+            &["ALTER TABLE t RENAME COLUMN a TO d, RENAME COLUMN d TO a"],
             &["ALTER TABLE t MODIFY d DECIMAL(10,1)", "ALTER TABLE t ADD x INT DEFAULT 1"],
             &["UPDATE t SET a = 'añ日' WHERE id = 1", "ALTER TABLE t CONVERT TO CHARACTER SET latin1"],
             &[

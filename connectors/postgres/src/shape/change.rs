@@ -6,6 +6,7 @@ use crate::catalog::{Present, Relation, is_key};
 use crate::client::Doing;
 use crate::config::Deletes;
 use crate::plan::takes;
+use crate::project::Role;
 use crate::quote::{ident, literal, qualified};
 use crate::types::{JsonAs, holds, may_become_null, of};
 use caudal_core::{Column, ColumnType, Error, Result, TableSchema};
@@ -165,6 +166,9 @@ impl Shaper<'_> {
                     }
                     changes.extend(self.adapt(at, was, there)?);
                 }
+                (None, Some(there)) if self.is_anew(at, there) => {
+                    changes.extend(self.begin_anew(column, there))
+                }
                 (None, Some(there)) => changes.extend(self.adapt(at, column, there)?),
                 (_, None) if relation.column(&column.name).is_some() => {}
                 (_, None) => changes.push(self.add(column)),
@@ -179,6 +183,29 @@ impl Shaper<'_> {
         // Rows that are there already have the source's default too; without a table rewrite.
         let default = literal_default(column).map(|d| format!(" DEFAULT {d}")).unwrap_or_default();
         format!("ADD COLUMN {} {ty}{default}", ident(&column.name))
+    }
+
+    /// Whether the table has a column by the name of a new one, with values that are not its: mostly those of one that the source dropped, and
+    /// which stayed. What a history holds was true once.
+    fn is_anew(&self, at: usize, there: &Present) -> bool {
+        let column = &self.schema.columns[at];
+        let key = self.schema.key.contains(&(at as u32));
+        let history = self.connection.config().rules(&self.schema.id).history;
+        !(key || history || there.generated || Role::of(column.id).is_some())
+    }
+
+    /// Gives such a column to all rows as adding it would. Written anew in one go, so that its indexes and views stay.
+    fn begin_anew(&self, column: &Column, there: &Present) -> Vec<String> {
+        let json = self.connection.config().json;
+        let ty = if takes(there, column, json) { there.sql.clone() } else { of(&column.ty, json).sql };
+        let (name, default) = (ident(&column.name), literal_default(column));
+        let alter = |change: String| format!("ALTER COLUMN {name} {change}");
+        let mut changes = vec![alter("DROP NOT NULL".to_owned())];
+        changes.extend(there.has_default.then(|| alter("DROP DEFAULT".to_owned())));
+        let value = default.clone().unwrap_or_else(|| "NULL".to_owned());
+        changes.push(alter(format!("TYPE {ty} USING {value}::{ty}")));
+        changes.extend(default.map(|default| alter(format!("SET DEFAULT {default}"))));
+        changes
     }
 
     /// Makes a column take the new shape's values.

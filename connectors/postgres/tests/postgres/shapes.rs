@@ -177,6 +177,36 @@ async fn rows_older_than_the_table_are_taken_with_columns_that_it_never_had_and_
 }
 
 #[tokio::test]
+async fn a_column_that_comes_again_under_its_name_has_none_of_the_old_values() {
+    let Some(db) = Database::new().await else { return };
+    let mut first = table("t", &[("id", int()), ("c", text())]);
+    first.columns[1].nullable = false;
+    let mut dropped = first.clone();
+    dropped.version = 2;
+    dropped.columns.pop();
+    let mut again = dropped.clone();
+    again.version = 3;
+    let mut added = column(9, "c", int());
+    added.default = Some("7".to_owned());
+    again.columns.push(added);
+    // Dropped and added with no row between, and of the same type.
+    let mut at_once = again.clone();
+    at_once.version = 4;
+    at_once.columns[1] = column(10, "c", int());
+    let [first, dropped, again, at_once] = [first, dropped, again, at_once].map(Arc::new);
+    let mut w = db.writer().await;
+    put(w.as_mut(), Rows::new().create(&first, &[I(1), T("old")]).at(1)).await;
+    db.run("CREATE INDEX by_c ON t (c); CREATE VIEW seen AS SELECT id, c FROM t").await;
+    put(w.as_mut(), Rows::new().create(&dropped, &[I(2)]).at(2)).await;
+    assert_eq!(db.rows("SELECT * FROM seen ORDER BY id").await, ["1|old", "2|∅"]);
+    put(w.as_mut(), Rows::new().create(&again, &[I(3), I(33)]).at(3)).await;
+    assert_eq!(db.rows("SELECT * FROM seen ORDER BY id").await, ["1|7", "2|7", "3|33"]);
+    put(w.as_mut(), Rows::new().create(&at_once, &[I(4), I(44)]).at(4)).await;
+    assert_eq!(db.rows("SELECT * FROM seen ORDER BY id").await, ["1|∅", "2|∅", "3|∅", "4|44"]);
+    assert_eq!(db.value("SELECT count(*) FROM pg_indexes WHERE indexname = 'by_c'").await, "1");
+}
+
+#[tokio::test]
 async fn a_change_of_shape_within_a_batch_separates_its_rows() {
     let Some(db) = Database::new().await else { return };
     let (old, new) = versions();
