@@ -72,6 +72,8 @@ pub(crate) struct MySqlReader {
     kin: Kin,
     /// Captured tables that were dropped or renamed.
     gone: BTreeSet<TableId>,
+    /// Tables that have had a column added since their newest version.
+    added: BTreeSet<TableId>,
     /// Captured tables that the statement at hand changed.
     altered: Vec<TableId>,
     /// Everything up to here was delivered, and nothing behind it but `tx`'s rows.
@@ -114,6 +116,7 @@ pub(crate) struct Start {
     pub(crate) quarantine: Quarantine,
     pub(crate) kin: Kin,
     pub(crate) gone: BTreeSet<TableId>,
+    pub(crate) added: BTreeSet<TableId>,
     pub(crate) token: Token,
     /// Notes that the first batch carries.
     pub(crate) notes: BTreeMap<String, Option<String>>,
@@ -142,6 +145,7 @@ impl MySqlReader {
             quarantine,
             kin,
             gone,
+            added,
             token,
             notes,
             inbox,
@@ -159,6 +163,7 @@ impl MySqlReader {
             quarantine,
             kin,
             gone,
+            added,
             altered: Vec::new(),
             shapes: Shapes::new(config.selection.clone()),
             config,

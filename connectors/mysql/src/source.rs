@@ -196,6 +196,8 @@ async fn open(
     }
     check::shapes(&config, &tables)?;
     let mut timeline = Timeline::new(config.selection.clone(), tables, notes.schemas.clone());
+    let added = reader::statement::noted_tables(&others, reader::statement::ADDED);
+    added.iter().for_each(|id| timeline.adds_columns(id));
     timeline.nameless(metadata.is_none_or(|m| !m.eq_ignore_ascii_case("FULL")));
     let (written, board) = (beside.written.get().cloned(), Arc::clone(&beside.board));
     let snapshot = match config.snapshot.mode {
@@ -225,7 +227,8 @@ async fn open(
         snapshot,
         quarantine,
         kin,
-        gone: reader::statement::gone_tables(&others),
+        gone: reader::statement::noted_tables(&others, reader::statement::GONE),
+        added,
         token,
         inbox: Arc::clone(&beside.inbox),
         signal: notes.signal,

@@ -108,6 +108,9 @@ impl MySqlReader {
     pub(super) fn note_schema(&mut self, schema: &Arc<TableSchema>) -> Result<()> {
         let shape = self.shapes.of(schema)?;
         self.notes.insert(schema_note(&schema.id), Some(schema_text(schema, &shape.excluded())));
+        if self.added.remove(&schema.id) {
+            self.notes.insert(format!("{}{}", super::statement::ADDED, schema.id), None);
+        }
         Ok(())
     }
 }

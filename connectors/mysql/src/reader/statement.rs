@@ -23,10 +23,13 @@ const RECENT: Duration = Duration::from_secs(300);
 /// Prefix of the notes of tables that are gone.
 pub(crate) const GONE: &str = "gone/";
 
-/// The tables that a position's notes call gone.
-pub(crate) fn gone_tables(notes: &BTreeMap<String, Option<String>>) -> BTreeSet<TableId> {
+/// Prefix of the notes of tables that have had a column added since their newest version.
+pub(crate) const ADDED: &str = "added/";
+
+/// The tables that a position's notes name behind a prefix.
+pub(crate) fn noted_tables(notes: &BTreeMap<String, Option<String>>, prefix: &str) -> BTreeSet<TableId> {
     let id = |(name, _): (&String, _)| {
-        let (database, table) = name.strip_prefix(GONE)?.split_once('.')?;
+        let (database, table) = name.strip_prefix(prefix)?.split_once('.')?;
         Some(TableId::new(database, table))
     };
     notes.iter().filter_map(id).collect()
@@ -83,8 +86,10 @@ impl MySqlReader {
         for id in read {
             self.read_table(id);
         }
-        if adds {
+        if adds && self.selects(&table) {
             self.timeline.adds_columns(&table);
+            self.notes.insert(format!("{ADDED}{table}"), Some("{}".to_owned()));
+            self.added.insert(table.clone());
         }
         self.shapes_changed(query, &all, pos);
         if let Some(new) = renamed {

@@ -1,5 +1,6 @@
 //! Tables that change their shape.
 
+use crate::mirror::Mirror;
 use crate::server::{Database, Stored, full_servers, next, servers};
 use crate::state::{State, row};
 use caudal_core::{Op, TableSchema};
@@ -21,6 +22,32 @@ async fn collect(
         }
     }
     out
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_between_a_column_that_is_added_and_its_first_row_guesses_no_rename() {
+    for server in full_servers() {
+        let database = Database::create(&server).await;
+        database
+            .run(&[
+                "CREATE TABLE t (id INT PRIMARY KEY, a INT)",
+                "INSERT INTO t VALUES (1, 11), (2, 12)",
+                "CREATE TABLE other (id INT PRIMARY KEY)",
+            ])
+            .await;
+        let mut mirror = Mirror::open(&database, "").await;
+        mirror.stop();
+        let columns = ["ALTER TABLE t DROP COLUMN a", "ALTER TABLE t ADD COLUMN b INT"];
+        database.run(&[columns[0], columns[1], "INSERT INTO other VALUES (1)"]).await;
+        while mirror.rows("other").is_empty() {
+            mirror.step().await;
+        }
+        mirror.stop();
+        database.run(&["UPDATE t SET b = 5 WHERE id = 2"]).await;
+        mirror.settle(&database).await;
+        mirror.equals(&database, &["t"], "after a restart").await;
+        database.drop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
