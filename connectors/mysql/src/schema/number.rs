@@ -3,9 +3,8 @@
 use caudal_core::{Column, TableSchema};
 
 /// Gives version, generation and column ids that continue those of the version before. A column keeps its id by its name; one
-/// that alone changed its name, with place and type as they were, was renamed. A new one has an id that no column had before it, or who has not seen the versions between would take it for one that
-/// was dropped.
-/// With `added` (a statement since then has added a column) none is taken for renamed.
+/// that alone changed its name, with place and type as they were, was renamed. A new one has an id that no column has had: who has not
+/// seen the versions between would take it for the one that was dropped. With `added` (a statement since then has added a column) none is taken for renamed.
 pub(super) fn numbered(mut schema: TableSchema, old: Option<&TableSchema>, added: bool) -> TableSchema {
     let Some(old) = old else { return schema };
     let mut next = old.first_new_column_id();
