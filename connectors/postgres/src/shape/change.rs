@@ -161,13 +161,21 @@ impl Shaper<'_> {
             let there = relation.column(was.map_or(&column.name, |w| &w.name));
             match (was, there) {
                 (Some(was), Some(there)) => {
+                    if let Some(left) = self.left_behind(old, relation, &column.name)
+                        && self.is_anew(at, left)
+                    {
+                        // Both stay: which is whose, only the values tell.
+                        changes.extend(self.begin_anew(column, left, Some(&was.name)));
+                        changes.extend(there.not_null.then(|| nullable(&was.name)));
+                        continue;
+                    }
                     if was.name != column.name {
                         renames.push((was.name.clone(), column.name.clone()));
                     }
                     changes.extend(self.adapt(at, was, there)?);
                 }
                 (None, Some(there)) if self.is_anew(at, there) => {
-                    changes.extend(self.begin_anew(column, there))
+                    changes.extend(self.begin_anew(column, there, None))
                 }
                 (None, Some(there)) => changes.extend(self.adapt(at, column, there)?),
                 (_, None) if relation.column(&column.name).is_some() => {}
@@ -194,15 +202,31 @@ impl Shaper<'_> {
         !(key || history || there.generated || Role::of(column.id).is_some())
     }
 
-    /// Gives such a column to all rows as adding it would. Written anew in one go, so that its indexes and views stay.
-    fn begin_anew(&self, column: &Column, there: &Present) -> Vec<String> {
+    /// A column of the table by this name that is of no column of the shape: what the source dropped.
+    fn left_behind<'r>(&self, old: &TableSchema, relation: &'r Relation, name: &str) -> Option<&'r Present> {
+        let kept = |was: &&Column| self.schema.columns.iter().any(|column| column.id == was.id);
+        let is_kept = old.columns.iter().filter(kept).any(|was| was.name == name);
+        relation.column(name).filter(|_| !is_kept)
+    }
+
+    /// Gives such a column to all rows as adding it would, or with the values that are in the column `from`. Written anew in one go, so that its
+    /// indexes and views stay.
+    fn begin_anew(&self, column: &Column, there: &Present, from: Option<&str>) -> Vec<String> {
+        tracing::warn!(
+            table = %self.schema.id,
+            column = column.name,
+            "the target has a column of a new one's name, mostly of one that was dropped: its values are replaced"
+        );
         let json = self.connection.config().json;
         let ty = if takes(there, column, json) { there.sql.clone() } else { of(&column.ty, json).sql };
         let (name, default) = (ident(&column.name), literal_default(column));
         let alter = |change: String| format!("ALTER COLUMN {name} {change}");
-        let mut changes = vec![alter("DROP NOT NULL".to_owned())];
+        let mut changes = vec![nullable(&column.name)];
         changes.extend(there.has_default.then(|| alter("DROP DEFAULT".to_owned())));
-        let value = default.clone().unwrap_or_else(|| "NULL".to_owned());
+        let value = match from {
+            Some(from) => ident(from),
+            None => default.clone().unwrap_or_else(|| "NULL".to_owned()),
+        };
         changes.push(alter(format!("TYPE {ty} USING {value}::{ty}")));
         changes.extend(default.map(|default| alter(format!("SET DEFAULT {default}"))));
         changes
@@ -245,6 +269,10 @@ impl Shaper<'_> {
             .map(|there| format!("ALTER COLUMN {} DROP NOT NULL", ident(&there.name)))
             .collect()
     }
+}
+
+fn nullable(column: &str) -> String {
+    format!("ALTER COLUMN {} DROP NOT NULL", ident(column))
 }
 
 /// Renames in an order in which no name is taken: swaps go through a name of their own.

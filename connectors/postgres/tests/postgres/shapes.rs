@@ -207,6 +207,32 @@ async fn a_column_that_comes_again_under_its_name_has_none_of_the_old_values() {
 }
 
 #[tokio::test]
+async fn a_column_renamed_to_what_a_dropped_one_was_called_keeps_its_values() {
+    let Some(db) = Database::new().await else { return };
+    let mut first = table("t", &[("id", int()), ("a", int()), ("c", text()), ("b", text())]);
+    first.columns[1].nullable = false;
+    let mut dropped = first.clone();
+    dropped.version = 2;
+    dropped.columns.remove(2);
+    let mut renamed = dropped.clone();
+    renamed.version = 3;
+    renamed.columns[1].name = "c".to_owned();
+    // Dropped and renamed to it with no row between.
+    let mut at_once = renamed.clone();
+    at_once.version = 4;
+    at_once.columns.remove(1);
+    at_once.columns[1].name = "c".to_owned();
+    let [first, dropped, renamed, at_once] = [first, dropped, renamed, at_once].map(Arc::new);
+    let mut w = db.writer().await;
+    put(w.as_mut(), Rows::new().create(&first, &[I(1), I(11), T("old"), T("b1")]).at(1)).await;
+    put(w.as_mut(), Rows::new().create(&dropped, &[I(2), I(12), T("b2")]).at(2)).await;
+    put(w.as_mut(), Rows::new().create(&renamed, &[I(3), I(13), T("b3")]).at(3)).await;
+    assert_eq!(db.rows("SELECT id, c, b FROM t ORDER BY id").await, ["1|11|b1", "2|12|b2", "3|13|b3"]);
+    put(w.as_mut(), Rows::new().create(&at_once, &[I(4), T("b4")]).at(4)).await;
+    assert_eq!(db.rows("SELECT id, c FROM t ORDER BY id").await, ["1|b1", "2|b2", "3|b3", "4|b4"]);
+}
+
+#[tokio::test]
 async fn a_change_of_shape_within_a_batch_separates_its_rows() {
     let Some(db) = Database::new().await else { return };
     let (old, new) = versions();
