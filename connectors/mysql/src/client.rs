@@ -88,6 +88,8 @@ pub(crate) struct Client {
     config: Box<Resolved>,
     /// When a statement was last given.
     used: Instant,
+    /// When a table's write lock was last asked for in vain.
+    pub(crate) pressed: Option<Instant>,
 }
 
 impl Client {
@@ -115,6 +117,7 @@ impl Client {
             identity: String::new(),
             config: Box::new(config.clone()),
             used: Instant::now(),
+            pressed: None,
         };
         let version = client.text("ask for the version", "SELECT @@version").await?;
         client.version = Version::parse(&version.unwrap_or_default());
@@ -151,7 +154,8 @@ impl Client {
         let alive = tokio::time::timeout(PING, self.conn.ping()).await;
         if !matches!(alive, Ok(Ok(()))) {
             let config = Resolved { identity: Some(self.identity.clone()), ..(*self.config).clone() };
-            *self = Self::connect(&config).await?;
+            let pressed = self.pressed;
+            *self = Self { pressed, ..Self::connect(&config).await? };
         }
         self.used = Instant::now();
         Ok(())

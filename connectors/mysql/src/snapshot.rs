@@ -54,6 +54,7 @@ mod checked_tests;
 pub(crate) mod chunk;
 pub(crate) mod commands;
 mod hand_on;
+pub(crate) mod lock;
 pub(crate) mod met;
 #[cfg(test)]
 mod model;

@@ -3,11 +3,12 @@
 //! * MySQL with GTIDs: `WAIT_FOR_EXECUTED_GTID_SET`. A transaction enters `gtid_executed` only once it is visible.
 //! * MariaDB: a consistent snapshot knows its exact place in the log (`binlog_snapshot_file`, `binlog_snapshot_position`); it is taken anew
 //!   until that place is not before the stream's. The SELECT then runs within it.
-//! * MySQL without GTIDs: a read lock on the table, held for no longer than it takes to get it. A transaction keeps its metadata lock until
+//! * MySQL without GTIDs: a lock on the table, held for no longer than it takes to get it. A transaction keeps its metadata lock until
 //!   it is visible, so once the lock was granted, all that the log shows of this table is.
 
 use crate::client::{Client, row_text};
 use crate::position::{Place, file_number};
+use crate::snapshot::lock::lock;
 use caudal_core::{Error, Result};
 use std::time::{Duration, Instant};
 
@@ -89,7 +90,7 @@ pub(crate) async fn current_place(client: &mut Client) -> Result<(String, u64)> 
 }
 
 async fn barrier(client: &mut Client, table: &str) -> Result<()> {
-    client.run("lock the table for a moment", &format!("LOCK TABLES {table} READ")).await.map_err(|e| {
+    lock(client, table).await.map_err(|e| {
         e.hint("without GTIDs a chunk needs the privilege LOCK TABLES for a moment: grant it, or set gtid_mode=ON")
     })?;
     client.run("unlock the table", "UNLOCK TABLES").await

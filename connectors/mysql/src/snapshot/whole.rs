@@ -22,6 +22,7 @@ use crate::gtid::{Gtid, GtidSet};
 use crate::position::{Place, Resend, file_number};
 use crate::reader::clock::log_end;
 use crate::snapshot::chunk::{is_held, limits};
+use crate::snapshot::lock::lock;
 use crate::snapshot::plan::Plan;
 use crate::snapshot::spool::{Spool, Writer};
 use crate::snapshot::visible;
@@ -155,15 +156,14 @@ async fn executed(client: &mut Client) -> Result<GtidSet> {
     GtidSet::parse(client.version.family, &text.unwrap_or_default())
 }
 
-/// Under a read lock of the table, which another connection holds: starting a transaction would end one's own.
+/// Under a lock of the table, which another connection holds: starting a transaction would end one's own.
 async fn locked(client: &mut Client, config: &Arc<Resolved>, plan: &Plan, gtids: bool) -> Result<Exact> {
     let mut holder = Client::connect(config).await?;
     limits(&mut holder, LIMIT).await?;
-    let lock = format!("LOCK TABLES {} READ", plan.name());
-    holder
-        .run("lock the table for a moment", &lock)
-        .await
-        .map_err(|e| e.hint("grant LOCK TABLES, or give the table a primary key, or set gtid_mode=ON"))?;
+    holder.pressed = client.pressed;
+    let locked = lock(&mut holder, &plan.name()).await;
+    client.pressed = holder.pressed;
+    locked.map_err(|e| e.hint("grant LOCK TABLES, or give the table a primary key, or set gtid_mode=ON"))?;
     let gtid = if gtids { Some(executed(client).await?) } else { None };
     let (file, pos) = log_end(client).await?;
     client.run("start a consistent snapshot", "START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;

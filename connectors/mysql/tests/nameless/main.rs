@@ -31,7 +31,7 @@ impl Nameless {
 
 impl Drop for Nameless {
     fn drop(&mut self) {
-        let database = Database { server: self.0.server.clone(), name: self.0.name.clone() };
+        let database = self.0.clone();
         let restore = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {

@@ -4,6 +4,7 @@ use caudal_core::{Batch, Position, Reader, SourcePosition};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -61,16 +62,34 @@ pub(crate) fn gtid_servers() -> Vec<Server> {
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A database of its own.
+#[derive(Clone)]
 pub(crate) struct Database {
     pub(crate) server: Server,
     pub(crate) name: String,
+    _alive: Arc<()>,
+}
+
+/// How long a test may take with a database: one that goes round for ever ends the suite, and says which it was.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+fn watch(alive: &Arc<()>) {
+    let (alive, test) = (Arc::downgrade(alive), std::thread::current().name().unwrap_or("a test").to_owned());
+    std::thread::spawn(move || {
+        std::thread::sleep(PATIENCE);
+        if alive.upgrade().is_some() {
+            eprintln!("{test} has not ended with a database of its within {PATIENCE:?}");
+            std::process::exit(101);
+        }
+    });
 }
 
 impl Database {
     pub(crate) async fn create(server: &Server) -> Self {
         let unique = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("caudal_reader_{}_{unique}", std::process::id());
-        let database = Self { server: server.clone(), name };
+        let alive = Arc::new(());
+        watch(&alive);
+        let database = Self { server: server.clone(), name, _alive: alive };
         let mut conn = database.connect_to(None).await;
         conn.query_drop(format!("CREATE DATABASE `{}` CHARACTER SET utf8mb4", database.name)).await.unwrap();
         database

@@ -10,9 +10,8 @@ const TABLE: &str = "CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT, v INT NO
 
 /// Writes to `t` until told to stop; errors while the table is away are no matter.
 fn writer(database: &Database, seed: u32, stop: &Arc<AtomicBool>) -> tokio::task::JoinHandle<u32> {
-    let (stop, name, server) = (Arc::clone(stop), database.name.clone(), database.server.clone());
+    let (stop, database) = (Arc::clone(stop), database.clone());
     tokio::spawn(async move {
-        let database = Database { server, name };
         let mut conn = database.connect().await;
         let mut n = seed;
         while !stop.load(Ordering::Relaxed) {
