@@ -7,6 +7,7 @@
 
 mod database;
 mod known;
+mod schedule;
 
 use super::nearest::nearest;
 use super::problem::Problem;
@@ -138,8 +139,12 @@ impl Work<'_> {
         }
     }
 
+    /// Once, however many databases are concerned.
     fn problem(&mut self, variable: &str, cause: &str, fix: &str) {
-        self.problems.push(Problem::new(variable, cause).fix(fix));
+        let problem = Problem::new(variable, cause).fix(fix);
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     /// Sets a dotted path, and notes that the variable did it.

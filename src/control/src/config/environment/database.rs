@@ -82,8 +82,10 @@ impl Work<'_> {
                 self.note(&variable(who, "USER"), None, &says);
             }
         }
+        let polled = self.schedule(&at);
         if let Some(rows) = self.number("ETL_BATCH_SIZE", 10_000_000) {
-            self.set("ETL_BATCH_SIZE", &format!("{at}.snapshot.chunk_rows"), Node::made(Value::Int(rows)));
+            let key = if polled { "poll.page_rows" } else { "snapshot.chunk_rows" };
+            self.set("ETL_BATCH_SIZE", &format!("{at}.{key}"), Node::made(Value::Int(rows)));
         }
         true
     }

@@ -17,8 +17,9 @@ const NO_DOCUMENTS: Effect =
 const NO_ALERTS: Effect = Effect::None("has no effect: watch /health and /metrics instead");
 const STDERR: Effect =
     Effect::None("has no effect: the log goes to standard error, for the platform to keep");
-const NOT_POLLED: Effect =
-    Effect::None("has no effect: changes are captured as they happen, without a schedule");
+const NOT_POLLED: Effect = Effect::None(
+    "has no effect: changes are captured as they happen; it counts with ETL_INCREMENTAL_HOURS or ETL_FULL_SYNC_TIME",
+);
 
 /// Beside `ETL_DB_…`, whose fields can stand for any number of databases.
 pub(super) const KNOWN: &[(&str, Effect)] = &[
@@ -29,8 +30,8 @@ pub(super) const KNOWN: &[(&str, Effect)] = &[
     ("ETL_BATCH_SIZE", Effect::Here),
     ("ETL_API_KEY", Effect::Here),
     ("ETL_LOG_LEVEL", Effect::Elsewhere("how much is logged, unless RUST_LOG says it")),
-    ("ETL_INCREMENTAL_HOURS", NOT_POLLED),
-    ("ETL_FULL_SYNC_TIME", NOT_POLLED),
+    ("ETL_INCREMENTAL_HOURS", Effect::Here),
+    ("ETL_FULL_SYNC_TIME", Effect::Here),
     (
         "ETL_RETRY_ATTEMPTS",
         Effect::None("has no effect: what may pass by itself is tried again until it does"),

@@ -106,6 +106,9 @@ fn every_variable_that_is_set_is_accounted_for() {
         let value = match *name {
             "ETL_ENCRYPT_SENSITIVE_DATA" => "false",
             "ETL_ENABLED" => "true",
+            "ETL_FULL_SYNC_TIME" => "02:00",
+            "ETL_INCREMENTAL_HOURS" => "2",
+            "ETL_RETRY_ATTEMPTS" => "3",
             _ => "9000",
         };
         (*name, value)
@@ -144,4 +147,49 @@ fn mistakes_name_the_variable_and_never_show_its_value() {
 fn switched_off_nothing_is_captured() {
     let e = good(&[&MAIN[..], &[("ETL_ENABLED", "false")]].concat());
     assert!(e.root.get("sources").is_none());
+}
+
+#[test]
+fn a_time_and_hours_make_sources_that_are_polled_by_the_clock() {
+    let with = |more: &[(&str, &str)]| good(&[&MAIN[..], more].concat());
+    let e = with(&[]);
+    assert_eq!((text(&e, "sources.main.mode"), text(&e, "sources.main.poll.every")), (None, None));
+    let e =
+        with(&[("ETL_INCREMENTAL_HOURS", "2"), ("ETL_BATCH_SIZE", "500"), ("ETL_TIMEOUT_SECONDS", "300")]);
+    assert_eq!(text(&e, "sources.main.mode"), Some("poll"));
+    assert_eq!(text(&e, "sources.main.poll.every"), Some("2h"));
+    assert_eq!(text(&e, "sources.main.poll.timeout"), Some("300s"));
+    let rows = e.notes.iter().find(|n| n.variable == "ETL_BATCH_SIZE").and_then(|n| n.path.clone());
+    assert_eq!(rows.as_deref(), Some("sources.main.poll.page_rows"));
+    let e = with(&[
+        ("ETL_INCREMENTAL_HOURS", "6"),
+        ("ETL_FULL_SYNC_TIME", "02:00"),
+        ("CAUDAL_TIME_ZONE", "America/Caracas"),
+        ("ETL_DB_B_DATABASE", "b"),
+    ]);
+    for source in ["main", "b"] {
+        let at = |key: &str| text(&e, &format!("sources.{source}.{key}")).map(str::to_owned);
+        assert_eq!(at("mode").as_deref(), Some("poll"));
+        assert_eq!(at("poll.every"), None);
+        assert_eq!(at("poll.schedule.cron").as_deref(), Some("0 2,8,14,20 * * *"));
+        assert_eq!(at("poll.schedule.zone").as_deref(), Some("America/Caracas"));
+    }
+    let e = with(&[("ETL_FULL_SYNC_TIME", "2:05")]);
+    assert_eq!(text(&e, "sources.main.poll.schedule.cron"), Some("5 2 * * *"));
+    assert_eq!(text(&e, "sources.main.poll.schedule.zone"), Some("UTC"));
+}
+
+#[test]
+fn times_and_hours_that_are_none_are_named_each_once() {
+    for (variable, values, says) in [
+        ("ETL_INCREMENTAL_HOURS", &["0", "-2", "two", "1.5", "745"][..], "is no whole number in range"),
+        ("ETL_FULL_SYNC_TIME", &["24:00", "2", "2:60", "2am", "+2:00", "02:00:00"][..], "is no time of day"),
+    ] {
+        for value in values {
+            let more = [(variable, *value), ("ETL_DB_B_DATABASE", "b")];
+            let told = wrong(&[&MAIN[..], &more].concat());
+            let named = told.iter().filter(|t| t.starts_with(&format!("{variable}: {says}"))).count();
+            assert_eq!((named, told.len()), (1, 1), "{value}: {told:?}");
+        }
+    }
 }
