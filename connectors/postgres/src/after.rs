@@ -210,6 +210,9 @@ impl Runner {
     async fn steps(&self, connection: &Connection, job: &AfterLoad) -> Result<()> {
         let begun = tokio::time::Instant::now();
         for step in &job.run {
+            let left = job.timeout.get().saturating_sub(begun.elapsed()).as_millis().max(1);
+            let limit = format!("SET LOCAL statement_timeout = {}", left.min(i32::MAX as u128));
+            connection.batch(&limit).await.doing(&self.config, "set a time limit")?;
             let text = match step {
                 Step { sql: Some(sql), .. } => sql.clone(),
                 Step { file: Some(file), .. } => tokio::fs::read_to_string(file)
@@ -217,11 +220,12 @@ impl Runner {
                     .map_err(|e| Error::config(format!("read {}", file.display())).because(e))?,
                 Step { abc: Some(abc), .. } => abc.sql(),
                 Step { phantom_zeros: Some(zeros), .. } => zeros.sql(),
+                Step { snapshot: Some(snapshot), .. } => {
+                    snapshot.take(connection).await?.map_err(|failure| self.failed(job, failure))?;
+                    continue;
+                }
                 Step { .. } => continue,
             };
-            let left = job.timeout.get().saturating_sub(begun.elapsed()).as_millis().max(1);
-            let limit = format!("SET LOCAL statement_timeout = {}", left.min(i32::MAX as u128));
-            connection.batch(&limit).await.doing(&self.config, "set a time limit")?;
             connection.batch(&text).await.map_err(|failure| self.failed(job, failure))?;
         }
         Ok(())

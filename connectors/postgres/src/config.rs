@@ -1,6 +1,6 @@
 //! The sink's configuration: as written, then resolved. After [`Config::resolve`] nothing can be "invalid config".
 
-use crate::ready::{Abc, PhantomZeros};
+use crate::ready::{Abc, PhantomZeros, Snapshot};
 use crate::tables::{TableOptions, TableRules, Tables};
 use crate::types::JsonAs;
 use crate::url::Target;
@@ -147,6 +147,8 @@ pub struct Step {
     pub abc: Option<Abc>,
     /// Products that sell, with a stock of none.
     pub phantom_zeros: Option<PhantomZeros>,
+    /// A history of a table, by the run or by the day.
+    pub snapshot: Option<Snapshot>,
 }
 
 /// What follows a run that failed.
@@ -298,14 +300,20 @@ impl AfterLoad {
 
 impl Step {
     fn check(&self) -> Result<()> {
-        let given =
-            [self.sql.is_some(), self.file.is_some(), self.abc.is_some(), self.phantom_zeros.is_some()];
+        let given = [
+            self.sql.is_some(),
+            self.file.is_some(),
+            self.abc.is_some(),
+            self.phantom_zeros.is_some(),
+            self.snapshot.is_some(),
+        ];
         if given.iter().filter(|given| **given).count() != 1 {
-            return Err(Error::config("a step is just one of sql, file, abc, phantom_zeros")
+            return Err(Error::config("a step is just one of sql, file, abc, phantom_zeros, snapshot")
                 .hint("run: [{ sql: … }, { file: /etc/caudal/totals.sql }]"));
         }
         self.abc.as_ref().map_or(Ok(()), Abc::check)?;
-        self.phantom_zeros.as_ref().map_or(Ok(()), PhantomZeros::check)
+        self.phantom_zeros.as_ref().map_or(Ok(()), PhantomZeros::check)?;
+        self.snapshot.as_ref().map_or(Ok(()), Snapshot::check)
     }
 }
 

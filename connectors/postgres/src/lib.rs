@@ -34,7 +34,7 @@ mod url;
 mod writer;
 
 pub use config::{AfterLoad, Config, Consistency, Deletes, OnFailure, Resolved, Step};
-pub use ready::{Abc, PhantomZeros};
+pub use ready::{Abc, Per, PhantomZeros, SameDay, Snapshot};
 pub use tables::{Changes, Infinite, OutOfRange, TableOptions, ZeroCharacters};
 pub use types::JsonAs;
 

@@ -4,6 +4,10 @@
 //! and what follows the table by its changes sees few. Tables are named `table` or `schema.table`; all else that is given is SQL over
 //! the table's columns, as the configuration's other statements are.
 
+mod snapshot;
+
+pub use snapshot::{Per, SameDay, Snapshot};
+
 use crate::quote::ident;
 use caudal_core::{Error, Result};
 use schemars::JsonSchema;
