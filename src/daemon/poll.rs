@@ -15,8 +15,10 @@ use serde_json::json;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// How often the daemon is asked.
-const EVERY: Duration = Duration::from_millis(300);
+/// How soon the daemon is asked first whether the runs are over, and how often at most and at least after that: by a tenth of the time that
+/// they have taken. So a short run is told at once, and a long one costs the daemon a few answers a second.
+const SOONEST: Duration = Duration::from_millis(10);
+const LATEST: Duration = Duration::from_millis(300);
 /// How long the daemon may take to take a command up.
 const TAKEN_WITHIN: Duration = Duration::from_secs(120);
 
@@ -38,7 +40,7 @@ pub(crate) async fn poll(cli: &Cli, arguments: &PollArguments) -> Result<ExitCod
     }
     let began = Instant::now();
     loop {
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(pause(began.elapsed())).await;
         let pipeline = pipeline(&resolved, &arguments.source).await?;
         let mine: Vec<Progress> = pipeline.reading.iter().filter(|p| p.id == record.id).cloned().collect();
         if !mine.is_empty() && mine.iter().all(has_ended) {
@@ -52,6 +54,10 @@ pub(crate) async fn poll(cli: &Cli, arguments: &PollArguments) -> Result<ExitCod
                 .into());
         }
     }
+}
+
+fn pause(elapsed: Duration) -> Duration {
+    (elapsed / 10).clamp(SOONEST, LATEST)
 }
 
 type Resolved = caudal_control::config::Resolved<super::registry::Kafka>;
@@ -244,4 +250,27 @@ fn row(source: String, poll: &PollStatus, now_us: i64) -> Vec<String> {
         last,
         result,
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_told_of_within_a_tenth_of_its_time_and_the_daemon_asked_seldom() {
+        let ends = |took: Duration| {
+            let (mut at, mut asked) = (Duration::ZERO, 0);
+            while at < took {
+                at += pause(at);
+                asked += 1;
+            }
+            (at.saturating_sub(took), asked)
+        };
+        for ms in [1, 30, 95, 400, 900, 2_900] {
+            let took = Duration::from_millis(ms);
+            let (late, asked) = ends(took);
+            assert!(late <= (took / 10).max(SOONEST) && asked < 60, "{ms}: {late:?}, {asked}");
+        }
+        assert!(ends(Duration::from_secs(60)).1 < 260);
+    }
 }
