@@ -1,5 +1,7 @@
 //! BigQuery into Postgres: every type, windows, what a run may cost, and whatever goes wrong on the way takes nothing away.
 
+mod history;
+
 use std::process::Command;
 use std::time::Duration;
 
@@ -372,6 +374,42 @@ async fn a_window_is_read_in_slices_by_date_that_meet_and_rows_without_a_date_ar
         queries.iter().map(|body| body["queryParameters"].to_string()).collect();
     assert_eq!((queries.len(), bounds.len()), (4, 4), "one query for each slice, and none twice: {bounds:?}");
     assert_eq!(last(&daemon, "gestiones").await["cost"]["bytes_billed"], 40_000_000, "each is billed once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pieces_are_asked_for_as_many_at_a_time_as_parallel_says_and_no_more() {
+    let bench = Bench::new("bq_bound").await;
+    bench.gestiones(50).await;
+    // The second of ten pieces does not come twice: meanwhile those behind it are asked for.
+    let asked: std::sync::Arc<std::sync::Mutex<Vec<String>>> = std::sync::Arc::default();
+    let (noted, seen) =
+        (std::sync::Arc::clone(&asked), std::sync::Arc::new(std::sync::Mutex::new(Vec::new())));
+    let at_refusal = std::sync::Arc::clone(&seen);
+    bench.front.instead(move |request| {
+        let body: Value = serde_json::from_str(&request.body).ok()?;
+        let is_piece = request.path.ends_with("/queries") && body["dryRun"] != true;
+        let bound = body["queryParameters"].to_string();
+        if !is_piece {
+            return None;
+        }
+        let mut all = noted.lock().unwrap();
+        if !all.contains(&bound) {
+            all.push(bound.clone());
+        }
+        let is_second = bound.contains("2026-01-02") && bound.contains("2026-01-03");
+        let mut counts = at_refusal.lock().unwrap();
+        (is_second && counts.len() < 2).then(|| {
+            counts.push(all.len());
+            refusal(503, "backendError", "try again")
+        })
+    });
+    let table = "  gestiones: {key: [id], slice: 1d, partition: fecha, since: 2026-01-01, every: 1h}";
+    let daemon = bench.start(&["parallel: 3", "tables:", table]);
+    until(&daemon, &bench.sink, "SELECT count(*) FROM gestiones", "50").await;
+    // The first, which was read, and three more: the second among them. By its second refusal, a second later, all of those have been asked for, and none else.
+    let counts = seen.lock().unwrap().clone();
+    assert!(counts.len() == 2 && counts.iter().all(|count| (2..=4).contains(count)), "{counts:?}");
+    assert!(asked.lock().unwrap().len() > 10, "pieces up to today");
 }
 
 /// Has the service say that each query would read so much.

@@ -109,6 +109,36 @@ async fn without_a_file_the_etl_variables_run_two_servers_into_a_sink() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_and_hours_among_the_etl_variables_poll_a_server_by_the_clock() {
+    let server = MysqlServer::shared(Family::MariaDb);
+    let db = server.database("env_poll").await.unwrap();
+    server.sql(&db, "CREATE TABLE a (id INT PRIMARY KEY); INSERT INTO a VALUES (1), (2)").await.unwrap();
+    let sink = Postgres::shared().database("env_poll").await.unwrap();
+    let variables: Vec<(String, String)> = [
+        ("ETL_SERVICE_NAME", format!("env-poll-{}", std::process::id())),
+        ("ETL_DB_HOST", "127.0.0.1".to_owned()),
+        ("ETL_DB_PORT", server.port().to_string()),
+        ("ETL_DB_USER", "cdc".to_owned()),
+        ("ETL_DB_PASSWORD", "cdc-secret".to_owned()),
+        ("ETL_DB_DATABASE", db.clone()),
+        ("ETL_INCREMENTAL_HOURS", "6".to_owned()),
+        ("ETL_FULL_SYNC_TIME", "02:30".to_owned()),
+        ("CAUDAL_TIME_ZONE", "America/Caracas".to_owned()),
+        ("CAUDAL_SINK_URL", sink.url.clone()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    let mut daemon = Daemon::by_variables(&variables).unwrap();
+    daemon.wait_healthy(SOON).await.unwrap();
+    wait_equal(&[TablePair::by_default(&db, "a")], &server.url(&db), &sink.url, SOON).await.unwrap();
+    let poll = pipeline(&daemon, "capture/main").await["polls"][0].clone();
+    assert_eq!(poll["schedule"], "30 2,8,14,20 * * * America/Caracas", "{poll}");
+    let next = poll["next_us"][0].as_i64().unwrap();
+    let next = jiff::Timestamp::from_microsecond(next).unwrap().in_tz("America/Caracas").unwrap();
+    assert!(next.minute() == 30 && [2, 8, 14, 20].contains(&next.hour()), "{next}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_position_of_an_idle_source_moves_with_the_traffic_of_other_databases() {
     for family in [Family::MariaDb, Family::Mysql97] {
         let server = MysqlServer::shared(family);

@@ -3,6 +3,7 @@
 use crate::api::Api;
 use crate::auth::Auth;
 use crate::client::{Client, address, trust};
+use crate::history::History;
 use crate::names::Object;
 use crate::prices::{LEAST, Prices};
 use crate::statement::Statement;
@@ -141,6 +142,10 @@ pub enum ModeWritten {
     SlidingWindow,
     /// All, and all of them go out again, changed or not.
     Force,
+    /// What `CHANGES` tells of a table with `enable_change_history`, deletes too; up to eleven minutes ago.
+    Changes,
+    /// What `APPENDS` tells of a table: rows that were added.
+    Appends,
 }
 
 // The credentials, and values of parameters.
@@ -193,6 +198,8 @@ pub(crate) struct Table {
     pub(crate) mode: Mode,
     /// The column of what is incremental.
     pub(crate) grows: Option<String>,
+    /// Of what the service tells itself.
+    pub(crate) history: Option<History>,
     pub(crate) slices: Option<Slices>,
     pub(crate) most_billed: Option<u64>,
     pub(crate) schedule: Schedule,
@@ -356,7 +363,7 @@ impl Config {
                 .hint("10 MB is the least: maximum_bytes_billed: 10GiB"));
         }
         let grows = match &mode {
-            Mode::Incremental { column, .. } => Some(column.clone()),
+            Mode::Incremental { column, .. } if !column.is_empty() => Some(column.clone()),
             _ => None,
         };
         Ok(Table {
@@ -367,6 +374,7 @@ impl Config {
             key: config.key.clone(),
             mode,
             grows,
+            history: history(config.mode),
             slices,
             most_billed,
             schedule,
@@ -417,7 +425,20 @@ fn mode(config: &TableConfig, statement: Option<&Statement>) -> Result<Mode> {
         return Err(wrong("query", "{watermark} is where an incremental window begins, and there is none")
             .hint("mode: incremental, with a `column`"));
     }
+    let told = |overlap: Duration| {
+        let overlap = config.overlap.map_or(overlap, DurationText::get);
+        match (statement, &config.column) {
+            (None, None) => Ok(Mode::Incremental { column: String::new(), overlap }),
+            (Some(_), _) => {
+                Err(wrong("mode", "changes are told of a table, not of a query").hint("use `from`"))
+            }
+            (None, Some(_)) => Err(wrong("column", "is not looked at: the service tells when a row changed")
+                .hint("leave it out; pieces of the first run are by `partition`")),
+        }
+    };
     match config.mode {
+        ModeWritten::Changes => told(Duration::ZERO),
+        ModeWritten::Appends => told(Duration::from_secs(300)),
         ModeWritten::FullRefresh | ModeWritten::Force if tells_time => Err(wrong(
             "mode",
             "a refresh reads all rows, but the query asks for a part of them by a time: what is not in it would be deleted",
@@ -434,6 +455,14 @@ fn mode(config: &TableConfig, statement: Option<&Statement>) -> Result<Mode> {
             let column = if tells_time { config.column.clone().unwrap_or_default() } else { column()? };
             Ok(Mode::SlidingWindow { column, lookback: config.lookback.map_or(DAY, DurationText::get) })
         }
+    }
+}
+
+fn history(mode: ModeWritten) -> Option<History> {
+    match mode {
+        ModeWritten::Changes => Some(History::Changes),
+        ModeWritten::Appends => Some(History::Appends),
+        _ => None,
     }
 }
 
@@ -487,6 +516,8 @@ mod tests {
             (json!({ "slice": "1d", "partition": "d", "since": "gestern" }), "tables.t.since"),
             (json!({ "maximum_bytes_billed": "1MB" }), "tables.t.maximum_bytes_billed"),
             (json!({ "from": "a b" }), "tables.t.from"),
+            (json!({ "mode": "changes", "query": "SELECT 1 AS a", "key": ["a"] }), "tables.t.mode"),
+            (json!({ "mode": "appends", "column": "d" }), "tables.t.column"),
         ] {
             let all = json!({ "project": "p", "dataset": "d", "endpoint": "http://127.0.0.1:1", "tables": { "t": table } });
             let error = resolved(all).err().unwrap_or_else(|| panic!("{field}"));

@@ -18,6 +18,8 @@ enum High {
 pub(crate) struct Filling<'a> {
     request: &'a Request<'a>,
     fields: &'a [Field],
+    /// Whether the first field says that the row is gone.
+    told: bool,
     page: Page,
     /// The column whose highest value is the watermark.
     mark: Option<usize>,
@@ -29,7 +31,7 @@ pub(crate) struct Filling<'a> {
 impl<'a> Filling<'a> {
     pub(crate) fn new(
         request: &'a Request<'a>,
-        fields: &'a [Field],
+        (fields, told): (&'a [Field], bool),
         mark: Option<usize>,
         high: Option<String>,
     ) -> Self {
@@ -46,7 +48,7 @@ impl<'a> Filling<'a> {
             Some(ColumnType::Text { .. }) => Some(High::Text(text)),
             _ => text.parse().ok().map(High::Number),
         });
-        Self { request, fields, page: Page::default(), mark, high, latest }
+        Self { request, fields, told, page: Page::default(), mark, high, latest }
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -63,7 +65,15 @@ impl<'a> Filling<'a> {
         if values.len() != self.fields.len() {
             return self.reject("a row has another number of values than there are columns".to_owned());
         }
-        for (value, field) in values.iter().zip(self.fields) {
+        let own = usize::from(self.told);
+        let is_gone = match values.first().zip(self.fields.first()).filter(|_| self.told) {
+            Some((value, field)) => match cell(value, field, &mut self.page.rows) {
+                Some(Cell::I64(gone)) => gone != 0,
+                _ => return self.reject("a row does not say how it changed".to_owned()),
+            },
+            None => false,
+        };
+        for (value, field) in values.iter().zip(self.fields).skip(own) {
             let Some(cell) = cell(value, field, &mut self.page.rows) else {
                 self.page.rows.cells.truncate(first);
                 let finding = format!(
@@ -87,8 +97,8 @@ impl<'a> Filling<'a> {
         self.page.rows.events.push(EventHead {
             table: 0,
             transaction: 0,
-            before: NO_ROW,
-            after: first as u32,
+            before: if is_gone { first as u32 } else { NO_ROW },
+            after: if is_gone { NO_ROW } else { first as u32 },
             row: 0,
             op: Op::Read,
             snapshot: SnapshotMark::False,

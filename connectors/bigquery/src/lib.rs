@@ -27,6 +27,7 @@ mod check;
 mod client;
 mod config;
 mod filling;
+mod history;
 mod names;
 mod param;
 mod prices;

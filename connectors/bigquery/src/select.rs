@@ -10,6 +10,7 @@
 
 use crate::api::Query;
 use crate::config::{Slices, Table};
+use crate::history;
 use crate::names::quoted;
 use crate::param::{Param, name};
 use crate::shape;
@@ -47,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) queries: Vec<Query>,
     /// The column whose highest value is the watermark.
     pub(crate) mark: Option<usize>,
+    /// The watermark itself, where the service tells what changed.
+    pub(crate) until: Option<String>,
 }
 
 /// The whole window in one SELECT: for its shape and its bytes. `known`: the shape, where it is known; without it the window's column has no type, and the
@@ -60,6 +63,16 @@ pub(crate) fn whole(
     window: Window<'_>,
     moment: Moment<'_>,
 ) -> Result<Query> {
+    let window = match table.history.map(|history| ((table, history), history::since(&window))) {
+        Some((of, Some(since))) => {
+            let until = of.1.until(moment.planned);
+            let a_second_before = until.checked_sub(SignedDuration::from_secs(1)).unwrap_or(until);
+            let first = history::pieces(of, since, moment)?.into_iter().next();
+            return Ok(history::query(of, known, first.unwrap_or((a_second_before, until))));
+        }
+        Some((_, None)) => Window::All,
+        None => window,
+    };
     // A column that the table was given since.
     let known = known.filter(|schema| match window {
         Window::Since { column, .. } | Window::Lookback { column, .. } => {
@@ -84,6 +97,18 @@ pub(crate) fn plan(
     window: Window<'_>,
     moment: Moment<'_>,
 ) -> Result<Plan> {
+    let until = table.history.map(|history| history.until(moment.planned).as_microsecond().to_string());
+    if let Some(of) = table.history.map(|history| (table, history))
+        && let Some(since) = history::since(&window)
+    {
+        let pieces = history::pieces(of, since, moment)?;
+        let queries: Vec<Query> =
+            pieces.into_iter().map(|piece| history::query(of, Some(schema), piece)).collect();
+        // A run of the past moves no watermark back.
+        let until = until.filter(|_| !queries.is_empty());
+        return Ok(Plan { queries, mark: None, until });
+    }
+    let window = if table.history.is_some() { Window::All } else { window };
     let mut making = Making::begin(table, Some(schema), window, moment)?;
     let low = making.window(schema, window, moment)?;
     let column = match window {
@@ -94,7 +119,9 @@ pub(crate) fn plan(
         }
         Window::Lookback { .. } => None,
     };
-    let whole = |making: &Making<'_>| Ok(Plan { queries: vec![making.query(Vec::new())], mark: column });
+    let whole = |making: &Making<'_>| {
+        Ok(Plan { queries: vec![making.query(Vec::new())], mark: column, until: until.clone() })
+    };
     let Some(slices) = &table.slices else { return whole(&making) };
     let name = &shape::column(schema, &slices.column)?.1.name;
     let low = low.filter(|(of, _)| of == name).map(|(_, low)| low);
@@ -103,7 +130,7 @@ pub(crate) fn plan(
         return whole(&making);
     }
     let slice = |i| making.query(bounds(name, &meet, i, low.is_some()));
-    Ok(Plan { queries: (0..=meet.len()).map(slice).collect(), mark: column })
+    Ok(Plan { queries: (0..=meet.len()).map(slice).collect(), mark: column, until: until.clone() })
 }
 
 /// Conditions, each a text with a place for one parameter at most.
@@ -144,7 +171,11 @@ impl<'a> Making<'a> {
             true => "*".to_owned(),
             false => table.columns.iter().map(|c| format!("q.{}", quoted(c))).collect::<Vec<_>>().join(", "),
         };
-        let sql = format!("SELECT {columns} FROM {inner} AS q");
+        let mut sql = format!("SELECT {columns} FROM {inner} AS q");
+        if let Some(history) = table.history {
+            params.push(Param::moment(history.until(moment.planned)));
+            sql.push_str(&format!(" FOR SYSTEM_TIME AS OF @{}", name(params.len())));
+        }
         Ok(Self { table, sql, params, conditions: Vec::new() })
     }
 
@@ -316,6 +347,7 @@ mod tests {
             key: vec!["id".to_owned()],
             mode: Mode::FullRefresh,
             grows: None,
+            history: None,
             slices,
             most_billed: None,
             schedule: Schedule::Every(Duration::from_secs(1)),

@@ -10,6 +10,7 @@
 use crate::api::{Bill, Job, Query, Results};
 use crate::config::{Resolved, Table};
 use crate::filling::Filling;
+use crate::history;
 use crate::select::{Moment, Plan, plan, whole};
 use crate::shape::{self, shape};
 use async_trait::async_trait;
@@ -152,15 +153,19 @@ impl TableSession {
         for _ in 0..2 {
             let query = whole(table, known.as_ref(), look.window, moment)?;
             let described = api.describe(&query).await?;
-            let found = shape(table, &described.fields, key, kind)?;
-            if known.as_ref().is_some_and(|known| shape::fits(known, &described.fields)) {
+            let (fields, _) = history::own(table, &described.fields);
+            let found = shape(table, fields, key, kind)?;
+            if let Some(known) = known.as_ref().filter(|known| shape::fits(known, fields)) {
+                // What a function gives may be NULL where the table's own columns are not.
+                let found =
+                    if table.history.is_some() && look.known.is_some() { known.clone() } else { found };
                 return Ok((found, described.bytes));
             }
             known = Some(found);
         }
         let query = whole(table, known.as_ref(), look.window, moment)?;
         let described = api.describe(&query).await?;
-        Ok((shape(table, &described.fields, key, kind)?, described.bytes))
+        Ok((shape(table, history::own(table, &described.fields).0, key, kind)?, described.bytes))
     }
 
     /// Takes the answer that a place is in: the one that is kept, one that was fetched ahead, or the service's now.
@@ -263,6 +268,9 @@ impl Session for TableSession {
         let place = Place::parse(request.after)?;
         let moment = Moment { planned: request.planned, zone: &self.source.zone };
         let plan = plan(&self.table, request.schema, request.window, moment)?;
+        if plan.queries.is_empty() {
+            return Ok(Page::default());
+        }
         match self.keep(&plan, &place, request.rows).await {
             // The results of a job are kept for a day.
             Err(e) if place.job.is_some() && e.fault() == Fault::Config && is_gone(&e) => {
@@ -273,10 +281,11 @@ impl Session for TableSession {
         self.fetch_ahead(&plan, &place, request.rows);
         let Some((_, answer)) = &self.kept else { return Err(Error::bug("no answer is kept")) };
         let results = &answer.results;
-        if !shape::fits(request.schema, &results.fields) {
+        let (own, told) = history::own(&self.table, &results.fields);
+        if !shape::fits(request.schema, own) {
             return Ok(Page { reshaped: true, ..Page::default() });
         }
-        let mut filling = Filling::new(request, &results.fields, plan.mark, place.high.clone());
+        let mut filling = Filling::new(request, (&results.fields, told), plan.mark, place.high.clone());
         let mut taken = place.taken;
         while taken < results.len() && !filling.is_full() {
             filling.take(results.row(taken));
@@ -285,7 +294,7 @@ impl Session for TableSession {
         let cost = answer.bill.filter(|_| place.taken == 0).map(|bill| self.cost(bill));
         let (mut page, high) = filling.end();
         page.cost = cost;
-        page.watermark.clone_from(&high);
+        page.watermark = plan.until.clone().or_else(|| high.clone());
         let job = Some(results.job.clone());
         let next = match (taken < results.len(), &results.next) {
             (true, _) => Some(Place { job, taken, high, ..place }),
