@@ -380,7 +380,10 @@ async fn a_window_is_read_in_slices_by_date_that_meet_and_rows_without_a_date_ar
 async fn pieces_are_asked_for_as_many_at_a_time_as_parallel_says_and_no_more() {
     let bench = Bench::new("bq_bound").await;
     bench.gestiones(50).await;
-    // The second of ten pieces does not come twice: meanwhile those behind it are asked for.
+    let day =
+        |n: i64| jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date() + jiff::Span::new().days(n);
+    let (since, second) = (day(-12), (day(-11).to_string(), day(-10).to_string()));
+    // Of a dozen pieces the second is refused twice: meanwhile those behind it are asked for.
     let asked: std::sync::Arc<std::sync::Mutex<Vec<String>>> = std::sync::Arc::default();
     let (noted, seen) =
         (std::sync::Arc::clone(&asked), std::sync::Arc::new(std::sync::Mutex::new(Vec::new())));
@@ -396,20 +399,22 @@ async fn pieces_are_asked_for_as_many_at_a_time_as_parallel_says_and_no_more() {
         if !all.contains(&bound) {
             all.push(bound.clone());
         }
-        let is_second = bound.contains("2026-01-02") && bound.contains("2026-01-03");
+        let is_second = bound.contains(&second.0) && bound.contains(&second.1);
         let mut counts = at_refusal.lock().unwrap();
         (is_second && counts.len() < 2).then(|| {
             counts.push(all.len());
             refusal(503, "backendError", "try again")
         })
     });
-    let table = "  gestiones: {key: [id], slice: 1d, partition: fecha, since: 2026-01-01, every: 1h}";
-    let daemon = bench.start(&["parallel: 3", "tables:", table]);
+    let table = format!("  gestiones: {{key: [id], slice: 1d, partition: fecha, since: {since}, every: 1h}}");
+    let daemon = bench.start(&["parallel: 3", "tables:", &table]);
+    let read = async || Ok(last(&daemon, "gestiones").await["number"] == 1);
+    patience::until("the run's end", PATIENCE, Duration::from_millis(100), read).await.unwrap();
     until(&daemon, &bench.sink, "SELECT count(*) FROM gestiones", "50").await;
     // The first, which was read, and three more: the second among them. By its second refusal, a second later, all of those have been asked for, and none else.
     let counts = seen.lock().unwrap().clone();
     assert!(counts.len() == 2 && counts.iter().all(|count| (2..=4).contains(count)), "{counts:?}");
-    assert!(asked.lock().unwrap().len() > 10, "pieces up to today");
+    assert!(asked.lock().unwrap().len() > 10, "pieces up to today: {asked:?}");
 }
 
 /// Has the service say that each query would read so much.
