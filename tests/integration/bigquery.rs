@@ -409,8 +409,8 @@ async fn pieces_are_asked_for_as_many_at_a_time_as_parallel_says_and_no_more() {
     let table = format!("  gestiones: {{key: [id], slice: 1d, partition: fecha, since: {since}, every: 1h}}");
     let daemon = bench.start(&["parallel: 3", "tables:", &table]);
     let read = async || Ok(last(&daemon, "gestiones").await["number"] == 1);
-    patience::until("the run's end", PATIENCE, Duration::from_millis(100), read).await.unwrap();
     until(&daemon, &bench.sink, "SELECT count(*) FROM gestiones", "50").await;
+    patience::until("the run's end", PATIENCE, Duration::from_millis(100), read).await.unwrap();
     // The first, which was read, and three more: the second among them. By its second refusal, a second later, all of those have been asked for, and none else.
     let counts = seen.lock().unwrap().clone();
     assert!(counts.len() == 2 && counts.iter().all(|count| (2..=4).contains(count)), "{counts:?}");
