@@ -115,8 +115,11 @@ async fn what_changes_tells_arrives_with_its_deletes_and_windows_meet_over_a_res
         |body: &&Value| body["query"].as_str().unwrap().contains("FOR SYSTEM_TIME AS OF @caudal_1");
     assert!(is_whole(&&asked[0]) && !asked[before..].iter().any(|body| is_whole(&body)), "{asked:?}");
     let mut end = bound(asked.iter().rfind(is_whole).unwrap(), 0);
+    let mut begins = std::collections::BTreeSet::new();
     for body in asked.iter().filter(|body| !is_whole(body)) {
         assert!(bound(body, 0) <= end, "what lies before {} was never asked for", bound(body, 0));
         end = end.max(bound(body, 1));
+        begins.insert(bound(body, 0));
     }
+    assert!(begins.len() > 2, "the same is read (and billed) again and again: {begins:?}");
 }
