@@ -84,7 +84,7 @@ pub(crate) fn pieces(
             .hint("the mode was changed: read all rows once, `caudal poll SOURCE TABLE --force`")
     })?;
     let until = history.until(moment.planned);
-    if mark.duration_since(moment.planned).abs() > REMEMBERED && mark < moment.planned {
+    if moment.planned.duration_since(mark) > REMEMBERED {
         return Err(Error::config(format!(
             "{}: changes were read up to {mark}, and BigQuery remembers seven days: what lies between may be lost",
             table.id

@@ -98,7 +98,7 @@ impl Snapshot {
         i32::try_from(self.keep?.get().as_secs() / A_DAY.as_secs()).ok()
     }
 
-    /// Takes it, within the transaction that is open.
+    /// Takes it, within the transaction that is open. The outer error is what must be mended in the configuration, the inner one the server's.
     pub(crate) async fn take(&self, connection: &Connection) -> Result<Result<(), Failure>> {
         let columns = match columns(connection, &self.from).await {
             Ok(columns) => columns,
