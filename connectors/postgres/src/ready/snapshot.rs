@@ -126,7 +126,7 @@ impl Snapshot {
         }
         if (self.per, self.same_day) == (Per::Day, SameDay::Replace) {
             let sql = format!("DELETE FROM {into} WHERE {DAY} = {today}");
-            connection.execute(&sql, &[zone.clone()]).await?;
+            connection.execute(&sql, std::slice::from_ref(&zone)).await?;
         }
         let names: Vec<String> = columns.iter().map(|(name, _)| ident(name)).collect();
         let names = names.join(", ");
