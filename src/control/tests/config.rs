@@ -313,7 +313,7 @@ fn the_schema_has_the_connectors_keys_beside_the_common_ones() {
     let schema = reference::schema(&registry());
     let lake = schema.pointer("/properties/sinks/additionalProperties/oneOf/0").unwrap();
     let keys: Vec<&String> = lake["properties"].as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["consistency", "from", "on_reject", "type", "url", "verify"]);
+    assert_eq!(keys, ["consistency", "from", "on_reject", "parallel", "type", "url", "verify"]);
     assert_eq!(lake["properties"]["type"]["const"], "lake");
     assert_eq!(lake["additionalProperties"], false);
     assert_eq!(schema.pointer("/properties/kafka/properties/brokers/type").unwrap(), "array");
