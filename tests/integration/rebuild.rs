@@ -374,3 +374,41 @@ async fn a_table_over_several_partitions_of_kafka_is_rebuilt_by_key_while_its_sh
     let (code, said) = run(&daemon, "rebuild", &["orders", "--from", "5"]).await;
     assert!(code == Some(1) && said.to_string().contains("has 3 partitions"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_becomes_a_history_from_its_topic_alone_while_the_source_is_written_and_the_table_is_read() {
+    let (server, db, sink, mut daemon, _) = start("rebuildshape").await;
+    sink.sql("CREATE VIEW top AS SELECT id FROM people").await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn(live(server.admin_url(&db), Arc::clone(&stop)));
+    let reader = tokio::spawn(reader(sink.clone(), Arc::clone(&stop)));
+    daemon.terminate(PATIENCE).await.unwrap();
+    let history = DaemonConfig::new(&format!("rebuildshape{}", std::process::id()))
+        .source("shop", &server.url(&db), &[])
+        .source_line("shop", "heartbeat: 500ms")
+        .sink(
+            "dash",
+            &sink,
+            &["consistency: transaction", "tables: {orders: {history: true, columns: ['!at']}}"],
+        );
+    daemon.reconfigure(&history).unwrap();
+    daemon.start_again().unwrap();
+    daemon.wait_log("caudal rebuild dash", PATIENCE).await.unwrap();
+    rebuilt(&daemon, &["orders"]).await;
+    stop.store(true, Ordering::Relaxed);
+    let (written, looks) = (writer.await.unwrap(), reader.await.unwrap());
+    assert!(written > 20 && looks > 5, "{written} statements, {looks} looks");
+
+    let said = async || Ok(run(&daemon, "verify", &["orders"]).await);
+    let clean = async || said().await.map(|(code, _)| code == Some(0));
+    patience::until("the history holds what the source has", PATIENCE, Duration::from_secs(1), clean)
+        .await
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", daemon.log_tail()));
+    let versions = "SELECT count(*) FROM orders WHERE _op IN ('u', 'd') AND _at IS NOT NULL";
+    assert!(number(&sink, versions).await > 10, "what happened while it was made");
+    let open = "SELECT count(*) FROM (SELECT id FROM orders WHERE _valid_to IS NULL GROUP BY id HAVING count(*) > 1) x";
+    assert_eq!(number(&sink, open).await, 0, "each key is so in one way now");
+    let columns = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'orders' AND column_name IN ('at', '_seq')";
+    assert_eq!(number(&sink, columns).await, 1);
+    assert!(number(&sink, "SELECT count(*) FROM orders__old").await >= ROWS - 1, "the table before is kept");
+}
