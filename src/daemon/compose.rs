@@ -40,7 +40,8 @@ pub(crate) fn pipelines(resolved: &Resolved<Kafka>, log: &Log) -> Vec<Pipeline> 
         entry.source.keep_in(&resolved.data_dir);
         capture(entry, log)
     });
-    let sinks = resolved.sinks.iter().map(|entry| sink(entry, log));
+    let sinks =
+        resolved.sinks.iter().flat_map(|entry| (1..=entry.parallel).map(|number| sink(entry, number, log)));
     captures.chain(sinks).collect()
 }
 
@@ -62,14 +63,20 @@ fn capture(entry: &SourceEntry, log: &Log) -> Pipeline {
     }
 }
 
-fn sink(entry: &SinkEntry, log: &Log) -> Pipeline {
+/// One of those that apply to a sink side by side, from 1. They share its partitions as daemons do that share a sink: through the
+/// group, fenced by the comparison of offsets. Each has its own batch, fetches (16 MiB ahead) and connection.
+fn sink(entry: &SinkEntry, number: u32, log: &Log) -> Pipeline {
+    let log = log.beside(number);
     let consistency = match entry.consistency {
         Consistency::Transaction => caudal_kafka::Consistency::Transaction,
         Consistency::Key => caudal_kafka::Consistency::Key,
     };
     let source = log.sink_source(&entry.name, entry.from.clone(), consistency, ReadOptions::default());
     Pipeline {
-        name: format!("sink/{}", entry.name),
+        name: match number {
+            1 => format!("sink/{}", entry.name),
+            _ => format!("sink/{}#{number}", entry.name),
+        },
         source,
         transforms: Vec::new(),
         sink: Arc::clone(&entry.sink),

@@ -25,6 +25,7 @@ mod log;
 mod monitoring;
 mod operator;
 mod ownership;
+mod parallel;
 mod partial;
 mod rebuild;
 mod registry;

@@ -216,7 +216,7 @@ fn slice(plan: &Plan, at: usize) -> Result<&Query> {
     plan.queries.get(at).ok_or_else(|| Error::bug("a page of no slice"))
 }
 
-/// Asks for an answer. Without a token it is a query's first, and the query is run, unless its job is known.
+/// Asks for an answer. Without a job it is a query's first, and the query is run, unless it was begun already.
 async fn fetch(
     source: &Resolved,
     jobs: &Jobs,
@@ -226,8 +226,9 @@ async fn fetch(
     rows: u32,
 ) -> Result<Answer> {
     let (api, what) = (&source.api, query.what.as_str());
-    if let (Some(job), Some(token)) = (&job, &token) {
-        let results = api.results(what, job, Some(token), rows).await?;
+    // Some of its rows were taken: another job of the same query would have its rows in another order.
+    if let Some(job) = &job {
+        let results = api.results(what, job, token.as_deref(), rows).await?;
         return Ok(Answer { results, bill: None });
     }
     let results = match jobs.of(query) {

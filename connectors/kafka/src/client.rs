@@ -58,6 +58,12 @@ impl Clients {
         Self { resolved: Arc::new(resolved), instance: None, telemetry: Arc::default() }
     }
 
+    /// The same for another instance within this process.
+    pub(crate) fn beside(&self, number: u32) -> Self {
+        let instance = self.instance.as_ref().map(|name| Arc::from(format!("{name}-{number}")));
+        Self { instance, ..self.clone() }
+    }
+
     /// The same for an instance that has a name for ever.
     pub(crate) fn of_instance(&self, name: &str) -> Self {
         Self { instance: Some(Arc::from(name)), ..self.clone() }

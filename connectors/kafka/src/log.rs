@@ -18,6 +18,8 @@ pub struct Log {
     pub(crate) names: TopicNames,
     pub(crate) membership: Arc<Membership>,
     pub(crate) desks: Desks,
+    /// Which of those in this process that share a sink; the first is 1.
+    pub(crate) number: u32,
 }
 
 /// What a capture sink must know beside the log.
@@ -54,7 +56,7 @@ impl Log {
         let clients = Clients::new(Config { client_id, ..config }.resolve("kafka")?);
         let names = TopicNames::new(prefix);
         let membership = Arc::new(Membership::new(clients.clone(), names.clone()));
-        Ok(Self { clients, names, membership, desks: Desks::default() })
+        Ok(Self { clients, names, membership, desks: Desks::default(), number: 1 })
     }
 
     /// The same log for an instance that keeps `name` (letters, digits, `-`) over its restarts: after a crash its groups give
@@ -63,7 +65,20 @@ impl Log {
     pub fn of_instance(self, name: &str) -> Self {
         let clients = self.clients.of_instance(name);
         let membership = Arc::new(Membership::new(clients.clone(), self.names.clone()));
-        Self { clients, membership, names: self.names, desks: self.desks }
+        Self { clients, membership, names: self.names, desks: self.desks, number: self.number }
+    }
+
+    /// The same log for the `number`-th pipeline (from 1) that reads for one sink in this process: to the sink's group it is an
+    /// instance of its own, with a name of its own if this one has one, and it follows the dead letters for itself.
+    #[must_use]
+    pub fn beside(&self, number: u32) -> Self {
+        if number == 1 {
+            return self.clone();
+        }
+        let mut log = self.clone();
+        log.clients = self.clients.beside(number);
+        (log.desks, log.number) = (Desks::default(), number);
+        log
     }
 
     /// The sink of a captured source. `source` names it within the prefix, for ever: its partition of the side topics and

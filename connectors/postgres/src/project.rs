@@ -172,11 +172,15 @@ impl Projector {
         let identity = (schema.id.clone(), schema.generation, schema.version);
         let mut known = locked(&self.known);
         if let Some(found) = known.get(&identity) {
-            if Arc::ptr_eq(&found.schema, schema) || *found.schema == **schema {
+            // Where values alone are changed both shapes may be equal: then rows count as the source's. Projected twice they are as once.
+            if Arc::ptr_eq(&found.schema, schema) {
                 return Ok(None);
             }
             if Arc::ptr_eq(&found.from, schema) || *found.from == **schema {
                 return Ok(Some(Arc::clone(found)));
+            }
+            if *found.schema == **schema {
+                return Ok(None);
             }
         }
         let made = Arc::new(Projection::new(schema, &rules)?);

@@ -64,7 +64,7 @@ impl Board {
 
     /// The sinks.
     pub(crate) fn sinks(&self) -> impl Iterator<Item = &StatusHandle> {
-        self.pipelines.iter().filter(|handle| handle.name().starts_with("sink/"))
+        self.pipelines.iter().filter(|handle| handle.sink().is_some())
     }
 
     /// For `/status`.

@@ -14,6 +14,7 @@ use caudal_engine::freshness::TableFreshness;
 use caudal_engine::status::now_us;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -62,7 +63,7 @@ pub(crate) struct Asked {
 pub(crate) fn told(handle: &StatusHandle, fresh: TableFreshness) -> Told {
     let text = |us: i64| Timestamp::from_microsecond(us).map(|at| at.to_string()).ok();
     Told {
-        sink: handle.name().trim_start_matches("sink/").to_owned(),
+        sink: handle.sink().unwrap_or_default().to_owned(),
         source: fresh.source,
         table: fresh.table.to_string(),
         complete_to: fresh.complete_to_us.and_then(text),
@@ -149,15 +150,16 @@ impl From<Refused> for Response {
     }
 }
 
-/// The sink that is meant: the named one, or the only one that has the table (before it does, the only one there is).
+/// The sink that is meant: the named one, or the only one that has the table (before it does, the only one there is). Of several
+/// pipelines that apply to it, the one that has the table.
 fn only<'a>(board: &'a Board, table: &str, sink: Option<&str>) -> Result<&'a StatusHandle, Refused> {
-    let name = |handle: &&StatusHandle| handle.name().trim_start_matches("sink/").to_owned();
+    let name = |handle: &&StatusHandle| handle.sink().unwrap_or_default().to_owned();
     let mut sinks: Vec<&StatusHandle> = board.sinks().collect();
     if let Some(sink) = sink {
-        return sinks
-            .into_iter()
-            .find(|handle| name(handle) == sink)
-            .ok_or_else(|| Refused(StatusCode::NOT_FOUND, format!("there is no sink {sink}")));
+        sinks.retain(|handle| name(handle) == sink);
+        if sinks.is_empty() {
+            return Err(Refused(StatusCode::NOT_FOUND, format!("there is no sink {sink}")));
+        }
     }
     let having: Vec<&StatusHandle> =
         sinks.iter().copied().filter(|handle| !matches!(find(handle, table), Ok(None))).collect();
@@ -165,10 +167,11 @@ fn only<'a>(board: &'a Board, table: &str, sink: Option<&str>) -> Result<&'a Sta
         sinks = having;
     }
     match sinks[..] {
-        [sink] => Ok(sink),
         [] => Err(Refused(StatusCode::NOT_FOUND, "there is no sink".to_owned())),
+        [sink, ..] if sinks.iter().all(|other| other.sink() == sink.sink()) => Ok(sink),
         _ => {
-            let names: Vec<String> = sinks.iter().map(name).collect();
+            let names: BTreeSet<String> = sinks.iter().map(name).collect();
+            let names: Vec<String> = names.into_iter().collect();
             let why = format!("name the sink: ?sink={}", names.join(" or ?sink="));
             Err(Refused(StatusCode::BAD_REQUEST, why))
         }

@@ -179,7 +179,15 @@ fn each_mistake_is_told_in_these_words() {
         (swapped("from: [plex]", "form: [plex]"), "sinks.dash.from: missing\n  fix: add `from: …`"),
         (
             with("    consistancy: key\n"),
-            "sinks.dash.consistancy (line 12): unknown key\n  fix: did you mean `consistency`? Known keys: type, from, consistency, on_reject, verify, url",
+            "sinks.dash.consistancy (line 12): unknown key\n  fix: did you mean `consistency`? Known keys: type, from, consistency, on_reject, parallel, verify, url",
+        ),
+        (
+            with("    consistency: key\n    parallel: 17\n"),
+            "sinks.dash.parallel (line 13): is 17\n  fix: write a number from 1 to 16",
+        ),
+        (
+            with("    parallel: 2\n"),
+            "sinks.dash.parallel (line 12): whole transactions are applied by one, in the order of their commits\n  fix: set `consistency: key`, or leave `parallel` out",
         ),
         (
             swapped("[plex]", "[plx]"),

@@ -7,6 +7,7 @@
 //! Bound: [`MOST_TABLES`] alerts on tables a pipeline.
 
 use super::bytes;
+use caudal_engine::status::sink_of;
 use caudal_engine::{PipelineStatus, State};
 use caudal_kafka::monitoring::{Telling, Told};
 use caudal_proto::monitoring::AlertRecord;
@@ -178,7 +179,7 @@ impl Alerts {
     fn conditions(&self, status: &PipelineStatus, letters: u64) -> Vec<Condition> {
         let mut all = Vec::new();
         if letters > 0 {
-            let sink = status.name.trim_start_matches("sink/");
+            let sink = sink_of(&status.name).unwrap_or_default();
             let mut condition =
                 Condition::new("dead_letters", false, format!("{letters} dead letter(s) wait for somebody"));
             condition.hint = Some(format!("caudal dlq {sink} list"));

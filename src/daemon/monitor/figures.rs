@@ -2,6 +2,7 @@
 //! whose moment has moved, at most [`AT_ONCE`] at a time: the others have their turn next.
 
 use super::bytes;
+use caudal_engine::status::sink_of;
 use caudal_engine::{PipelineStatus, State, StatusHandle};
 use caudal_kafka::Telemetry;
 use caudal_kafka::monitoring::{Telling, Told};
@@ -63,10 +64,13 @@ impl Figures {
         let (mut tellings, mut lags, mut moved) = (Vec::new(), HashMap::new(), Vec::new());
         for (handle, status) in &mine {
             tellings.extend(metrics(handle, status, now_us));
-            let lag = match status.name.strip_prefix("sink/") {
+            let lag = match sink_of(&status.name) {
                 Some(sink) => {
                     let (complete, tables) = self.sink(handle, sink, &polled, now_us);
-                    tellings.extend(whole(handle, sink, status.watermark_us, now_us));
+                    if handle.is_first() {
+                        let others = mine.iter().filter(|(other, _)| other.sink() == Some(sink));
+                        tellings.extend(whole(handle, sink, least(others), now_us));
+                    }
                     moved.extend(tables);
                     complete.or(status.watermark_us.filter(|_| polled.is_empty()))
                 }
@@ -142,9 +146,16 @@ fn behind(at_us: i64, now_us: i64) -> f64 {
     (now_us - at_us).max(0) as f64 / 1e6
 }
 
+/// Up to when all pipelines of a sink are complete; none if one has not told yet.
+fn least<'a>(pipelines: impl Iterator<Item = &'a (&'a StatusHandle, PipelineStatus)>) -> Option<i64> {
+    let complete = |(handle, status): &(&StatusHandle, PipelineStatus)| {
+        handle.freshness().complete_to_us().or(status.watermark_us)
+    };
+    pipelines.map(complete).min().flatten()
+}
+
 /// Of a sink as a whole.
-fn whole(handle: &StatusHandle, sink: &str, watermark_us: Option<i64>, now_us: i64) -> Option<Telling> {
-    let complete_to_us = handle.freshness().complete_to_us().or(watermark_us);
+fn whole(handle: &StatusHandle, sink: &str, complete_to_us: Option<i64>, now_us: i64) -> Option<Telling> {
     let record = FreshnessRecord {
         v: VERSION,
         sink: sink.to_owned(),

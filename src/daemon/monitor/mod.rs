@@ -91,7 +91,9 @@ async fn look(watch: &Watch, shutdown: &Shutdown) {
             }
             if watch.told {
                 watch.outbox.extend(runs::tellings(&steps));
+                // Each pipeline of a sink knows all of its letters: the first one tells.
                 let letters = handle.metrics().dead_letters.load(std::sync::atomic::Ordering::Relaxed);
+                let letters = if handle.is_first() { letters } else { 0 };
                 let raised = if stopping { Vec::new() } else { watch.alerts().judge(&status, letters, now) };
                 watch.outbox.extend(raised.iter().filter_map(alerts::telling));
             }

@@ -121,6 +121,12 @@ impl std::fmt::Debug for Inner {
 #[derive(Clone, Debug)]
 pub struct StatusHandle(Arc<Inner>);
 
+/// The sink of a pipeline's name. No sink's own name has a `#`.
+#[must_use]
+pub fn sink_of(pipeline: &str) -> Option<&str> {
+    pipeline.strip_prefix("sink/")?.split('#').next()
+}
+
 impl StatusHandle {
     /// For the pipeline `name`, starting.
     pub fn new(name: impl Into<String>) -> Self {
@@ -148,6 +154,18 @@ impl StatusHandle {
             freshness: Freshness::default(),
             moving: Mutex::new(moving),
         }))
+    }
+
+    /// The sink that this pipeline applies to, if it is one's. Several may apply to one, side by side: `sink/dash`, `sink/dash#2`.
+    #[must_use]
+    pub fn sink(&self) -> Option<&str> {
+        sink_of(self.name())
+    }
+
+    /// Whether it is the first, or the only one, of its sink.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        !self.name().contains('#')
     }
 
     /// The pipeline's name.

@@ -100,6 +100,8 @@ pub struct LogSource {
     clients: Clients,
     names: TopicNames,
     sink: String,
+    /// Which of those in this process that read for the sink, from 1.
+    number: u32,
     from: Vec<String>,
     consistency: Consistency,
     options: ReadOptions,
@@ -133,8 +135,9 @@ impl LogSource {
     fn new(log: &Log, sink: &str, from: Vec<String>, consistency: Consistency, options: ReadOptions) -> Self {
         let (clients, names) = (log.clients.clone(), log.names.clone());
         let desk = Desk::of(&log.desks, sink);
-        let (sink, member, freshness) = (sink.to_owned(), Mutex::default(), Arc::default());
-        Self { clients, names, sink, from, consistency, options, member, freshness, desk }
+        let (sink, number) = (sink.to_owned(), log.number);
+        let (member, freshness) = (Mutex::default(), Arc::default());
+        Self { clients, names, sink, number, from, consistency, options, member, freshness, desk }
     }
 
     /// Whether the log's records hold what a sink needs.
@@ -159,7 +162,10 @@ impl LogSource {
     }
 
     fn role(&self, job: &str) -> String {
-        format!("{}-{job}", self.sink)
+        match self.number {
+            1 => format!("{}-{job}", self.sink),
+            number => format!("{}-{number}-{job}", self.sink),
+        }
     }
 
     /// This instance's membership, made at the first claim.

@@ -237,11 +237,15 @@ async fn values_that_postgres_does_not_hold_follow_their_policies() {
     for (id, zero) in [(2, "remove"), (3, "replace")] {
         let policies = json!({"zero_characters": zero, "infinite": if id == 2 { "null" } else { "keep" }, "out_of_range": "null"});
         let mut w = writer(&db, json!({"o*": policies})).await;
-        put(w.as_mut(), Rows::new().create(&t, &row(id)).at(id)).await;
+        // In the first batch of a shape and in those after it.
+        for (id, at) in [(id, id), (id + 10, id + 10)] {
+            put(w.as_mut(), Rows::new().create(&t, &row(id)).at(at)).await;
+        }
     }
+    let (removed, replaced) = (r"ab|xy\u0000|∅|∅|∅", "a\u{fffd}b|x\u{fffd}y\\u0000|Infinity|∅|∅");
     assert_eq!(
         db.rows("SELECT id, t, j->>'k', f, d, n FROM odd ORDER BY id").await,
-        [r"2|ab|xy\u0000|∅|∅|∅", "3|a\u{fffd}b|x\u{fffd}y\\u0000|Infinity|∅|∅"]
+        [format!("2|{removed}"), format!("3|{replaced}"), format!("12|{removed}"), format!("13|{replaced}")]
     );
 }
 

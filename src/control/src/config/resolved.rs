@@ -21,6 +21,9 @@ pub const SHORTEST_API_KEY: usize = 16;
 /// Longest name of a source, a sink or a prefix: they become parts of topic names (Kafka allows 249 characters in all).
 pub const LONGEST_NAME: usize = 64;
 
+/// Most that apply one sink's tables side by side: each holds a connection, and some tens of megabytes.
+pub const MOST_PARALLEL: u32 = 16;
+
 /// A configuration without a mistake.
 pub struct Resolved<K> {
     /// First part of the names of all topics.
@@ -84,6 +87,8 @@ pub struct SinkEntry {
     pub consistency: Consistency,
     /// What happens to events that it cannot take.
     pub on_reject: OnReject,
+    /// How many apply its tables side by side: 1 to [`MOST_PARALLEL`], and 1 with `consistency: transaction`.
+    pub parallel: u32,
     /// How its tables are compared again and again, if they are.
     pub verify: Option<VerifySettings>,
     /// The sink.
@@ -235,7 +240,7 @@ impl<K> Stage<'_, K> {
             let common: SinkCommon = stage.keep(read(node, at))?;
             stage.from(&common.from, sources, at, node);
             let kind = stage.kind(&registry.sinks, &common.kind, at, node)?;
-            let keys = ["type", "from", "consistency", "on_reject", "verify"];
+            let keys = ["type", "from", "consistency", "on_reject", "parallel", "verify"];
             // One default for all: a connector that reads it too is told what counts.
             let mut told = node.clone();
             let consistency = Value::Text(common.consistency.as_str().to_owned());
@@ -248,10 +253,24 @@ impl<K> Stage<'_, K> {
                 Consistency::Transaction => OnReject::Park,
                 Consistency::Key => OnReject::DeadLetter,
             });
-            let SinkCommon { consistency, from, verify, .. } = common;
+            stage.parallel(&common, at, node);
+            let SinkCommon { consistency, from, parallel, verify, .. } = common;
             let (name, kind) = (name.to_owned(), kind.name);
-            Some(SinkEntry { name, kind, from, consistency, on_reject, verify, sink })
+            Some(SinkEntry { name, kind, from, consistency, on_reject, parallel, verify, sink })
         })
+    }
+
+    fn parallel(&mut self, common: &SinkCommon, at: &str, node: &Node) {
+        let at = format!("{at}.parallel");
+        let line = node.line_of("parallel");
+        if !(1..=MOST_PARALLEL).contains(&common.parallel) {
+            let fix = format!("write a number from 1 to {MOST_PARALLEL}");
+            self.problems.push(Problem::at(line, at, format!("is {}", common.parallel)).fix(fix));
+        } else if common.parallel > 1 && common.consistency == Consistency::Transaction {
+            let what = "whole transactions are applied by one, in the order of their commits";
+            self.problems
+                .push(Problem::at(line, at, what).fix("set `consistency: key`, or leave `parallel` out"));
+        }
     }
 
     /// Every entry of a group whose name is one.

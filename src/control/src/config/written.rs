@@ -132,6 +132,11 @@ pub(crate) struct SinkCommon {
     /// `caudal.<prefix>.dlq.<sink>` and goes on. Default: `park` with `consistency: transaction`, else `dead_letter`.
     #[serde(default)]
     pub(crate) on_reject: Option<OnReject>,
+    /// How many tables (or partitions of tables) are applied at the same time, each over its own connection. More than one needs
+    /// `consistency: key`.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 16))]
+    pub(crate) parallel: u32,
     /// Compare its tables with their sources again and again, while both live, as `caudal verify` does: what differs is an alert, and the
     /// moment up to which all was equal is a metric.
     #[serde(default)]
@@ -149,6 +154,10 @@ pub struct VerifySettings {
     #[serde(default = "gently")]
     #[schemars(range(min = 1))]
     pub rate: u64,
+}
+
+fn one() -> u32 {
+    1
 }
 
 fn every_day() -> DurationText {
