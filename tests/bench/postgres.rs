@@ -179,8 +179,9 @@ impl<'a> Stage<'a> {
     async fn round(mut self, rows: u64, figures: &mut Vec<Figure>) -> Result<f64> {
         self.captured(rows).await?;
         let load = self.applied(rows).await?;
-        let floor = copy::copy(&self.sink).await?.rate;
-        add(figures, FLOOR, floor, floor, [0.0; 3]);
+        let copied = copy::copy(&self.sink).await?;
+        let floor = copied.rate;
+        add(figures, FLOOR, floor, floor, [copied.cpu, 0.0, 0.0]);
         load.add(figures, LOAD, floor);
         self.capturing().await?;
         self.upserts(rows).await?;
@@ -420,7 +421,9 @@ fn goal(work: &str, rate: f64, share: f64) -> String {
 }
 
 fn print(figures: &[Figure]) {
-    println!("| work | rows/s | of COPY | goal | CPU-s per million rows: Caudal | PostgreSQL | source |");
+    println!(
+        "| work | rows/s | of COPY | goal | CPU-s per million rows: Caudal (COPY: its client) | PostgreSQL | source |"
+    );
     println!("|---|---|---|---|---|---|---|");
     for figure in figures {
         let (rate, share) = (median(&figure.rates), median(&figure.shares));

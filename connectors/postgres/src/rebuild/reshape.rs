@@ -13,8 +13,8 @@ use crate::plan::takes;
 use crate::project::{Projector, ROLES, Role, VALID};
 use crate::quote::{ident, qualified};
 use crate::shape::Shaper;
-use crate::types::of;
-use caudal_core::{Error, Result, TableId, TableSchema};
+use crate::types::{JsonAs, of};
+use caudal_core::{ColumnType, Error, Result, TableId, TableSchema};
 use std::sync::Arc;
 use tokio_postgres::types::Type;
 
@@ -48,20 +48,20 @@ impl PgRebuild {
                 || VALID.contains(&name)
                 || schema.columns.iter().any(|column| column.name == name)
         };
-        let known = |name: &str| stored.columns.iter().any(|column| column.name == name);
         let dropped = relation
             .columns
             .iter()
             // A column that the server computes is somebody's own, but for ours.
             .filter(|there| !is_wanted(&there.name) && ours(&there.name))
             .filter(|there| !there.generated || VALID.contains(&there.name.as_str()))
-            .filter(|there| known(&there.name) || ours(&there.name))
             .map(|there| there.name.clone())
             .collect();
         let json = self.config.json;
         let retyped = wanted.columns.iter().filter_map(|column| {
             let there = relation.column(&column.name)?;
-            (!there.generated && !takes(there, column, json))
+            // It holds the values, but not their text, which is what was asked for.
+            let text = column.ty == ColumnType::Json && json == JsonAs::Json && there.sql == "jsonb";
+            (!there.generated && (text || !takes(there, column, json)))
                 .then(|| (column.name.clone(), of(&column.ty, json).sql))
         });
         let shape = NewShape {
