@@ -399,6 +399,9 @@ async fn a_table_becomes_a_history_from_its_topic_alone_while_the_source_is_writ
     let (written, looks) = (writer.await.unwrap(), reader.await.unwrap());
     assert!(written > 20 && looks > 5, "{written} statements, {looks} looks");
 
+    // The sink looks again by itself, each minute; a restart is quicker.
+    daemon.terminate(PATIENCE).await.unwrap();
+    daemon.start_again().unwrap();
     let said = async || Ok(run(&daemon, "verify", &["orders"]).await);
     let clean = async || said().await.map(|(code, _)| code == Some(0));
     patience::until("the history holds what the source has", PATIENCE, Duration::from_secs(1), clean)
