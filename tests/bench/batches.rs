@@ -229,7 +229,9 @@ impl Batch {
         batch.put_i16(epoch);
         batch.put_i32(sequence);
         batch.put_i32(self.count);
-        let mut encoder = lz4::EncoderBuilder::new().level(1).build(batch)?;
+        // Brokers take no blocks that need the one before.
+        let mut encoder =
+            lz4::EncoderBuilder::new().level(1).block_mode(lz4::BlockMode::Independent).build(batch)?;
         encoder.write_all(&self.records)?;
         let (mut batch, ended) = encoder.finish();
         ended?;
