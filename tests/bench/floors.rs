@@ -4,10 +4,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use bytes::Bytes;
 use caudal_tests::process;
 use caudal_tests::{Family, Kafka, MysqlServer, PgDatabase};
-use futures::{SinkExt, StreamExt};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::Producer;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
@@ -126,30 +124,6 @@ fn sample(brokers: &str, topic: &str) -> Result<Sample> {
 
 /// COPY of the sink's rows, in PostgreSQL's binary form, into an empty table of the same shape.
 pub(crate) async fn copy(sink: &PgDatabase) -> Result<Volume> {
-    let client = sink.connect().await?;
-    let mut all: Vec<Bytes> = Vec::new();
-    {
-        let stream = client.copy_out("COPY public.sbtest TO STDOUT (FORMAT binary)").await?;
-        let mut stream = std::pin::pin!(stream);
-        while let Some(part) = stream.next().await {
-            all.push(part?);
-        }
-    }
-    client
-        .batch_execute("DROP TABLE IF EXISTS floor; CREATE TABLE floor (LIKE public.sbtest INCLUDING ALL)")
-        .await?;
-    let mine = std::process::id();
-    let (start, before) = (Instant::now(), process::usage(mine)?.cpu_seconds);
-    let rows = {
-        let target = client.copy_in("COPY floor FROM STDIN (FORMAT binary)").await?;
-        let mut target = std::pin::pin!(target);
-        for part in all {
-            target.feed(part).await?;
-        }
-        target.finish().await?
-    };
-    let cpu = process::usage(mine)?.cpu_seconds - before;
-    let rate = rows as f64 / start.elapsed().as_secs_f64();
-    client.batch_execute("DROP TABLE floor").await?;
-    Ok(Volume { rate, cpu: cpu / rows as f64 * 1e6, ..Volume::default() })
+    let copied = crate::copy::copy(sink).await?;
+    Ok(Volume { rate: copied.rate, cpu: copied.cpu, ..Volume::default() })
 }

@@ -9,6 +9,7 @@
 
 mod batches;
 mod contestant;
+mod copy;
 mod debezium;
 mod figures;
 mod floors;

@@ -13,6 +13,7 @@ use crate::prepare::{Options, Prepared, Rows};
 use crate::project::{Projector, VALID};
 use crate::quote::{ident, literal, qualified};
 use crate::state::State;
+use crate::tables::TableRules;
 use async_trait::async_trait;
 use caudal_core::compare::{Difference, DifferenceKind, Digest, Found, Range, SinkSide, Trace};
 use caudal_core::{Batch, ColumnType, Error, LogPosition, Result, TableId, TableSchema};
@@ -98,15 +99,19 @@ impl Side {
         let (place_of, json) = ((place.as_str(), table.as_str()), self.config.json);
         let mut plan = Plan::new(&schema, &names, place_of, stage, &relation, (json, &absent));
         let rules = self.config.rules(&schema.id);
-        plan.only = if rules.history {
-            Some(format!("{} IS NULL AND \"_op\" <> 'd'", ident(VALID[1])))
-        } else {
-            (rules.deletes == Deletes::Soft).then(|| "NOT \"_deleted\"".to_owned())
-        };
+        plan.only = alive(&rules);
         self.plans.insert(schema.id.clone(), plan);
         let absent = absent.into_iter().map(|column| names[column].clone()).collect();
         Ok(Some((format!("{place}.{table}"), absent)))
     }
+}
+
+/// Which rows of a table are those that the source has now, in SQL; none where all are.
+pub(crate) fn alive(rules: &TableRules) -> Option<String> {
+    if rules.history {
+        return Some(format!("{} IS NULL AND \"_op\" <> 'd'", ident(VALID[1])));
+    }
+    (rules.deletes == Deletes::Soft).then(|| "NOT \"_deleted\"".to_owned())
 }
 
 #[async_trait]

@@ -34,7 +34,7 @@ pub(crate) enum Role {
 }
 
 /// In the order of their ids, with their names.
-const ROLES: [(Role, &str); 7] = [
+pub(crate) const ROLES: [(Role, &str); 7] = [
     (Role::Deleted, "_deleted"),
     (Role::DeletedAt, "_deleted_at"),
     (Role::Watermark, "_watermark"),

@@ -17,10 +17,11 @@
 
 mod exchange;
 mod furniture;
+mod reshape;
 
 use crate::client::{BEGIN, Connection, Doing, Failure};
-use crate::compare::Side;
-use crate::config::{Consistency, Deletes, Resolved};
+use crate::compare::{Side, alive};
+use crate::config::{Consistency, Resolved};
 use crate::quote::{ident, literal, qualified};
 use crate::sink::options;
 use crate::state::{State, advisory, fnv};
@@ -29,6 +30,7 @@ use async_trait::async_trait;
 use caudal_core::compare::SinkSide;
 use caudal_core::rebuild::{Begin, Outlook, Rebuild};
 use caudal_core::{Error, LogPosition, Result, TableId, TableSchema, Writer};
+use reshape::NewShape;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::types::Type;
@@ -76,7 +78,8 @@ impl PgRebuild {
             "{BEGIN}; SELECT pg_advisory_xact_lock({}); CREATE TABLE IF NOT EXISTS {rebuilds} ( \
              sink text NOT NULL, source_table text NOT NULL, phase text NOT NULL, kind text NOT NULL, topic text NOT NULL, \
              target_schema text NOT NULL, target text NOT NULL, shadow text NOT NULL, begun_at timestamptz NOT NULL DEFAULT now(), \
-             exchanged_at timestamptz, keep_until timestamptz, to_check text[], PRIMARY KEY (sink, source_table, phase)); COMMIT",
+             exchanged_at timestamptz, keep_until timestamptz, to_check text[], PRIMARY KEY (sink, source_table, phase)); \
+             ALTER TABLE {rebuilds} ADD COLUMN IF NOT EXISTS left_out text[]; COMMIT",
             advisory(&config.state_schema)
         );
         connection.batch(&sql).await.doing(config, "create the table of rebuilds")?;
@@ -148,7 +151,14 @@ impl PgRebuild {
             Error::config(format!("{place}.{table} is not there: the sink has not made it yet"))
                 .hint("start the daemon; a table that nobody has is copied by itself")
         })?;
-        self.refuse(live, &schema.id).await?;
+        let shape = self.new_shape(live, schema).await?;
+        self.refuse(live, schema, shape.as_ref()).await?;
+        if shape.is_some() && begin == Begin::Copy {
+            return Err(Error::config(format!(
+                "{place}.{table} is to have another shape: its rows cannot be copied"
+            ))
+            .hint("leave --from out: all of it is made from the topic"));
+        }
         let (old, new) = (qualified(&place, &table), qualified(&place, &aside(&table, "new")));
         let options = "SELECT array_to_string(reloptions, ', '), quote_ident(t.spcname) FROM pg_class c \
                        LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace WHERE c.oid = $1";
@@ -168,8 +178,16 @@ impl PgRebuild {
             literal(&schema.id.to_string()),
             literal(&self.run("rebuild", &schema.id)),
         );
+        let stored = match &shape {
+            None => "version, generation, shape".to_owned(),
+            Some(shape) => {
+                let text = serde_json::to_string(&*shape.schema)
+                    .map_err(|e| Error::bug("write a table's shape").because(e))?;
+                format!("{}, {}, {}", shape.schema.version, shape.schema.generation, literal(&text))
+            }
+        };
         sql.push_str(&format!(
-            "INSERT INTO {tables} SELECT {run}, source_table, {target}, version, generation, shape FROM {tables} \
+            "INSERT INTO {tables} SELECT {run}, source_table, {target}, {stored} FROM {tables} \
              WHERE sink = {sink} AND source_table = {id}; \
              INSERT INTO {rebuilds} (sink, source_table, phase, kind, topic, target_schema, target, shadow) \
              VALUES ({sink}, {id}, 'rebuild', '{kind}', {topic}, {schema}, {table}, {shadow});",
@@ -181,7 +199,11 @@ impl PgRebuild {
             table = literal(&table),
             shadow = literal(&aside(&table, "new")),
         ));
-        self.sql(&sql, &format!("make a shadow of {place}.{table}")).await
+        self.sql(&sql, &format!("make a shadow of {place}.{table}")).await?;
+        match &shape {
+            Some(shape) => self.reshape(live, shape).await,
+            None => Ok(()),
+        }
     }
 
     /// The statement that copies the rows that are there, but for columns that the server computes.
@@ -196,22 +218,18 @@ impl PgRebuild {
 
     async fn obstacles(&self, oid: u32, id: &TableId) -> Result<Vec<String>> {
         let (place, table) = self.place(id)?;
-        let name = format!("{place}.{table}");
         let found = furniture::obstacles(&self.connection, oid).await;
-        let mut found = found.doing(&self.config, format!("look at {name}"))?;
-        let rules = self.config.rules(id);
-        if rules.history {
-            found.push("it is a history, and its topic may no longer hold all of it".to_owned());
-        } else if rules.deletes != Deletes::Apply {
-            let how = if rules.deletes == Deletes::Soft { "soft" } else { "ignore" };
-            found.push(format!("deletes: {how} has kept rows that its topic may no longer hold"));
-        }
-        Ok(found)
+        found.doing(&self.config, format!("look at {place}.{table}"))
     }
 
     /// Refuses a table of which something would be lost.
-    async fn refuse(&self, oid: u32, id: &TableId) -> Result<()> {
-        let found = self.obstacles(oid, id).await?;
+    async fn refuse(&self, oid: u32, schema: &TableSchema, shape: Option<&NewShape>) -> Result<()> {
+        let mut found = self.obstacles(oid, &schema.id).await?;
+        found.extend(self.obstacles_of_shape(oid, schema, shape).await?);
+        self.refused(&schema.id, &found)
+    }
+
+    fn refused(&self, id: &TableId, found: &[String]) -> Result<()> {
         if found.is_empty() {
             return Ok(());
         }
@@ -233,7 +251,7 @@ impl PgRebuild {
         let new = aside(&table, "new");
         let mut sql = format!(
             "{} ALTER TABLE {} RENAME TO {}; \
-             UPDATE {} SET phase = 'rebuild', kind = 'kept', shadow = {}, keep_until = NULL, to_check = NULL \
+             UPDATE {} SET phase = 'rebuild', kind = 'kept', shadow = {}, keep_until = NULL, to_check = NULL, left_out = NULL \
              WHERE sink = {sink} AND source_table = {source} AND phase = 'kept'; \
              UPDATE {} SET target = {} WHERE sink = {kept};",
             self.forget(id, "rebuild"),
@@ -247,7 +265,11 @@ impl PgRebuild {
         for state in self.state.all() {
             sql.push_str(&format!("UPDATE {state} SET sink = {run} WHERE sink = {kept};"));
         }
-        self.sql(&sql, &format!("take the table before {place}.{table}")).await
+        self.sql(&sql, &format!("take the table before {place}.{table}")).await?;
+        match (self.oid(&place, &table).await?, self.oid(&place, &new).await?) {
+            (Some(live), Some(shadow)) => self.take_back_shape(id, live, shadow).await,
+            _ => Ok(()),
+        }
     }
 
     /// Statements that make the shadow the kept table that it was.
@@ -409,7 +431,9 @@ impl Rebuild for PgRebuild {
         let rows = self.connection.query(sql, &[(&oid, Type::OID)]).await;
         let rows = rows.doing(&self.config, format!("look at {place}.{table}"))?;
         let (count, bytes): (i64, i64) = rows.first().map_or((0, 0), |row| (row.get(0), row.get(1)));
-        let obstacles = self.obstacles(oid, &schema.id).await?;
+        let shape = self.new_shape(oid, schema).await?;
+        let mut obstacles = self.obstacles(oid, &schema.id).await?;
+        obstacles.extend(self.obstacles_of_shape(oid, schema, shape.as_ref()).await?);
         Ok(Outlook {
             target: Some(format!("{place}.{table}")),
             rows: count as u64,
@@ -452,8 +476,9 @@ impl Rebuild for PgRebuild {
         let (place, table) = config.target_name(&schema.id)?;
         let name = qualified(&place, &table);
         self.sql(&format!("ANALYZE {name}"), &format!("look at all of {name}")).await?;
-        let rows = self.connection.query(&format!("SELECT count(*) FROM {name}"), &[]).await;
-        let rows = rows.doing(&self.config, format!("count {name}"))?;
+        let alive = alive(&config.rules(&schema.id)).unwrap_or_else(|| "true".to_owned());
+        let count = format!("SELECT count(*) FROM {name} WHERE {alive}");
+        let rows = self.connection.query(&count, &[]).await.doing(&self.config, format!("count {name}"))?;
         let count = rows.first().map_or(0, |row| row.get::<_, i64>(0)) as u64;
         Ok((Box::new(Side::open(&config).await?), count))
     }

@@ -141,10 +141,11 @@ impl Shaper<'_> {
                 self.schema.id
             ))
             .field(self.option("history"))
-            .hint(format!(
-                "move the table away, and delete its row in {}.tables: it is copied anew",
-                ident(&config.state_schema)
-            )));
+            .hint(if config.is_shadow {
+                "to go back to that table, set `history` back first".to_owned()
+            } else {
+                format!("caudal rebuild {} {}", config.name, self.schema.id)
+            }));
         }
         let new =
             self.schema.columns.iter().find(|column| {
@@ -285,8 +286,7 @@ impl Shaper<'_> {
             .collect();
         let history = self.connection.config().rules(&self.schema.id).history;
         if history {
-            parts.push(format!("{} timestamptz GENERATED ALWAYS AS (\"_at\") STORED", ident(VALID[0])));
-            parts.push(format!("{} timestamptz", ident(VALID[1])));
+            parts.extend(self.validity());
         }
         if !self.schema.key.is_empty() {
             parts.push(self.primary_key());
@@ -312,8 +312,19 @@ impl Shaper<'_> {
         self.remember(place).await
     }
 
+    /// Columns of a history that the server fills; none of other tables.
+    pub(crate) fn validity(&self) -> Vec<String> {
+        if !self.connection.config().rules(&self.schema.id).history {
+            return Vec::new();
+        }
+        vec![
+            format!("{} timestamptz GENERATED ALWAYS AS (\"_at\") STORED", ident(VALID[0])),
+            format!("{} timestamptz", ident(VALID[1])),
+        ]
+    }
+
     /// What a history needs beside its table: an index of the versions that are valid, and the numbers of batches.
-    fn of_history(&self, place: (&str, &str)) -> String {
+    pub(crate) fn of_history(&self, place: (&str, &str)) -> String {
         let lock = advisory(self.state.schema());
         let mut sql = format!(
             "; SELECT pg_advisory_xact_lock({lock}); CREATE SEQUENCE IF NOT EXISTS {}",
@@ -336,7 +347,7 @@ impl Shaper<'_> {
         sql
     }
 
-    fn primary_key(&self) -> String {
+    pub(crate) fn primary_key(&self) -> String {
         let columns: Vec<String> = self.schema.key_columns().map(|c| ident(&c.name)).collect();
         format!("PRIMARY KEY ({})", columns.join(", "))
     }

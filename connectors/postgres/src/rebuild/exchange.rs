@@ -24,6 +24,8 @@ struct Pair {
     of_live: Furniture,
     of_shadow: Furniture,
     sequences: Vec<String>,
+    /// What the shadow lacks on purpose, where it is of another shape.
+    left_out: Option<Vec<String>>,
 }
 
 impl PgRebuild {
@@ -89,7 +91,9 @@ impl PgRebuild {
         let gone = |name: &str| Error::config(format!("{name} is gone")).hint("begin anew: --discard");
         let live_oid = self.oid(&schema, &table).await?.ok_or_else(|| gone(&live))?;
         let shadow_oid = self.oid(&schema, &shadow_name).await?.ok_or_else(|| gone(&shadow))?;
-        self.refuse(live_oid, &id).await?;
+        self.refused(&id, &self.obstacles(live_oid, &id).await?)?;
+        let left_out = self.left_out(&id).await?;
+        let on_purpose = |what: &String| left_out.as_ref().is_some_and(|left| left.contains(what));
         let old = aside(&table, "old");
         if self.phase(&id, "kept").await?.is_none() && self.oid(&schema, &old).await?.is_some() {
             return Err(Error::config(format!("{schema}.{old} is there, and no rebuild has kept it"))
@@ -100,7 +104,7 @@ impl PgRebuild {
         let columns = furniture::columns(connection, live_oid).await.doing(&self.config, doing())?;
         let theirs = furniture::columns(connection, shadow_oid).await.doing(&self.config, doing())?;
         // The shadow may have been given columns that the configuration has chosen since.
-        if !columns.iter().all(|column| theirs.contains(column)) {
+        if !columns.iter().all(|column| theirs.contains(column) || on_purpose(column)) {
             return Err(Error::config(format!(
                 "{schema}.{table} was given other columns since the rebuild began"
             ))
@@ -110,7 +114,7 @@ impl PgRebuild {
         let of_shadow = Furniture::of(connection, shadow_oid, &shadow).await.doing(&self.config, doing())?;
         let sequences = furniture::sequences(connection, live_oid, &live, &live).await;
         let sequences = sequences.doing(&self.config, doing())?;
-        Ok(Pair { id, schema, table, live, shadow, live_oid, of_live, of_shadow, sequences })
+        Ok(Pair { id, schema, table, live, shadow, live_oid, of_live, of_shadow, sequences, left_out })
     }
 
     /// What is stored changes places with the tables: what was the shadow's is the kept table's, but for the offsets, which are the same.
@@ -182,9 +186,9 @@ fn renames(pair: &Pair) -> Result<Vec<String>> {
     let old = aside(&pair.table, "old");
     let index = |name: &str| qualified(&pair.schema, name);
     let mut run = vec![format!("DROP TABLE IF EXISTS {}", qualified(&pair.schema, &old))];
-    for (number, (live, shadow)) in
-        matched(&pair.of_live.indexes, &pair.of_shadow.indexes, &pair.live)?.iter().enumerate()
-    {
+    let indexes =
+        matched(&pair.of_live.indexes, &pair.of_shadow.indexes, pair.left_out.as_deref(), &pair.live)?;
+    for (number, (live, shadow)) in indexes.iter().enumerate() {
         let between = format!("caudal_exchanged_{number}");
         for (from, to) in [(live.as_str(), between.as_str()), (shadow, live), (&between, shadow)] {
             run.push(format!("ALTER INDEX {} RENAME TO {}", index(from), ident(to)));
@@ -195,12 +199,23 @@ fn renames(pair: &Pair) -> Result<Vec<String>> {
     Ok(run)
 }
 
-/// Each index of the one table with one of the other that is the same but for its name.
-fn matched(live: &[Index], shadow: &[Index], name: &str) -> Result<Vec<(String, String)>> {
+/// Each index of the one table with one of the other that is the same but for its name. With a shadow of another shape those that are
+/// left out have none; the primary keys change names all the same.
+fn matched(
+    live: &[Index],
+    shadow: &[Index],
+    left_out: Option<&[String]>,
+    name: &str,
+) -> Result<Vec<(String, String)>> {
+    let primary = |indexes: &[Index]| indexes.iter().position(|index| index.what.contains(" primary "));
     let mut left: Vec<&Index> = shadow.iter().collect();
-    let mut pairs = Vec::new();
+    let (mut pairs, mut gone) = (Vec::new(), Vec::new());
     for index in live {
         let Some(at) = left.iter().position(|other| other.what == index.what) else {
+            if left_out.is_some_and(|left_out| left_out.contains(&index.what)) {
+                gone.push(index.clone());
+                continue;
+            }
             return Err(Error::config(format!(
                 "{name} was given another index since the rebuild began: {}",
                 index.name
@@ -208,6 +223,13 @@ fn matched(live: &[Index], shadow: &[Index], name: &str) -> Result<Vec<(String, 
             .hint("begin anew: --discard, then rebuild again"));
         };
         pairs.push((index.name.clone(), left.remove(at).name.clone()));
+    }
+    if left_out.is_some() {
+        let added: Vec<Index> = left.into_iter().cloned().collect();
+        if let (Some(one), Some(other)) = (primary(&gone), primary(&added)) {
+            pairs.push((gone[one].name.clone(), added[other].name.clone()));
+        }
+        return Ok(pairs);
     }
     match left.first() {
         None => Ok(pairs),
@@ -225,9 +247,18 @@ mod tests {
         let index = |name: &str, what: &str| Index { name: name.to_owned(), what: what.to_owned() };
         let live = [index("a", "btree n"), index("b", "btree unique m"), index("c", "btree n")];
         let shadow = [index("x", "btree unique m"), index("y", "btree n"), index("z", "btree n")];
-        let pairs = matched(&live, &shadow, "t").unwrap();
+        let pairs = matched(&live, &shadow, None, "t").unwrap();
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         assert_eq!(pairs, [pair("a", "y"), pair("b", "x"), pair("c", "z")]);
-        assert!(matched(&live, &shadow[..2], "t").is_err() && matched(&live[..2], &shadow, "t").is_err());
+        assert!(
+            matched(&live, &shadow[..2], None, "t").is_err()
+                && matched(&live[..2], &shadow, None, "t").is_err()
+        );
+        // Of another shape: just what is left out may be missing, and primary keys keep their name.
+        let (was, is) =
+            ([index("p", "btree primary a"), live[0].clone()], [index("q", "btree primary a, b")]);
+        let left = ["btree primary a".to_owned(), "btree n".to_owned()];
+        assert_eq!(matched(&was, &is, Some(&left), "t").unwrap(), [pair("p", "q")]);
+        assert!(matched(&was, &is, Some(&left[..1]), "t").is_err());
     }
 }

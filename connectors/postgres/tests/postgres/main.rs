@@ -15,6 +15,7 @@ mod model;
 mod pace;
 mod ready;
 mod rejects;
+mod reshape;
 mod rows;
 mod shapes;
 mod tables;

@@ -16,7 +16,7 @@ async fn writer(db: &Database, tables: serde_json::Value) -> Box<dyn Writer> {
 }
 
 /// Each event has a place and a time of its own: seconds since 2023-11-14 22:13:20, as the batch's offset says.
-fn timed(rows: Rows, offset: i64) -> Batch {
+pub(crate) fn timed(rows: Rows, offset: i64) -> Batch {
     let mut batch = rows.at(offset);
     for (number, event) in batch.events.iter_mut().enumerate() {
         event.pos = offset as u64 * 1_000 + number as u64;
