@@ -32,6 +32,8 @@ impl Contestant {
         let kind = match runner {
             Runner::Kafka => "kafka",
             Runner::Loose => "loose",
+            Runner::Zstd => "zstd",
+            Runner::Uncompressed => "uncompressed",
             Runner::Embedded => "embedded",
             Runner::Debezium => "debezium",
         };
@@ -48,6 +50,11 @@ impl Contestant {
             }
             if runner == Runner::Loose {
                 config = config.kafka("  delivery: at_least_once");
+            }
+            match runner {
+                Runner::Zstd => config = config.kafka("  compression: zstd"),
+                Runner::Uncompressed => config = config.kafka("  compression: none"),
+                _ => {}
             }
             Process::Caudal(Box::new(Daemon::prepare(&config)?), config)
         };

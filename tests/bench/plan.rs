@@ -40,6 +40,9 @@ pub(crate) enum Runner {
     Kafka,
     /// The same, at least once.
     Loose,
+    /// The daemon on that broker, with the other compression, and with none.
+    Zstd,
+    Uncompressed,
     /// The daemon with its own log.
     Embedded,
     /// Debezium in Kafka Connect, tuned.
@@ -52,6 +55,8 @@ impl Runner {
         match self {
             Self::Kafka => "caudal, Kafka",
             Self::Loose => "caudal, Kafka, at least once",
+            Self::Zstd => "caudal, Kafka, zstd",
+            Self::Uncompressed => "caudal, Kafka, uncompressed",
             Self::Embedded => "caudal, embedded log",
             Self::Debezium => "Debezium 3.5, Kafka",
         }
@@ -81,7 +86,8 @@ pub(crate) struct Plan {
 
 pub(crate) const HELP: &str = "\
 --source mysql|mariadb|both    the server (mysql)
---runner kafka,loose,embedded,debezium   who is measured, alternating (all but loose: Kafka with delivery: at_least_once)
+--runner kafka,loose,zstd,uncompressed,embedded,debezium   who is measured, alternating (kafka,embedded,debezium); loose is Kafka with
+                 delivery: at_least_once, zstd and uncompressed are Kafka with the other compression and with none
 --work snapshot,backlog,single,latency,apply,floors,idle   what (all)
 --rounds N       rounds; medians and the spread are of these (3)
 --scale F        times this much work: 0.1 is a tenth (1)
@@ -157,6 +163,8 @@ fn runner(name: &str) -> Result<Runner> {
     Ok(match name {
         "kafka" => Runner::Kafka,
         "loose" => Runner::Loose,
+        "zstd" => Runner::Zstd,
+        "uncompressed" => Runner::Uncompressed,
         "embedded" => Runner::Embedded,
         "debezium" => Runner::Debezium,
         other => bail!("unknown runner {other}\n{HELP}"),
