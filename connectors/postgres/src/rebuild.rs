@@ -1,6 +1,7 @@
 //! A table made anew beside the one that is read, and the exchange of the two.
 //!
-//! The *shadow* is a table of its own (`orders__new`) with the shape of the one that is read, filled by a [`PgWriter`] under a sink's name of its
+//! The *shadow* is a table of its own (`orders__new`) with the shape of the one that is read, or the one that the configuration says now
+//! (`reshape.rs`), filled by a [`PgWriter`] under a sink's name of its
 //! own (`dash/rebuild/shop.orders`), so its offsets, its fence and its newest shape lie in the state tables like any sink's, in the same
 //! transactions as its rows. After the exchange the table before is called `orders__old`, and what is stored of it says where it stood: a way back is
 //! the same way again, from there to where the sink stands now.

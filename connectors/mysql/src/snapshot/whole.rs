@@ -8,7 +8,7 @@
 //! How P is exact: MariaDB's consistent snapshot tells it. On MySQL a snapshot is taken between two readings of `gtid_executed` that are
 //! equal. All of the first is visible. The second alone would not do: a commit is visible shortly before it enters `gtid_executed`. Until
 //! then its thread owns its GTID, and passes it on in one step, so what is visible is in `gtid_owned` or in a `gtid_executed` read after that:
-//! the snapshot counts only if nothing was owned. Where that does not succeed, and without GTIDs, a read lock holds the table while
+//! the snapshot counts only if nothing was owned. Where that does not succeed, and without GTIDs, a lock ([`crate::snapshot::lock`]) holds the table while
 //! the snapshot is taken: a transaction keeps its metadata lock until it is in `gtid_executed`.
 //!
 //! The piece's transaction is open as long as the piece is read, at the speed of the disk: changes of such a table's definition wait
