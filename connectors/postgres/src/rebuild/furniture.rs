@@ -232,7 +232,7 @@ async fn views(connection: &Connection, oid: u32) -> Result<Vec<String>, Failure
     Ok(texts(connection, sql, oid).await?.iter().map(statement).collect())
 }
 
-/// What an exchange could not carry over, in words.
+/// What an exchange could not carry over, in words. Up to version 14 a table with a generated column depends on itself.
 pub(super) async fn obstacles(connection: &Connection, oid: u32) -> Result<Vec<String>, Failure> {
     let sql = "SELECT 'it is no plain table' FROM pg_class WHERE oid = $1 AND (relkind <> 'r' OR relispartition OR relhassubclass) \
                UNION ALL SELECT format('you may not make %s anew: it belongs to %s', pg_describe_object('pg_class'::regclass, v.oid, 0), \
@@ -244,7 +244,7 @@ pub(super) async fn obstacles(connection: &Connection, oid: u32) -> Result<Vec<S
                  FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class \
                  WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND v.relkind <> 'v' \
                UNION ALL SELECT DISTINCT format('%s depends on it', pg_describe_object(d.classid, d.objid, 0)) FROM pg_depend d \
-                 WHERE ((d.refclassid = 'pg_class'::regclass AND d.refobjid = $1) OR (d.refclassid = 'pg_type'::regclass \
+                 WHERE NOT (d.classid = 'pg_class'::regclass AND d.objid = $1) AND ((d.refclassid = 'pg_class'::regclass AND d.refobjid = $1) OR (d.refclassid = 'pg_type'::regclass \
                    AND d.refobjid IN (SELECT reltype FROM pg_class WHERE oid = $1))) AND d.deptype IN ('n', 'a') \
                  AND d.classid NOT IN ('pg_rewrite'::regclass, 'pg_constraint'::regclass, 'pg_attrdef'::regclass, 'pg_trigger'::regclass, \
                    'pg_policy'::regclass, 'pg_statistic_ext'::regclass) \

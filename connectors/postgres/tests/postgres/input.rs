@@ -88,6 +88,8 @@ async fn missing_privileges_are_found_by_check_with_the_grant() {
     let Some(db) = Database::new().await else { return };
     let role = format!("limited_{}", std::process::id());
     db.run(&format!("DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN PASSWORD 'hush'")).await;
+    // As it is from PostgreSQL 15 on.
+    db.run("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
     let host = db.url.split_once('@').unwrap().1;
     let url = format!("postgres://{role}:hush@{host}");
     let config: Config = serde_json::from_value(serde_json::json!({"url": url})).unwrap();
