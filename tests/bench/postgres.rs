@@ -41,6 +41,7 @@ const MARKERS: i64 = 4;
 const LOAD: &str = "initial load";
 const UPSERTS: &str = "upserts";
 const FLOOR: &str = "floor: COPY of the same rows";
+const UPSERT_FLOOR: &str = "floor: upserts by the server alone";
 
 struct Plan {
     family: Family,
@@ -182,6 +183,8 @@ impl<'a> Stage<'a> {
         let copied = copy::copy(&self.sink).await?;
         let floor = copied.rate;
         add(figures, FLOOR, floor, floor, [copied.cpu, 0.0, 0.0]);
+        let upserted = copy::upsert(&self.sink, server_cpu).await?;
+        add(figures, UPSERT_FLOOR, upserted.rate, floor, [0.0, upserted.cpu, 0.0]);
         load.add(figures, LOAD, floor);
         self.capturing().await?;
         self.upserts(rows).await?;
@@ -193,9 +196,12 @@ impl<'a> Stage<'a> {
         self.applied(events).await?.add(figures, "mixed: inserts, updates, deletes", floor);
         self.start_with_sink().await?;
         let held = self.loader.rows().await?;
-        self.command(&["rebuild", "warehouse", "sbtest"], held, Some(0))
-            .await?
-            .add(figures, "rebuild", floor);
+        let records = self.offsets().await? as u64;
+        self.command(&["rebuild", "warehouse", "sbtest"], records, Some(0)).await?.add(
+            figures,
+            "rebuild, by records of the topic, each read three times",
+            floor,
+        );
         self.verified(held).await?.add(figures, "verify", floor);
         self.daemon.terminate(STOP).await?;
         Ok(floor)
@@ -280,7 +286,7 @@ impl<'a> Stage<'a> {
     }
 
     fn cpu(&self) -> Result<Cpu> {
-        let postgres = with_children(Postgres::shared().service().pid()?)?;
+        let postgres = server_cpu()?;
         let source = process::usage(self.server.service().pid()?)?.cpu_seconds;
         Ok([self.daemon.usage()?.cpu_seconds, postgres, source])
     }
@@ -471,6 +477,11 @@ fn seconds(stat: &[String], fields: std::ops::RangeInclusive<usize>) -> f64 {
 /// CPU seconds of all children of this process that have ended.
 fn children_that_ended() -> Result<f64> {
     Ok(seconds(&stat("self")?, 16..=17))
+}
+
+/// CPU seconds that PostgreSQL has used so far.
+fn server_cpu() -> Result<f64> {
+    with_children(Postgres::shared().service().pid()?)
 }
 
 /// CPU seconds of a server of several processes: its own, of those that have ended, of those that run.

@@ -42,7 +42,7 @@ pub(super) fn event(
     if reader.at != value.len() {
         return Err(reader.wrong("the end"));
     }
-    Envelope { before, after, source: Some(source), op }.head(schema, batch)
+    Envelope { before, after, source: Some(source), op, passed: None }.head(schema, batch)
 }
 
 /// Decodes a key: gives the index of the first cell of a row that has the key's columns alone.

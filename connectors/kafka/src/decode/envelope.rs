@@ -6,11 +6,13 @@ use super::avro;
 use super::protobuf;
 use super::scan::{Malformed, Quoted, Scanner, unescape};
 use super::value::{Text, cell};
+use crate::encode::connect::SOURCE;
 use caudal_core::batch::NO_ROW;
 use caudal_core::{BatchBuilder, Cell, EventHead, Op, Slice, SnapshotMark, TableSchema, Transaction};
 use std::sync::Arc;
 
-/// Decodes one envelope. The record's value lies at `place` in the batch.
+/// Decodes one envelope. The record's value lies at `place` in the batch. In the image before an update only the columns of the
+/// table's key are there, if it has one: the others are [`Cell::Unchanged`].
 pub(super) fn event(
     value: &str,
     place: Place,
@@ -21,7 +23,28 @@ pub(super) fn event(
     let mut found = Envelope::default();
     members(&mut text, &mut found, schema, batch, true)?;
     text.scanner.end()?;
+    if let (Some(at), Some(Op::Delete)) = (found.passed, found.op) {
+        text.scanner.back_to(at);
+        // In the place of the key's cells, if nothing came after them.
+        let cells = found.before.filter(|_| found.after.is_none());
+        batch.cells.truncate(cells.map_or(batch.cells.len(), |at| at as usize));
+        found.before = row(&mut text, schema, batch, Columns::All).map_err(|e| e.of("before"))?;
+    }
     found.head(schema, batch)
+}
+
+/// The image before. Of an update of a table with a key nobody looks at more than the key, which tells whether it has changed; whether
+/// this is one is told further on.
+fn before(
+    text: &mut Text<'_>,
+    found: &mut Envelope,
+    schema: &TableSchema,
+    batch: &mut BatchBuilder,
+) -> Result<(), Malformed> {
+    let columns = if schema.key.is_empty() { Columns::All } else { Columns::Key };
+    found.passed = (columns == Columns::Key).then(|| text.scanner.at());
+    found.before = row(text, schema, batch, columns)?;
+    Ok(())
 }
 
 /// The members of the envelope; of that in `payload`, if this is the `outer` one and has it.
@@ -37,8 +60,8 @@ fn members(
     while let Some(name) = text.scanner.member(&mut first)? {
         match name.raw {
             "payload" if outer => members(text, found, schema, batch, false)?,
-            "before" => found.before = row(text, schema, batch).map_err(|e| e.of("before"))?,
-            "after" => found.after = row(text, schema, batch).map_err(|e| e.of("after"))?,
+            "before" => before(text, found, schema, batch).map_err(|e| e.of("before"))?,
+            "after" => found.after = row(text, schema, batch, Columns::All).map_err(|e| e.of("after"))?,
             "source" => found.source = Some(source(text, batch).map_err(|e| e.of("source"))?),
             "op" => found.op = Some(op(text)?),
             _ => text.scanner.skip()?,
@@ -96,13 +119,13 @@ fn json_key(
         let (mut first, mut found) = (true, None);
         while let Some(name) = text.scanner.member(&mut first)? {
             match name.raw {
-                "payload" => found = row(&mut text, schema, batch)?,
+                "payload" => found = row(&mut text, schema, batch, Columns::All)?,
                 _ => text.scanner.skip()?,
             }
         }
         found
     } else {
-        row(&mut text, schema, batch)?
+        row(&mut text, schema, batch, Columns::All)?
     };
     text.scanner.end()?;
     before.ok_or_else(|| Malformed::new("an object expected"))
@@ -112,6 +135,8 @@ fn json_key(
 #[derive(Default)]
 pub(super) struct Envelope {
     pub(super) before: Option<u32>,
+    /// Where the image before stands of which only the key was taken.
+    pub(super) passed: Option<usize>,
     pub(super) after: Option<u32>,
     pub(super) source: Option<SourceBlock>,
     pub(super) op: Option<Op>,
@@ -146,11 +171,19 @@ impl Envelope {
     }
 }
 
+/// Which columns of an image are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Columns {
+    All,
+    Key,
+}
+
 /// A row image: gives the index of its first cell; none for `null`. A column that is absent is `Unchanged`.
 fn row(
     text: &mut Text<'_>,
     schema: &TableSchema,
     batch: &mut BatchBuilder,
+    columns: Columns,
 ) -> Result<Option<u32>, Malformed> {
     if text.scanner.null()? {
         return Ok(None);
@@ -159,8 +192,19 @@ fn row(
     batch.cells.resize(start + schema.width(), Cell::Unchanged);
     text.scanner.expect(b'{')?;
     let (mut first, mut expected) = (true, 0);
-    while let Some(name) = text.scanner.member(&mut first)? {
-        let column = column(schema, expected, name)?;
+    loop {
+        let next = schema.columns.get(expected);
+        let column = if next.is_some_and(|next| text.scanner.named(&mut first, &next.name)) {
+            expected
+        } else {
+            let Some(name) = text.scanner.member(&mut first)? else { break };
+            column(schema, expected, name)?
+        };
+        if columns == Columns::Key && !schema.key.contains(&(column as u32)) {
+            text.scanner.skip()?;
+            expected = column + 1;
+            continue;
+        }
         let value = cell(text, &schema.columns[column].ty, batch);
         batch.cells[start + column] = value.map_err(|e| e.of(&schema.columns[column].name))?;
         expected = column + 1;
@@ -211,13 +255,21 @@ pub(super) struct SourceBlock {
 fn source(text: &mut Text<'_>, batch: &mut BatchBuilder) -> Result<SourceBlock, Malformed> {
     let mut found = SourceBlock::default();
     let mut first = true;
+    let mut expected = SOURCE.iter();
     text.scanner.expect(b'{')?;
-    while let Some(name) = text.scanner.member(&mut first)? {
+    loop {
+        let name = match expected.next() {
+            Some(&(name, _, _)) if text.scanner.named(&mut first, name) => name,
+            _ => match text.scanner.member(&mut first)? {
+                Some(name) => name.raw,
+                None => break,
+            },
+        };
         if text.scanner.null()? {
             continue;
         }
-        match name.raw {
-            "ts_us" => found.ts_us = text.scanner.parse("a time in microseconds")?,
+        match name {
+            "ts_us" => found.ts_us = text.scanner.integer("a time in microseconds")?,
             "snapshot" => found.snapshot = snapshot(text)?,
             "gtid" => found.transaction.gtid = Some(optional(text, batch)?),
             "file" => found.transaction.file = Some(optional(text, batch)?),

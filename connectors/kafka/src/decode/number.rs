@@ -5,6 +5,42 @@ const CHUNK: u64 = 1_000_000_000;
 /// Longer than any DECIMAL(65) needs (27): bounds the work of a damaged record.
 const MAX_BYTES: usize = 64;
 
+/// Appends the number `unscaled` / 10^`scale` as [`plain`] writes it; false, and nothing appended, if there are no bytes or too many.
+pub(super) fn append(out: &mut Vec<u8>, unscaled: &[u8], scale: u8) -> bool {
+    // What has 18 digits or less, as money has, needs no arithmetic over several words.
+    if (1..=8).contains(&unscaled.len()) && scale <= 18 {
+        let fill = if unscaled[0] & 0x80 == 0 { 0 } else { 0xff };
+        let mut bytes = [fill; 8];
+        bytes[8 - unscaled.len()..].copy_from_slice(unscaled);
+        short(out, i64::from_be_bytes(bytes), usize::from(scale));
+        return true;
+    }
+    let text = plain(unscaled, scale);
+    out.extend_from_slice(text.as_deref().unwrap_or_default().as_bytes());
+    text.is_some()
+}
+
+fn short(out: &mut Vec<u8>, number: i64, scale: usize) {
+    let mut digits = [b'0'; 20];
+    let (mut left, mut at) = (number.unsigned_abs(), digits.len());
+    while left > 0 {
+        at -= 1;
+        digits[at] = b'0' + (left % 10) as u8;
+        left /= 10;
+    }
+    if number < 0 {
+        out.push(b'-');
+    }
+    let point = digits.len() - scale;
+    // One digit stands before the point at least.
+    let (whole, fraction) = (&digits[at.min(point - 1)..point], &digits[point..]);
+    out.extend_from_slice(whole);
+    if scale > 0 {
+        out.push(b'.');
+        out.extend_from_slice(fraction);
+    }
+}
+
 /// The number `unscaled` / 10^`scale` in plain notation, with exactly `scale` fraction digits; none if there are no bytes
 /// or too many.
 pub(super) fn plain(unscaled: &[u8], scale: u8) -> Option<String> {
@@ -88,6 +124,19 @@ mod tests {
         #[test]
         fn it_agrees_with_128_bit_integers(n in any::<i128>()) {
             prop_assert_eq!(plain(&n.to_be_bytes(), 0).unwrap(), n.to_string());
+        }
+
+        #[test]
+        fn the_short_way_gives_what_the_long_way_gives(
+            n in prop_oneof![any::<i64>(), -1_000..1_000_i64],
+            skipped in 0..8_usize,
+            scale in 0..=30_u8,
+        ) {
+            let mut out = b"x".to_vec();
+            let bytes = n.to_be_bytes();
+            prop_assert!(append(&mut out, &bytes[skipped..], scale));
+            let long = plain(&bytes[skipped..], scale).unwrap();
+            prop_assert_eq!(String::from_utf8(out).unwrap(), format!("x{long}"));
         }
     }
 }

@@ -298,6 +298,46 @@ proptest! {
         prop_assert_eq!((was.server_id, was.thread), (is.server_id, is.thread));
     }
 
+    /// Some names are as JSON writes them, some are not.
+    #[test]
+    fn of_a_table_with_a_key_an_update_has_the_key_before_and_a_deletion_the_whole_row(
+        before in row(), after in row(), id in any::<i64>(),
+    ) {
+        let mut schema = schema().as_ref().clone();
+        let key = schema.columns.iter().position(|c| c.ty == ColumnType::Int { bits: 64 }).unwrap();
+        schema.key = vec![key as u32];
+        schema.key_kind = KeyKind::Primary;
+        for (i, column) in schema.columns.iter_mut().enumerate().filter(|(i, _)| i % 3 > 0) {
+            column.name = format!("c{i}");
+        }
+        let (schema, width) = (Arc::new(schema), types().len());
+        let mut builder = BatchBuilder::default();
+        builder.table(&schema);
+        builder.transaction(Transaction { server_id: 5, ..Transaction::default() });
+        for (i, value) in before.iter().chain(&after).enumerate() {
+            let cell = if i % width == key { Cell::I64(id) } else { value.put(&mut builder) };
+            builder.cells.push(cell);
+        }
+        builder.events.extend([event(Op::Update, 0, width as u32), event(Op::Delete, 0, NO_ROW), event(Op::Create, NO_ROW, 0)]);
+        let batch = builder.build(Position::Source(SourcePosition::default()), None);
+        let back = there_and_back(&batch, &schema);
+        prop_assert!(back.undecodable.is_empty(), "{}", back.undecodable[0].cause);
+        let values = |batch: &Batch, row: Option<&[Cell]>| {
+            row.map(|row| row.iter().map(|cell| Value::of(batch, *cell)).collect::<Vec<_>>())
+        };
+        prop_assert_eq!(back.events.len(), 3);
+        for (was, is) in batch.events.iter().zip(&back.events) {
+            prop_assert_eq!(values(&batch, batch.after(was)), values(&back, back.after(is)));
+            let mut expected = values(&batch, batch.before(was));
+            if was.op == Op::Update {
+                let mut only_key = vec![Value::Plain(Cell::Unchanged); width];
+                only_key[key] = Value::Plain(Cell::I64(id));
+                expected = Some(only_key);
+            }
+            prop_assert_eq!(expected, values(&back, back.before(is)));
+        }
+    }
+
     /// Where there is a schema, or Debezium's conventions, zero dates are NULL; all else comes back.
     #[test]
     fn every_readable_form_comes_back(row in row()) {

@@ -60,6 +60,16 @@ impl<'a> Scanner<'a> {
         Self { text, at: 0 }
     }
 
+    /// Where it stands, for [`Self::back_to`].
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Goes back to where it stood.
+    pub(crate) fn back_to(&mut self, at: usize) {
+        self.at = at;
+    }
+
     /// The error that `what` was expected here.
     pub(crate) fn wrong(&self, what: &str) -> Malformed {
         Malformed { what: format!("{what} expected"), at: Some(self.at) }
@@ -125,6 +135,27 @@ impl<'a> Scanner<'a> {
         number.parse().map_err(|_| self.wrong(what))
     }
 
+    /// Takes an integer of 64 bits.
+    pub(crate) fn integer(&mut self, what: &str) -> Result<i64, Malformed> {
+        self.peek();
+        let bytes = &self.text.as_bytes()[self.at..];
+        let negative = bytes.first() == Some(&b'-');
+        let digits = &bytes[usize::from(negative)..];
+        let mut number = 0_i64;
+        let mut len = 0;
+        // 18 digits fit always; longer numbers, and what is none, go the long way.
+        while let Some(digit) = digits.get(len).map(|b| b.wrapping_sub(b'0')).filter(|d| *d < 10 && len < 19)
+        {
+            number = number.wrapping_mul(10).wrapping_add(i64::from(digit));
+            len += 1;
+        }
+        if !(1..19).contains(&len) || matches!(digits.get(len), Some(b'.' | b'e' | b'E' | b'+' | b'-')) {
+            return self.parse(what);
+        }
+        self.at += len + usize::from(negative);
+        Ok(if negative { -number } else { number })
+    }
+
     /// Takes a string.
     pub(crate) fn string(&mut self) -> Result<Quoted<'a>, Malformed> {
         if !self.take(b'"') {
@@ -133,15 +164,15 @@ impl<'a> Scanner<'a> {
         let (start, bytes) = (self.at, self.text.as_bytes());
         let mut escaped = false;
         loop {
-            let stop = bytes[self.at..].iter().position(|&b| b == b'"' || b == b'\\' || b < 0x20);
-            self.at += stop.ok_or_else(|| self.wrong("the end of a string"))?;
-            match bytes[self.at] {
-                b'"' => break,
-                b'\\' if self.at + 1 < bytes.len() => {
+            self.at += plain(&bytes[self.at..]);
+            match bytes.get(self.at) {
+                Some(b'"') => break,
+                Some(b'\\') if self.at + 1 < bytes.len() => {
                     escaped = true;
                     self.at += 2;
                 }
-                _ => return Err(self.wrong("a string without control characters")),
+                None => return Err(self.wrong("the end of a string")),
+                Some(_) => return Err(self.wrong("a string without control characters")),
             }
             // An escape in front of a character of several bytes is no escape; the next slice must begin at a character.
             if !self.text.is_char_boundary(self.at) {
@@ -164,6 +195,22 @@ impl<'a> Scanner<'a> {
         let name = self.string()?;
         self.expect(b':')?;
         Ok(Some(name))
+    }
+
+    /// Takes the next member's name and its colon if they stand here just so: that name, and no white space. Saves reading the name
+    /// where the writer's order is known. `first` as in [`Self::member`].
+    pub(crate) fn named(&mut self, first: &mut bool, name: &str) -> bool {
+        let text = &self.text.as_bytes()[self.at..];
+        let text = if *first { text } else { text.strip_prefix(b",").unwrap_or_default() };
+        let rest = text.strip_prefix(b"\"").and_then(|text| text.strip_prefix(name.as_bytes()));
+        let Some(rest) = rest.and_then(|rest| rest.strip_prefix(b"\":")) else { return false };
+        // A name that JSON writes with escapes is not what stands here, though it looks the same.
+        if plain(name.as_bytes()) < name.len() {
+            return false;
+        }
+        self.at = self.text.len() - rest.len();
+        *first = false;
+        true
     }
 
     /// Takes a value of any kind.
@@ -219,6 +266,26 @@ impl<'a> Scanner<'a> {
         }
         Err(self.wrong(word))
     }
+}
+
+/// How many bytes stand before the first quote, backslash or control character. Eight at a time: a byte of `x ^ c` is zero where `x` is
+/// `c`, and the lowest bit that the subtraction borrows into a byte's highest one is right (those above it need not be).
+fn plain(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGHEST: u64 = ONES << 7;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (i, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let (quote, backslash) = (word ^ (ONES * 0x22), word ^ (ONES * 0x5c));
+        let found = (quote.wrapping_sub(ONES) & !quote)
+            | (backslash.wrapping_sub(ONES) & !backslash)
+            | (word.wrapping_sub(ONES * 0x20) & !word);
+        if found & HIGHEST != 0 {
+            return i * 8 + ((found & HIGHEST).trailing_zeros() / 8) as usize;
+        }
+    }
+    let stops = |b: &u8| matches!(b, b'"' | b'\\' | ..0x20);
+    bytes.len() - rest.len() + rest.iter().position(stops).unwrap_or(rest.len())
 }
 
 /// Appends the meaning of a string with escapes to `out`. Lone surrogates are no text.
@@ -312,7 +379,41 @@ mod tests {
         assert!(Scanner::new(&json).skip().is_err());
     }
 
+    #[test]
+    fn a_name_is_taken_only_where_it_stands_and_means_itself() {
+        let named = |json: &str, name: &str| Scanner::new(json).named(&mut true, name);
+        assert!(named(r#""id":1"#, "id"));
+        for (json, name) in [
+            (r#""id" :1"#, "id"),
+            (r#""idx":1"#, "id"),
+            (r#""i":1"#, "id"),
+            // Names that are `a"b` and `a` with a line break behind it, as JSON writes them.
+            (r#""a\"b":1"#, r#"a\"b"#),
+            (r#""a\n":1"#, r"a\n"),
+            (r#""a":1,"b":2"#, r#"a":1,"b"#),
+        ] {
+            assert!(!named(json, name), "{json} {name}");
+        }
+        assert!(Scanner::new(r#","id":1"#).named(&mut false, "id"));
+        assert!(!Scanner::new(r#""id":1"#).named(&mut false, "id"));
+    }
+
     proptest! {
+        #[test]
+        fn plain_bytes_end_at_the_first_that_is_not(bytes in prop::collection::vec(prop_oneof![any::<u8>(), 0x1e..0x24_u8, 0x5a..0x5e_u8, 0x7e..0x82_u8], 0..40)) {
+            let first = bytes.iter().position(|b| matches!(b, b'"' | b'\\' | ..0x20)).unwrap_or(bytes.len());
+            prop_assert_eq!(plain(&bytes), first);
+        }
+
+        #[test]
+        fn integers_read_as_the_standard_library_reads_them(
+            number in prop_oneof![any::<i64>().prop_map(|n| n.to_string()), "-?[0-9]{0,22}", "-?[0-9]{1,3}[.eE+-][0-9]?"],
+        ) {
+            let mut scanner = Scanner::new(&number);
+            let (integer, whole) = (scanner.integer("a number").ok(), scanner.end().is_ok());
+            prop_assert_eq!(integer.filter(|_| whole), number.parse::<i64>().ok().filter(|_| !number.starts_with('+')));
+        }
+
         #[test]
         fn any_text_comes_back(text in any::<String>()) {
             let json = serde_json::to_string(&text).unwrap();

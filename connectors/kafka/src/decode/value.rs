@@ -10,6 +10,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use caudal_core::{BatchBuilder, Cell, ColumnType, Slice};
 
+/// Bytes of an unscaled number that need no buffer of their own, and what base64 asks to have room for.
+const SHORT_DECIMAL: usize = 24;
+
 /// Where a record lies in its batch, and what was scanned of it.
 pub(super) struct Text<'a> {
     /// The record's value.
@@ -88,7 +91,7 @@ fn large(text: &mut Text<'_>) -> Result<Cell, Malformed> {
 }
 
 fn signed(text: &mut Text<'_>) -> Result<Cell, Malformed> {
-    Ok(Cell::I64(text.scanner.parse("a 64-bit integer")?))
+    Ok(Cell::I64(text.scanner.integer("a 64-bit integer")?))
 }
 
 fn string(text: &mut Text<'_>, batch: &mut BatchBuilder) -> Result<Slice, Malformed> {
@@ -101,7 +104,7 @@ fn calendar(text: &mut Text<'_>, unit: i64, batch: &mut BatchBuilder) -> Result<
     if text.scanner.peek() == b'"' {
         return Ok(Cell::Text(string(text, batch)?));
     }
-    let number: i64 = text.scanner.parse("a 64-bit integer")?;
+    let number = text.scanner.integer("a 64-bit integer")?;
     number.checked_mul(unit).map(Cell::I64).ok_or_else(|| text.scanner.wrong("a moment within range"))
 }
 
@@ -134,10 +137,22 @@ fn decode_base64(quoted: Quoted<'_>, out: &mut Vec<u8>) -> Result<(), Malformed>
 
 fn decimal(text: &mut Text<'_>, scale: u8, batch: &mut BatchBuilder) -> Result<Cell, Malformed> {
     let quoted = text.scanner.string()?;
-    let mut unscaled = Vec::with_capacity(32);
-    decode_base64(quoted, &mut unscaled)?;
-    let plain = number::plain(&unscaled, scale).ok_or_else(|| Malformed::new("a decimal number expected"))?;
-    Ok(Cell::Decimal(batch.copy(plain.as_bytes())))
+    let mut short = [0; SHORT_DECIMAL];
+    let start = batch.arena().len();
+    // Nearly all are short: nothing is allocated for them.
+    let is_plain = match Some(quoted).filter(|q| !q.escaped).map(|q| STANDARD.decode_slice(q.raw, &mut short))
+    {
+        Some(Ok(len)) => number::append(batch.arena(), &short[..len], scale),
+        _ => {
+            let mut unscaled = Vec::with_capacity(32);
+            decode_base64(quoted, &mut unscaled)?;
+            number::append(batch.arena(), &unscaled, scale)
+        }
+    };
+    if !is_plain {
+        return Err(Malformed::new("a decimal number expected"));
+    }
+    Ok(Cell::Decimal(batch.slice_from(start)))
 }
 
 /// Bit fields travel as little-endian bytes.

@@ -12,7 +12,7 @@ mod golden;
 mod avro;
 mod change;
 mod cloudevents;
-mod connect;
+pub(crate) mod connect;
 pub(crate) mod ddl;
 mod decimal;
 mod envelope;
