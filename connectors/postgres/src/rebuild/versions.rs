@@ -72,9 +72,13 @@ impl PgRebuild {
         if history != self.is_history(new.oid).await? {
             return Ok(0);
         }
-        let soft = async |oid| self.keeps_deleted(oid).await;
-        if !history && !(soft(live.oid).await? && soft(new.oid).await?) {
-            return Ok(0);
+        // Rows that were deleted are told apart in both, or nothing is kept.
+        if !history {
+            for oid in [live.oid, new.oid] {
+                if !self.keeps_deleted(oid).await? {
+                    return Ok(0);
+                }
+            }
         }
         let columns: Vec<String> = new
             .columns
