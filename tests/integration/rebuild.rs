@@ -80,7 +80,10 @@ const FURNITURE: &str = "
     CREATE VIEW totals WITH (security_barrier) AS SELECT p.name, sum(o.amount) AS total FROM orders o JOIN people p ON p.id = o.person GROUP BY p.name;
     CREATE VIEW top AS SELECT * FROM totals WHERE total > 1000; GRANT SELECT ON totals TO rebuild_reader;
     CREATE FUNCTION seen() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
-    CREATE TRIGGER seen BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION seen(); ALTER TABLE orders DISABLE TRIGGER seen;";
+    CREATE TRIGGER seen BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION seen(); ALTER TABLE orders DISABLE TRIGGER seen;
+    CREATE MATERIALIZED VIEW sums AS SELECT o.person, count(*) AS n, min(o.note) AS note FROM orders o GROUP BY o.person;
+    CREATE UNIQUE INDEX sums_of ON sums (person); GRANT SELECT ON sums TO rebuild_reader;
+    CREATE MATERIALIZED VIEW most WITH (fillfactor = 70) AS SELECT max(n) AS n FROM sums; COMMENT ON MATERIALIZED VIEW most IS 'the most';";
 
 /// All that can be told of the tables, by name: the same before and after.
 async fn furniture(sink: &PgDatabase) -> Vec<String> {
@@ -92,10 +95,12 @@ async fn furniture(sink: &PgDatabase) -> Vec<String> {
         UNION ALL SELECT 'constraint ' || conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid) || convalidated FROM pg_constraint
           WHERE conrelid IN ('orders'::regclass, 'people'::regclass, 'parts'::regclass)
         UNION ALL SELECT 'table ' || relname || coalesce(array_to_string(ARRAY(SELECT unnest(relacl)::text ORDER BY 1), ','), '') || relrowsecurity || relreplident::text || coalesce(reloptions::text, '')
-          || coalesce(obj_description(oid, 'pg_class'), '') || relowner FROM pg_class WHERE oid IN ('orders'::regclass, 'people'::regclass, 'parts'::regclass, 'loose'::regclass, 'totals'::regclass, 'top'::regclass)
+          || coalesce(obj_description(oid, 'pg_class'), '') || relowner FROM pg_class WHERE oid IN ('orders'::regclass, 'people'::regclass, 'parts'::regclass, 'loose'::regclass, 'totals'::regclass, 'top'::regclass, 'sums'::regclass, 'most'::regclass)
         UNION ALL SELECT 'policy ' || policyname || roles::text || cmd || qual FROM pg_policies WHERE tablename = 'orders'
         UNION ALL SELECT 'trigger ' || pg_get_triggerdef(oid) || tgenabled::text FROM pg_trigger WHERE tgrelid = 'orders'::regclass AND NOT tgisinternal
         UNION ALL SELECT 'view ' || viewname || definition FROM pg_views WHERE schemaname = 'public'
+        UNION ALL SELECT 'materialized ' || matviewname || definition || ispopulated FROM pg_matviews WHERE schemaname = 'public'
+        UNION ALL SELECT 'index ' || indexdef FROM pg_indexes WHERE tablename IN ('sums', 'most')
         ORDER BY 1";
     sink.connect().await.unwrap().query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
@@ -127,10 +132,11 @@ async fn reader(sink: PgDatabase, stop: Arc<AtomicBool>) -> u64 {
     let mut looks = 0;
     while !stop.load(Ordering::Relaxed) {
         let row = client
-            .query_one("SELECT count(*), (SELECT count(*) FROM top) FROM orders WHERE id <= 20000", &[])
+            .query_one("SELECT count(*), (SELECT count(*) FROM top), (SELECT count(*) FROM sums) FROM orders WHERE id <= 20000", &[])
             .await
             .unwrap();
         assert!(row.get::<_, i64>(0) >= ROWS - 1, "rows are missing");
+        assert!(row.get::<_, i64>(2) > 0, "a materialized view was empty");
         looks += 1;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -194,6 +200,12 @@ async fn rebuilt_tables_are_right_and_keep_all_that_hangs_on_them_while_they_are
         "the table before is kept"
     );
 
+    let surplus =
+        "SELECT (SELECT sum(n) FROM sums)::bigint - (SELECT count(*) FROM orders WHERE id <= 20000)";
+    server.sql(&db, "DELETE FROM orders WHERE id > 20000").await.unwrap();
+    equal(server, &db, &sink, &pairs, &daemon).await;
+    sink.sql("REFRESH MATERIALIZED VIEW CONCURRENTLY sums").await.unwrap();
+    assert_eq!(number(&sink, surplus).await, 0, "it reads the new table");
     // Whoever writes goes on: nothing of the sink's state is torn.
     server.sql(&db, "UPDATE orders SET note = 'after' WHERE id BETWEEN 1 AND 50; DELETE FROM parts WHERE orders > 900; INSERT INTO loose VALUES (3, 3)").await.unwrap();
     equal(server, &db, &sink, &pairs, &daemon).await;
@@ -263,16 +275,17 @@ async fn a_killed_rebuild_leaves_the_table_as_it_was_and_the_next_one_goes_on_wi
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_preserved_is_told_before_and_what_was_damaged_lately_is_mended_from_then_on() {
     let (server, db, sink, daemon, pairs) = start("rebuildfrom").await;
-    sink.sql("CREATE MATERIALIZED VIEW cached AS SELECT count(*) FROM orders").await.unwrap();
+    sink.sql("CREATE PUBLICATION cached FOR TABLE orders").await.unwrap();
     let (code, said) = run(&daemon, "rebuild", &["orders", "--dry-run"]).await;
     assert!(
-        code == Some(1) && said["tables"][0]["obstacles"].to_string().contains("cached reads it"),
+        code == Some(1)
+            && said["tables"][0]["obstacles"].to_string().contains("in publication cached depends on it"),
         "{said}"
     );
     let (code, said) = run(&daemon, "rebuild", &["orders"]).await;
-    assert!(code == Some(1) && said.to_string().contains("cached reads it"), "{said}");
+    assert!(code == Some(1) && said.to_string().contains("in publication cached depends on it"), "{said}");
     assert_eq!(number(&sink, "SELECT count(*) FROM pg_class WHERE relname = 'orders__new'").await, 0);
-    sink.sql("DROP MATERIALIZED VIEW cached").await.unwrap();
+    sink.sql("DROP PUBLICATION cached").await.unwrap();
 
     // Rows that changed since are damaged: a rebuild from then on mends them; what is older is not looked at, but found.
     let since = now_text(&sink).await;
@@ -373,4 +386,104 @@ async fn a_table_over_several_partitions_of_kafka_is_rebuilt_by_key_while_its_sh
     equal(server, &db, &sink, &pairs, &daemon).await;
     let (code, said) = run(&daemon, "rebuild", &["orders", "--from", "5"]).await;
     assert!(code == Some(1) && said.to_string().contains("has 3 partitions"), "{said}");
+}
+
+/// How the source's rows and a history's newest versions read as text, in the order of keys.
+const OF_SOURCE: &str =
+    "SELECT CONCAT_WS('|', id, person, amount, IFNULL(note, '-')) FROM orders ORDER BY id";
+const OF_HISTORY: &str = "SELECT concat_ws('|', id, person, amount, coalesce(note, '-')) FROM orders WHERE _valid_to IS NULL AND _op <> 'd' ORDER BY id";
+
+/// A table of rows is made a history of its topic alone, while the source is written and the table is read all the time. `on_kafka`: real
+/// brokers, three partitions, two pipelines beside each other, and a command that is killed in the middle.
+async fn becomes_a_history(name: &str, on_kafka: bool) {
+    let server = MysqlServer::shared(Family::MariaDb);
+    let db = server.database(name).await.unwrap();
+    source(server, &db).await;
+    let sink = Postgres::shared().database(name).await.unwrap();
+    let config = |shape: &[&str]| {
+        let mut config = DaemonConfig::new(&format!("{name}{}", std::process::id()));
+        let mut lines = vec!["consistency: transaction"];
+        if on_kafka {
+            config = config.brokers(&Kafka::shared().bootstrap());
+            config = config.kafka("  topics: {partitions_by_table: {'*.orders': 3}}");
+            lines = vec!["consistency: key", "parallel: 2"];
+        }
+        lines.extend(shape);
+        config
+            .source("shop", &server.url(&db), &[])
+            .source_line("shop", "heartbeat: 500ms")
+            .sink("dash", &sink, &lines)
+    };
+    let mut daemon = Daemon::start(&config(&[])).unwrap();
+    let pairs = TablePair::all(&server.admin_url(&db), &db).await.unwrap();
+    equal(server, &db, &sink, &pairs, &daemon).await;
+    sink.sql(
+        "CREATE VIEW top AS SELECT id FROM people; CREATE MATERIALIZED VIEW sums AS SELECT count(*) AS n FROM orders",
+    )
+    .await
+    .unwrap();
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn(live(server.admin_url(&db), Arc::clone(&stop)));
+    let reader = tokio::spawn(reader(sink.clone(), Arc::clone(&stop)));
+    daemon.terminate(PATIENCE).await.unwrap();
+    daemon.reconfigure(&config(&["tables: {orders: {history: true, columns: ['!at']}}"])).unwrap();
+    daemon.start_again().unwrap();
+    daemon.wait_log("caudal rebuild dash", PATIENCE).await.unwrap();
+    if on_kafka {
+        // A reader who does not end keeps the tables from being exchanged.
+        let holder = sink.connect().await.unwrap();
+        holder.batch_execute("BEGIN; SELECT 1 FROM orders LIMIT 1").await.unwrap();
+        let mut child = command(&daemon, "rebuild", &["orders"]).stdout(Stdio::null()).spawn().unwrap();
+        let client = sink.connect().await.unwrap();
+        let filled =
+            "SELECT coalesce((SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'orders__new'), 0)";
+        let enough = async || Ok(client.query_one(filled, &[]).await?.get::<_, i64>(0) >= 1);
+        patience::until("a shadow", PATIENCE, Duration::from_millis(20), enough).await.unwrap();
+        child.kill().await.unwrap();
+        holder.batch_execute("COMMIT").await.unwrap();
+    }
+    rebuilt(&daemon, &["orders"]).await;
+    stop.store(true, Ordering::Relaxed);
+    let (written, looks) = (writer.await.unwrap(), reader.await.unwrap());
+    assert!(written > 20 && looks > 5, "{written} statements, {looks} looks");
+
+    // The sink looks again by itself, each minute; a restart is quicker.
+    daemon.terminate(PATIENCE).await.unwrap();
+    daemon.start_again().unwrap();
+    let mut conn = caudal_tests::mysql::connect(&server.admin_url(&db)).await.unwrap();
+    let there: Vec<String> = conn.query(OF_SOURCE).await.unwrap();
+    let client = sink.connect().await.unwrap();
+    let here = async || {
+        let rows = client.query(OF_HISTORY, &[]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect::<Vec<String>>() == there)
+    };
+    patience::until("the history holds what the source has", PATIENCE, Duration::from_millis(300), here)
+        .await
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", daemon.log_tail()));
+    let versions = "SELECT count(*) FROM orders WHERE _op IN ('u', 'd') AND _at IS NOT NULL";
+    assert!(number(&sink, versions).await > 10, "what happened while it was made");
+    let open = "SELECT count(*) FROM (SELECT id FROM orders WHERE _valid_to IS NULL GROUP BY id HAVING count(*) > 1) x";
+    assert_eq!(number(&sink, open).await, 0, "each key is so in one way now");
+    let columns = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'orders' AND column_name IN ('at', '_seq')";
+    assert_eq!(number(&sink, columns).await, 1);
+    assert!(number(&sink, "SELECT count(*) FROM orders__old").await >= ROWS - 1, "the table before is kept");
+    // A history that stays one, in doubt: made anew, with each of its versions.
+    let before = number(&sink, "SELECT count(*) FROM orders").await;
+    sink.sql("UPDATE orders SET note = 'flipped' WHERE id = 500").await.unwrap();
+    rebuilt(&daemon, &["orders"]).await;
+    assert_eq!(number(&sink, "SELECT count(*) FROM orders").await, before);
+    assert_eq!(number(&sink, "SELECT count(*) FROM orders WHERE note = 'flipped'").await, 0);
+    assert_eq!(number(&sink, "SELECT n FROM sums").await, before, "made anew with it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_becomes_a_history_from_its_topic_alone_while_the_source_is_written_and_the_table_is_read() {
+    becomes_a_history("rebuildshape", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_over_partitions_of_kafka_becomes_a_history_beside_parallel_pipelines_though_the_command_is_killed()
+ {
+    becomes_a_history("rebuildshapekafka", true).await;
 }

@@ -18,7 +18,9 @@
 
 mod exchange;
 mod furniture;
+mod materialized;
 mod reshape;
+mod versions;
 
 use crate::client::{BEGIN, Connection, Doing, Failure};
 use crate::compare::{Side, alive};
@@ -80,7 +82,8 @@ impl PgRebuild {
              sink text NOT NULL, source_table text NOT NULL, phase text NOT NULL, kind text NOT NULL, topic text NOT NULL, \
              target_schema text NOT NULL, target text NOT NULL, shadow text NOT NULL, begun_at timestamptz NOT NULL DEFAULT now(), \
              exchanged_at timestamptz, keep_until timestamptz, to_check text[], PRIMARY KEY (sink, source_table, phase)); \
-             ALTER TABLE {rebuilds} ADD COLUMN IF NOT EXISTS left_out text[]; COMMIT",
+             ALTER TABLE {rebuilds} ADD COLUMN IF NOT EXISTS left_out text[], ADD COLUMN IF NOT EXISTS views text, \
+             ADD COLUMN IF NOT EXISTS versions_to bigint; COMMIT",
             advisory(&config.state_schema)
         );
         connection.batch(&sql).await.doing(config, "create the table of rebuilds")?;
@@ -201,10 +204,10 @@ impl PgRebuild {
             shadow = literal(&aside(&table, "new")),
         ));
         self.sql(&sql, &format!("make a shadow of {place}.{table}")).await?;
-        match &shape {
-            Some(shape) => self.reshape(live, shape).await,
-            None => Ok(()),
+        if let Some(shape) = &shape {
+            self.reshape(live, shape).await?;
         }
+        self.note_versions(live, &schema.id).await
     }
 
     /// The statement that copies the rows that are there, but for columns that the server computes.
@@ -219,8 +222,10 @@ impl PgRebuild {
 
     async fn obstacles(&self, oid: u32, id: &TableId) -> Result<Vec<String>> {
         let (place, table) = self.place(id)?;
-        let found = furniture::obstacles(&self.connection, oid).await;
-        found.doing(&self.config, format!("look at {place}.{table}"))
+        let doing = || format!("look at {place}.{table}");
+        let mut found = furniture::obstacles(&self.connection, oid).await.doing(&self.config, doing())?;
+        found.extend(materialized::obstacles(&self.connection, oid).await.doing(&self.config, doing())?);
+        Ok(found)
     }
 
     /// Refuses a table of which something would be lost.
@@ -318,11 +323,15 @@ impl PgRebuild {
             }
             _ => self.sql(&self.forget(&schema.id, "rebuild"), "forget a rebuild").await?,
         }
+        self.no_view_waits().await?;
         match begin {
             Begin::Kept => self.take_back(schema).await?,
             _ => self.make(schema, topic, begin).await?,
         }
-        Ok(true)
+        match self.oid(&place, &table).await? {
+            Some(live) => self.try_views(&[live]).await.map(|()| true),
+            None => Ok(true),
+        }
     }
 
     /// Begins a transaction that waits for locks no longer than `wait`.
@@ -387,7 +396,8 @@ pub(crate) async fn drop_expired(connection: &Connection) -> Result<(), Failure>
         return Ok(());
     }
     let sql = format!(
-        "SELECT source_table, target_schema, shadow FROM {rebuilds} WHERE sink = $1 AND phase = 'kept' AND keep_until < now()"
+        "SELECT source_table, target_schema, shadow FROM {rebuilds} AS r WHERE sink = $1 AND phase = 'kept' AND keep_until < now() \
+         AND to_jsonb(r) ->> 'views' IS NULL"
     );
     for row in connection.query(&sql, &[(&config.name, Type::TEXT)]).await? {
         let (table, place): (&str, String) = (row.get(0), qualified(row.get(1), row.get(2)));
@@ -441,6 +451,7 @@ impl Rebuild for PgRebuild {
             bytes: bytes as u64,
             obstacles,
             begun: self.phase(&schema.id, "rebuild").await?.is_some(),
+            keeps: self.keeps(oid, &schema.id, shape.as_ref()).await?,
             kept_until_ms: self.phase(&schema.id, "kept").await?.and_then(|(_, until)| until),
         })
     }
@@ -482,6 +493,17 @@ impl Rebuild for PgRebuild {
         let rows = self.connection.query(&count, &[]).await.doing(&self.config, format!("count {name}"))?;
         let count = rows.first().map_or(0, |row| row.get::<_, i64>(0)) as u64;
         Ok((Box::new(Side::open(&config).await?), count))
+    }
+
+    async fn keep(&mut self, table: &TableId) -> Result<u64> {
+        self.begin_within("10s").await?;
+        match self.keep_versions(table).await {
+            Ok(kept) => self.sql("COMMIT", "keep versions").await.map(|()| kept),
+            Err(error) => {
+                self.roll_back().await;
+                Err(error)
+            }
+        }
     }
 
     async fn hold(&mut self, tables: &[TableId]) -> Result<bool> {
@@ -532,7 +554,10 @@ impl Rebuild for PgRebuild {
                 match self.connection.batch(&statement).await {
                     Ok(()) => {}
                     Err(failure) if failure.is_data() => {
-                        failed.push(format!("{statement}: {}", failure.data_cause()));
+                        let cause = failure.data_cause();
+                        failed.push(format!(
+                            "rows that are there break it; new ones are checked: {statement}: {cause}"
+                        ));
                     }
                     Err(failure) => return Err(failure.into_error(&self.config, statement)),
                 }
@@ -545,6 +570,7 @@ impl Rebuild for PgRebuild {
             let params = [(&self.config.name as _, Type::TEXT), (&table as _, Type::TEXT)];
             self.connection.execute(&done, &params).await.doing(&self.config, "note what was checked")?;
         }
+        failed.extend(self.settle_views().await?);
         Ok(failed)
     }
 

@@ -23,6 +23,8 @@ pub struct Outlook {
     pub bytes: u64,
     /// What could not be preserved over an exchange. Empty: nothing stands in the way.
     pub obstacles: Vec<String>,
+    /// Whether it holds what a topic may no longer hold (versions of a history, deleted rows): that is kept as it is.
+    pub keeps: bool,
     /// What an earlier call left: rows of a shadow that is not exchanged yet.
     pub begun: bool,
     /// Until when the table before an exchange is kept, milliseconds since the epoch, UTC.
@@ -55,6 +57,10 @@ pub trait Rebuild: Send {
     /// Where the sink itself stands in a topic; a partition that it has not met is not there.
     async fn live(&mut self, topic: &str) -> Result<LogPosition>;
 
+    /// Gives the filled shadow what the table has and the topic, which may have been compacted, no longer: ended versions of a history,
+    /// rows that were deleted. Gives their number. It may be called again.
+    async fn keep(&mut self, table: &TableId) -> Result<u64>;
+
     /// The shadow's side of a comparison, and its number of rows.
     async fn shadow(&mut self, schema: &TableSchema) -> Result<(Box<dyn SinkSide>, u64)>;
 
@@ -69,7 +75,8 @@ pub trait Rebuild: Send {
     /// Lets go of what is held.
     async fn release(&mut self) -> Result<()>;
 
-    /// What an exchange leaves to be done without locks: foreign keys are checked. Gives what cannot be.
+    /// What an exchange leaves to be done without locks: foreign keys are checked, materialized views made anew. Gives what cannot be, in
+    /// whole sentences.
     async fn settle(&mut self) -> Result<Vec<String>>;
 
     /// Drops the shadow, if there is one.

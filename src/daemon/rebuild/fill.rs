@@ -30,6 +30,8 @@ pub(super) struct Shadow {
     at: BTreeMap<i32, LogOffset>,
     /// Events written by this call.
     pub(super) events: u64,
+    /// Rows of the table that its topic no longer holds, and that were kept.
+    pub(super) kept: u64,
     /// Records whose rows the table refused, as it does for the sink: (partition, offset).
     pub(super) refused: BTreeSet<(i32, i64)>,
     uncommitted: bool,
@@ -60,6 +62,7 @@ impl Shadow {
             prepare,
             at,
             events: 0,
+            kept: 0,
             refused: BTreeSet::new(),
             uncommitted: false,
             shown: now,

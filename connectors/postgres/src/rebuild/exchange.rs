@@ -1,6 +1,7 @@
 //! The exchange itself: all of it in the transaction that holds the tables.
 
 use super::furniture::{self, ForeignKey, Furniture, Index};
+use super::materialized;
 use super::{LAST_WAIT, PgRebuild, aside};
 use crate::client::Doing;
 use crate::quote::{ident, literal, qualified};
@@ -54,12 +55,18 @@ impl PgRebuild {
         for id in tables {
             pairs.push(self.pair(id).await?);
         }
+        let live: Vec<u32> = pairs.iter().map(|pair| pair.live_oid).collect();
+        let views = self.views_to_come(&live).await?;
         let statements = statements(&pairs)?;
         for statement in &statements.run {
             self.sql(statement, "exchange the tables").await?;
         }
         for pair in &pairs {
             self.note(pair, keep, &statements.to_check).await?;
+        }
+        // With one of the tables: they are made in one order.
+        if let (Some(views), Some(pair)) = (views, pairs.first()) {
+            self.note_views(&pair.id, &views).await?;
         }
         Ok(true)
     }
@@ -94,11 +101,7 @@ impl PgRebuild {
         self.refused(&id, &self.obstacles(live_oid, &id).await?)?;
         let left_out = self.left_out(&id).await?;
         let on_purpose = |what: &String| left_out.as_ref().is_some_and(|left| left.contains(what));
-        let old = aside(&table, "old");
-        if self.phase(&id, "kept").await?.is_none() && self.oid(&schema, &old).await?.is_some() {
-            return Err(Error::config(format!("{schema}.{old} is there, and no rebuild has kept it"))
-                .hint("move it away"));
-        }
+        self.old_can_go(&id, (&schema, &aside(&table, "old"))).await?;
         let doing = || format!("look at {schema}.{table}");
         let connection = &self.connection;
         let columns = furniture::columns(connection, live_oid).await.doing(&self.config, doing())?;
@@ -115,6 +118,22 @@ impl PgRebuild {
         let sequences = furniture::sequences(connection, live_oid, &live, &live).await;
         let sequences = sequences.doing(&self.config, doing())?;
         Ok(Pair { id, schema, table, live, shadow, live_oid, of_live, of_shadow, sequences, left_out })
+    }
+
+    /// Whether the table that an earlier exchange has replaced, if there is one, may be dropped.
+    async fn old_can_go(&self, id: &TableId, (schema, old): (&str, &str)) -> Result<()> {
+        let Some(there) = self.oid(schema, old).await? else { return Ok(()) };
+        if self.phase(id, "kept").await?.is_none() {
+            return Err(Error::config(format!("{schema}.{old} is there, and no rebuild has kept it"))
+                .hint("move it away"));
+        }
+        let readers = materialized::readers(&self.connection, there).await;
+        let readers = readers.doing(&self.config, format!("look at {schema}.{old}"))?;
+        if readers.is_empty() {
+            return Ok(());
+        }
+        Err(Error::config(format!("{} still reads {schema}.{old}, which has to go", readers.join(", ")))
+            .hint("drop what reads it, then call this again"))
     }
 
     /// What is stored changes places with the tables: what was the shadow's is the kept table's, but for the offsets, which are the same.

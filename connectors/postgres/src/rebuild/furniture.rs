@@ -120,7 +120,7 @@ impl Furniture {
 
     async fn settings(&mut self, connection: &Connection, oid: u32, name: &str) -> Result<(), Failure> {
         let sql = "SELECT pg_get_userbyid(relowner)::text, relrowsecurity, relforcerowsecurity, relreplident::text, \
-                   obj_description(oid, 'pg_class') FROM pg_class WHERE oid = $1";
+                   obj_description(oid, 'pg_class'), CASE relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'TABLE' END FROM pg_class WHERE oid = $1";
         for row in texts(connection, sql, oid).await? {
             self.dress.push(format!("ALTER TABLE {name} OWNER TO {}", ident(row.get(0))));
             for (on, what) in [(1, "ENABLE"), (2, "FORCE")] {
@@ -134,7 +134,8 @@ impl Furniture {
                 _ => {}
             }
             if let Some(comment) = row.get::<_, Option<String>>(4) {
-                self.dress.push(format!("COMMENT ON TABLE {name} IS {}", literal(&comment)));
+                let kind: &str = row.get(5);
+                self.dress.push(format!("COMMENT ON {kind} {name} IS {}", literal(&comment)));
             }
         }
         // The indexes have their names again when this is run.
@@ -242,7 +243,7 @@ pub(super) async fn obstacles(connection: &Connection, oid: u32) -> Result<Vec<S
                  AND v.relkind = 'v' AND NOT pg_has_role(v.relowner, 'MEMBER') \
                UNION ALL SELECT DISTINCT format('%s reads it', pg_describe_object('pg_class'::regclass, v.oid, 0)) \
                  FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class \
-                 WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND v.relkind <> 'v' \
+                 WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND v.relkind NOT IN ('v', 'm') \
                UNION ALL SELECT DISTINCT format('%s depends on it', pg_describe_object(d.classid, d.objid, 0)) FROM pg_depend d \
                  WHERE NOT (d.classid = 'pg_class'::regclass AND d.objid = $1) AND ((d.refclassid = 'pg_class'::regclass AND d.refobjid = $1) OR (d.refclassid = 'pg_type'::regclass \
                    AND d.refobjid IN (SELECT reltype FROM pg_class WHERE oid = $1))) AND d.deptype IN ('n', 'a') \

@@ -27,7 +27,7 @@ pub(super) struct NewShape {
     /// Columns that are of another type there: (name, type).
     retyped: Vec<(String, String)>,
     /// Whether rows become a history, or a history rows.
-    history: bool,
+    pub(super) history: bool,
 }
 
 fn is_history(schema: &TableSchema) -> bool {
@@ -103,16 +103,18 @@ impl PgRebuild {
         let rules = self.config.rules(&schema.id);
         let switched = shape.is_some_and(|shape| shape.history);
         let mut found = Vec::new();
-        if rules.history && !switched {
-            found.push("it is a history, and its topic may no longer hold all of it".to_owned());
-        } else if rules.history && schema.key.is_empty() {
+        let keeps = self.keeps(oid, &schema.id, shape).await?;
+        if rules.history && schema.key.is_empty() {
             found.push(
                 "it has no key: what of a history is so now could not be compared with its topic".to_owned(),
             );
-        } else if rules.deletes == Deletes::Ignore {
+        } else if rules.deletes == Deletes::Ignore && !rules.history {
             found.push("deletes: ignore has kept rows that its topic may no longer hold".to_owned());
-        } else if rules.deletes == Deletes::Soft && self.keeps_deleted(oid).await? {
-            found.push("deletes: soft has kept rows that its topic may no longer hold".to_owned());
+        } else if keeps && shape.is_some_and(|shape| !shape.retyped.is_empty()) {
+            found.push(
+                "it has kept rows that its topic may no longer hold, and columns are to be of another type"
+                    .to_owned(),
+            );
         }
         let Some(shape) = shape else { return Ok(found) };
         let doing = || format!("look at what hangs on {}", schema.id);
@@ -141,7 +143,7 @@ impl PgRebuild {
     }
 
     /// Whether the table has kept deleted rows so far.
-    async fn keeps_deleted(&self, oid: u32) -> Result<bool> {
+    pub(super) async fn keeps_deleted(&self, oid: u32) -> Result<bool> {
         let sql =
             "SELECT 1 FROM pg_attribute WHERE attrelid = $1 AND attname = '_deleted' AND NOT attisdropped";
         let rows = self.connection.query(sql, &[(&oid, Type::OID)]).await;

@@ -14,6 +14,8 @@ mod input;
 mod model;
 mod pace;
 mod ready;
+mod rebuild_versions;
+mod rebuild_views;
 mod rejects;
 mod reshape;
 mod rows;
