@@ -9,6 +9,7 @@
 
 mod batches;
 mod contestant;
+#[allow(dead_code, reason = "the other benchmark uses all of it")]
 mod copy;
 mod debezium;
 mod figures;
