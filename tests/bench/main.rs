@@ -245,10 +245,11 @@ impl<'a> Round<'a> {
             let copied = floors::copy(sink).await?;
             figures.volume((self.source, "floor: COPY of the same rows", "PostgreSQL"), &copied);
         }
-        let rate = self.plan.rates[0];
-        let found = latency::to_sink(sink, &self.loader, self.load(rate).await?).await?;
-        let work = format!("commit to PostgreSQL at {rate}/s");
-        figures.latency((self.source, &work, one.runner.name()), &found);
+        for &rate in &self.plan.rates {
+            let found = latency::to_sink(sink, &self.loader, self.load(rate).await?).await?;
+            let work = format!("commit to PostgreSQL at {rate}/s");
+            figures.latency((self.source, &work, one.runner.name()), &found);
+        }
         watch::until_quiet(one).await?;
         one.stop().await
     }
@@ -283,10 +284,11 @@ impl<'a> Round<'a> {
         figures.volume((self.source, "apply", name), &volume);
         source.start()?;
         tokio::time::sleep(Duration::from_secs(15)).await;
-        let rate = self.plan.rates[0];
-        let found = latency::to_sink(sink, &self.loader, self.load(rate).await?).await?;
-        let work = format!("commit to PostgreSQL at {rate}/s");
-        figures.latency((self.source, &work, name), &found);
+        for &rate in &self.plan.rates {
+            let found = latency::to_sink(sink, &self.loader, self.load(rate).await?).await?;
+            let work = format!("commit to PostgreSQL at {rate}/s");
+            figures.latency((self.source, &work, name), &found);
+        }
         jdbc.stop().await?;
         source.stop().await
     }

@@ -49,7 +49,12 @@ struct Plan {
     rounds: u32,
     /// Lines of the sink, to compare settings.
     sink: Vec<String>,
+    /// What is done beside the initial load, which all else needs.
+    work: Vec<String>,
 }
+
+/// What may be left out.
+const WORK: [&str; 5] = ["upserts", "mixed", "rebuild", "verify", "ten"];
 
 /// One kind of work, by rounds.
 struct Figure {
@@ -80,7 +85,13 @@ fn main() -> Result<()> {
 
 impl Plan {
     fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let mut plan = Self { family: Family::MariaDb, rows: 1_000_000, rounds: 3, sink: Vec::new() };
+        let mut plan = Self {
+            family: Family::MariaDb,
+            rows: 1_000_000,
+            rounds: 3,
+            sink: Vec::new(),
+            work: WORK.map(str::to_owned).to_vec(),
+        };
         while let Some(name) = arguments.next() {
             // `cargo bench` adds this one, `tests/bench/run` that one.
             if name == "--bench" || name == "--postgres" {
@@ -93,12 +104,20 @@ impl Plan {
                 ("--rows", n) => plan.rows = n.parse()?,
                 ("--rounds", n) => plan.rounds = n.parse()?,
                 ("--sink", line) => plan.sink.push(line.to_owned()),
+                ("--work", list) => plan.work = list.split(',').map(str::to_owned).collect(),
                 _ => bail!(
-                    "unknown: {name} {value}; known: --rows N, --rounds N, --source mariadb|mysql, --sink LINE"
+                    "unknown: {name} {value}; known: --rows N, --rounds N, --source mariadb|mysql, --sink LINE, --work {}",
+                    WORK.join(",")
                 ),
             }
         }
+        let unknown = plan.work.iter().find(|work| !WORK.contains(&work.as_str()));
+        ensure!(unknown.is_none(), "no such work: {}; known: {}", unknown.map_or("", |w| w), WORK.join(", "));
         Ok(plan)
+    }
+
+    fn wants(&self, work: &str) -> bool {
+        self.work.iter().any(|wanted| wanted == work)
     }
 
     async fn run(&self) -> Result<()> {
@@ -119,10 +138,13 @@ impl Plan {
         let database = server.database("sinks").await?;
         eprintln!("round {round}: loading {} rows", self.rows);
         let loader = Loader::create(&server.admin_url(&database), self.rows).await?;
-        spread(&loader).await?;
         let one =
             Stage::new(self, server, &database, &loader, (round, "one", vec!["sbtest".to_owned()])).await?;
-        let floor = one.round(self.rows, figures).await?;
+        let floor = one.round(self, figures).await?;
+        if !self.wants("ten") {
+            return server.sql("", &format!("DROP DATABASE {database}")).await;
+        }
+        spread(&loader).await?;
         let parts = (0..TABLES).map(|n| format!("part_{n}")).collect();
         let ten = Stage::new(self, server, &database, &loader, (round, "ten", parts)).await?;
         ten.round_of_ten(self.rows, floor, figures).await?;
@@ -177,7 +199,8 @@ impl<'a> Stage<'a> {
     }
 
     /// Load, upserts and mixed changes of one table, beside COPY; then rebuild and verify. Gives COPY's rate.
-    async fn round(mut self, rows: u64, figures: &mut Vec<Figure>) -> Result<f64> {
+    async fn round(mut self, plan: &Plan, figures: &mut Vec<Figure>) -> Result<f64> {
+        let rows = plan.rows;
         self.captured(rows).await?;
         let load = self.applied(rows).await?;
         let copied = copy::copy(&self.sink).await?;
@@ -186,23 +209,28 @@ impl<'a> Stage<'a> {
         let upserted = copy::upsert(&self.sink, server_cpu).await?;
         add(figures, UPSERT_FLOOR, upserted.rate, floor, [0.0, upserted.cpu, 0.0]);
         load.add(figures, LOAD, floor);
-        self.capturing().await?;
-        self.upserts(rows).await?;
-        self.captured(rows).await?;
-        self.applied(rows).await?.add(figures, UPSERTS, floor);
-        self.capturing().await?;
-        let events = self.mixed(rows).await?;
-        self.captured(events).await?;
-        self.applied(events).await?.add(figures, "mixed: inserts, updates, deletes", floor);
+        if plan.wants("upserts") {
+            self.capturing().await?;
+            self.upserts(rows).await?;
+            self.captured(rows).await?;
+            self.applied(rows).await?.add(figures, UPSERTS, floor);
+        }
+        if plan.wants("mixed") {
+            self.capturing().await?;
+            let events = self.mixed(rows).await?;
+            self.captured(events).await?;
+            self.applied(events).await?.add(figures, "mixed: inserts, updates, deletes", floor);
+        }
         self.start_with_sink().await?;
         let held = self.loader.rows().await?;
-        let records = self.offsets().await? as u64;
-        self.command(&["rebuild", "warehouse", "sbtest"], records, Some(0)).await?.add(
-            figures,
-            "rebuild, by records of the topic, each read three times",
-            floor,
-        );
-        self.verified(held).await?.add(figures, "verify", floor);
+        if plan.wants("rebuild") {
+            let records = self.offsets().await? as u64;
+            let rebuilt = self.command(&["rebuild", "warehouse", "sbtest"], records, Some(0)).await?;
+            rebuilt.add(figures, "rebuild, by records of the topic, each read three times", floor);
+        }
+        if plan.wants("verify") {
+            self.verified(held).await?.add(figures, "verify", floor);
+        }
         self.daemon.terminate(STOP).await?;
         Ok(floor)
     }

@@ -19,6 +19,8 @@ use rand::{Rng, SeedableRng};
 const STUCK: Duration = Duration::from_secs(120);
 /// Texts are pieces of so many random hexadecimal digits, so that no row repeats what stands shortly before it.
 const NOISE: usize = 4 << 20;
+/// Texts of so many characters are digests: the server copies all of a variable to take a piece of it.
+const DIGEST: u64 = 256;
 /// Rows of one statement.
 const STATEMENT: u64 = 20_000;
 
@@ -98,6 +100,10 @@ impl Point {
             0 => format!("n * {column}"),
             1 => format!("(n + {column}) MOD 1000000 / 100"),
             2 => format!("'2026-01-01' + INTERVAL n + {column} SECOND"),
+            _ if self.text <= DIGEST => {
+                let digest = |n: u64| format!("SHA2(n * {} + {column}, 512)", 2 * self.columns + n);
+                format!("LEFT(CONCAT({}, {}), {})", digest(0), digest(1), self.text)
+            }
             _ => format!("SUBSTR(@noise, 1 + (n * 104729 + {column} * 7919) MOD {from}, {})", self.text),
         });
         format!("n, {}", columns.collect::<Vec<_>>().join(", "))
