@@ -209,21 +209,22 @@ impl LogSource {
         }
     }
 
-    /// What is shared in the group: the seat of the one that works, or the partitions of the sources known so far. In `key`
-    /// mode it waits for a first table.
-    async fn shared(&self, numbers: &Numbers) -> Result<BTreeSet<Partition>> {
-        if self.consistency == Consistency::Transaction {
-            return Ok(BTreeSet::from([group::seat(&self.names)]));
-        }
+    /// What is shared in the group, of the sources captured so far: the seat of the one that works, or the partitions of their
+    /// tables. In `key` mode it waits for a first table, be it of a source that is captured meanwhile.
+    async fn shared(&self) -> Result<(Numbers, BTreeSet<Partition>)> {
         loop {
+            let numbers = self.wait_for_sources().await?;
+            if self.consistency == Consistency::Transaction {
+                return Ok((numbers, BTreeSet::from([group::seat(&self.names)])));
+            }
             let schemas =
-                sources::schemas(&self.clients, &self.names, &self.role("schemas"), numbers).await?;
+                sources::schemas(&self.clients, &self.names, &self.role("schemas"), &numbers).await?;
             let topics = numbers.keys().flat_map(|source| schemas.topics(source));
             let shared: BTreeSet<Partition> = topics
                 .flat_map(|(topic, partitions)| (0..partitions as i32).map(move |p| (topic.to_owned(), p)))
                 .collect();
             if !shared.is_empty() {
-                return Ok(shared);
+                return Ok((numbers, shared));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -231,14 +232,14 @@ impl LogSource {
 
     /// Takes part in sharing what there is now. Subscribed anew each time: a source or a table that has come since the claim
     /// would have no owner, and its rows no reader.
-    async fn take_part(&self, numbers: &Numbers) -> Result<Part> {
-        let shared = self.shared(numbers).await?;
+    async fn take_part(&self) -> Result<Part> {
+        let (numbers, shared) = self.shared().await?;
         let member = self.member()?;
         let topics: BTreeSet<&str> = shared.iter().map(|(topic, _)| topic.as_str()).collect();
         member.subscribe(&topics.into_iter().collect::<Vec<_>>())?;
         let mut share = member.share();
         let owned = group::own(&mut share, |partition| shared.contains(partition)).await?;
-        Ok(Part { member, share, shared, owned })
+        Ok(Part { numbers, member, share, shared, owned })
     }
 
     /// Opens the reading half, on a thread that may wait.
@@ -320,8 +321,7 @@ impl Source for LogSource {
 
     async fn claim(&self) -> Result<()> {
         self.readable()?;
-        let numbers = self.wait_for_sources().await?;
-        self.take_part(&numbers).await.map(|_| ())
+        self.take_part().await.map(|_| ())
     }
 
     async fn open(&self, from: Option<Position>) -> Result<Box<dyn Reader>> {
@@ -332,8 +332,7 @@ impl Source for LogSource {
                 return Err(Error::bug("a source's position was given to the log's reader"));
             }
         };
-        let numbers = self.wait_for_sources().await?;
-        let Part { member, share, shared, owned } = self.take_part(&numbers).await?;
+        let Part { numbers, member, share, shared, owned } = self.take_part().await?;
         let sides = self.sides(&numbers).await;
         let (mode, wake, tails) = self.read(&sides, &owned, &shared, from).await?;
         self.freshness.restart();
@@ -356,6 +355,8 @@ impl Source for LogSource {
 
 /// An instance's part in the sink's group.
 struct Part {
+    /// The sources that it was of.
+    numbers: Numbers,
     member: Arc<Member>,
     share: watch::Receiver<Share>,
     /// What the group shares of this sink.

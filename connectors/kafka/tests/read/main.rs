@@ -194,6 +194,29 @@ async fn a_broker_that_is_away_holds_no_reader_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_starts_while_the_first_one_has_no_table_is_not_waited_past() {
+    let log = log_or_return!();
+    let _idle = Capture::open(&log, "idle").await;
+    let source = log.source("sink", &["idle", "late"], Consistency::Key);
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let mut late = Capture::open(&log, "late").await;
+        late.transaction(&[change("b", Op::Create, 1)]).await;
+        late
+    };
+    let claimed = async {
+        tokio::time::timeout(support::PATIENCE, source.claim()).await.expect("there is a table").unwrap();
+    };
+    let (_late, ()) = tokio::join!(late, claimed);
+    let mut reader = source.open(None).await.unwrap();
+    let mut seen = support::Seen::default();
+    while seen.of("b").is_empty() {
+        seen.take(&reader.next().await.unwrap());
+    }
+    assert_eq!(seen.of("b"), ["c1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn when_an_instance_leaves_another_one_goes_on_undisturbed() {
     let log = log_or_return!();
     let mut capture = Capture::open(&log, "src").await;
