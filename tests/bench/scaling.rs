@@ -169,6 +169,7 @@ async fn measure(server: &MysqlServer, point: &Point, number: usize) -> Result<F
         DaemonConfig::new(&format!("scaling{number}")).source("bench", &server.url(&database), &["t_*"]);
     let mut daemon = Daemon::start(&config)?;
     daemon.wait_healthy(Duration::from_secs(180)).await?;
+    daemon.wait_log("all tables done", Duration::from_secs(600)).await?;
     settled(&daemon).await?;
     daemon.terminate(Duration::from_secs(30)).await?;
     load(&mut conn, point).await?;

@@ -25,6 +25,7 @@ use rdkafka::metadata::Metadata;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
+use tokio::sync::OnceCell;
 
 /// Partitions of the per-source topics at first; more are added with the sources.
 pub(crate) const SIDE_PARTITIONS: u32 = 8;
@@ -212,6 +213,12 @@ impl TopicSpec {
     }
 }
 
+/// Whether topics that were to be made were all missing.
+enum Fresh {
+    All,
+    Some,
+}
+
 /// Makes and checks topics.
 #[derive(Clone)]
 pub(crate) struct Topics {
@@ -220,6 +227,8 @@ pub(crate) struct Topics {
     admin: Option<Arc<AdminClient<Quiet>>>,
     /// Asks for metadata.
     asker: Arc<BaseConsumer<Quiet>>,
+    /// What there was at the first look.
+    seen: Arc<OnceCell<HashMap<String, Topic>>>,
 }
 
 impl Topics {
@@ -232,6 +241,7 @@ impl Topics {
             clients: clients.clone(),
             admin,
             asker: Arc::new(clients.unserved_reader(role, Isolation::Uncommitted)?),
+            seen: Arc::default(),
         })
     }
 
@@ -246,6 +256,23 @@ impl Topics {
         self.check(&present, &existing).await?;
         self.create(&missing).await?;
         self.ready(specs, &missing).await
+    }
+
+    /// The same for a writer, which meets its topics one after the other: what there is was looked at once, not for each of them, or 5,000 tables
+    /// would take 10,000 lists of up to 5,000 topics. A topic that was taken away since fails its writer, whose next one looks anew.
+    ///
+    /// # Errors
+    /// As [`Self::ensure`].
+    pub(crate) async fn meet(&self, specs: &[TopicSpec]) -> Result<()> {
+        let seen = self.seen.get_or_try_init(|| self.list()).await?;
+        let (present, missing): (Vec<_>, Vec<_>) =
+            specs.iter().partition(|spec| seen.contains_key(&spec.name));
+        self.check(&present, seen).await?;
+        match self.create(&missing).await? {
+            Fresh::All => self.leaders_answer(&missing, Instant::now() + REQUEST_TIMEOUT).await,
+            // Somebody else made it since, in whatever way.
+            Fresh::Some => self.ensure(specs).await.map(|_| ()),
+        }
     }
 
     /// All topics that this user may see. Asks for all at once: a request for one by name would have it auto-created.
@@ -270,10 +297,11 @@ impl Topics {
         topic_ids::fetch(self.clients.resolved(), names).await
     }
 
-    async fn create(&self, missing: &[&TopicSpec]) -> Result<()> {
+    async fn create(&self, missing: &[&TopicSpec]) -> Result<Fresh> {
         if missing.is_empty() {
-            return Ok(());
+            return Ok(Fresh::All);
         }
+        let mut fresh = Fresh::All;
         let resolved = self.clients.resolved();
         let replication = resolved.config.topics.replication_factor.map_or(-1, i32::from);
         let results = match &self.admin {
@@ -288,7 +316,8 @@ impl Topics {
         };
         for result in results {
             match result {
-                Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
+                Ok(_) => {}
+                Err((_, Code::TopicAlreadyExists)) => fresh = Fresh::Some,
                 Err((topic, code)) => {
                     let (error, doing) = (KafkaError::AdminOp(code), ("Create", Resource::Topic(&topic)));
                     return Err(classify_doing(
@@ -300,7 +329,7 @@ impl Topics {
                 }
             }
         }
-        Ok(())
+        Ok(fresh)
     }
 
     /// Waits until the topics are told of and, those just made, until their leaders answer: a broker may be told to lead

@@ -7,7 +7,7 @@
 
 use caudal_core::{Boundary, Scope, TableId, TablePart};
 use serde::Serialize;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
@@ -23,8 +23,38 @@ pub struct TableFreshness {
     pub complete_to_us: Option<i64>,
     /// The source's position there.
     pub position: Option<String>,
-    /// Whether this instance speaks for all of the table's partitions.
-    pub whole: bool,
+    /// The table's partitions that this instance speaks for.
+    pub parts: BTreeSet<u32>,
+    /// So many partitions it has.
+    pub of: u32,
+}
+
+impl TableFreshness {
+    /// Whether all of the table's partitions are spoken for.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.parts.len() == self.of as usize
+    }
+}
+
+/// What several instances of a sink say of one table: it is complete up to where the least of its partitions is. Of a partition that
+/// went from one to the other both speak, and what either has said stays true.
+#[must_use]
+pub fn together(told: Vec<TableFreshness>) -> Option<TableFreshness> {
+    let mut parts: BTreeMap<u32, (Option<i64>, Option<String>)> = BTreeMap::new();
+    let of = told.iter().map(|t| t.of).max()?;
+    for one in &told {
+        for part in &one.parts {
+            let known = parts.entry(*part).or_insert((None, None));
+            if known.0 <= one.complete_to_us {
+                *known = (one.complete_to_us, one.position.clone());
+            }
+        }
+    }
+    let (complete_to_us, position) = parts.values().min_by_key(|(to, _)| *to).cloned()?;
+    let parts = parts.into_keys().collect();
+    let first = told.into_iter().next()?;
+    Some(TableFreshness { complete_to_us, position, parts, of, ..first })
 }
 
 #[derive(Clone, Debug)]
@@ -88,16 +118,15 @@ impl Freshness {
         let sources = self.sources();
         let mut tables = Vec::new();
         for reached in sources.reached.values() {
-            let mut parts: BTreeMap<&TableId, (u32, u32)> = BTreeMap::new();
-            for TablePart { table, parts: of, .. } in &reached.scope.tables {
+            let mut parts: BTreeMap<&TableId, (BTreeSet<u32>, u32)> = BTreeMap::new();
+            for TablePart { table, part, parts: of } in &reached.scope.tables {
                 if wanted(table) {
-                    let (here, all) = parts.entry(table).or_insert((0, *of));
-                    (*here, *all) = (*here + 1, *of);
+                    let (here, all) = parts.entry(table).or_default();
+                    here.insert(*part);
+                    *all = *of;
                 }
             }
-            tables.extend(
-                parts.into_iter().map(|(table, (here, all))| sources.of(reached, table, here == all)),
-            );
+            tables.extend(parts.into_iter().map(|(table, parts)| sources.of(reached, table, parts)));
         }
         tables.sort_by(|a, b| a.table.cmp(&b.table));
         tables
@@ -134,14 +163,14 @@ impl Sources {
         }
     }
 
-    fn of(&self, reached: &Reached, table: &TableId, whole: bool) -> TableFreshness {
+    fn of(&self, reached: &Reached, table: &TableId, (parts, of): (BTreeSet<u32>, u32)) -> TableFreshness {
         let said = match self.left.get(table) {
             Some(left) => left.clone(),
             None => Some((reached.ts_us, reached.position.clone())),
         };
         let (complete_to_us, position) = said.unzip();
         let source = reached.scope.source.clone();
-        TableFreshness { source, table: table.clone(), complete_to_us, position, whole }
+        TableFreshness { source, table: table.clone(), complete_to_us, position, parts, of }
     }
 }
 
@@ -171,7 +200,7 @@ mod tests {
 
     fn told(freshness: &Freshness) -> Vec<(String, Option<i64>, bool)> {
         let all = freshness.tables().into_iter();
-        all.map(|t| (t.table.table, t.complete_to_us, t.whole)).collect()
+        all.map(|t| (t.table.table.clone(), t.complete_to_us, t.is_whole())).collect()
     }
 
     #[test]
@@ -195,5 +224,30 @@ mod tests {
         assert_eq!(told(&freshness), [("a".into(), Some(10), false)]);
         freshness.committed(&boundary(20, &[("a", 0, 2), ("a", 1, 2)], &[]));
         assert_eq!(told(&freshness), [("a".into(), Some(20), true)]);
+    }
+    #[test]
+    fn what_instances_say_together_is_the_least_of_their_parts() {
+        let said = |parts: &[u32], to: Option<i64>| TableFreshness {
+            source: "plex".to_owned(),
+            table: TableId::new("shop", "a"),
+            complete_to_us: to,
+            position: to.map(|to| format!("p{to}")),
+            parts: parts.iter().copied().collect(),
+            of: 3,
+        };
+        let of = |told: &[(&[u32], Option<i64>)]| {
+            let told = told.iter().map(|(parts, to)| said(parts, *to)).collect();
+            together(told).map(|t| (t.complete_to_us, t.position.clone(), t.is_whole()))
+        };
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[(&[0, 2], Some(20)), (&[1], Some(10))]), Some((Some(10), Some("p10".into()), true)));
+        assert_eq!(of(&[(&[0, 2], Some(20)), (&[1], None)]), Some((None, None, true)));
+        // One partition has no owner here.
+        assert_eq!(of(&[(&[0], Some(20)), (&[1], Some(10))]).map(|t| t.2), Some(false));
+        // A partition was handed over: its old owner tells nothing new.
+        assert_eq!(
+            of(&[(&[0, 1], Some(10)), (&[1, 2], Some(30)), (&[0], Some(20))]).map(|t| t.0),
+            Some(Some(20))
+        );
     }
 }

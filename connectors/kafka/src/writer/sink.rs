@@ -191,7 +191,7 @@ impl CaptureWriter {
         if specs.is_empty() {
             return Ok(());
         }
-        self.topics.ensure(&specs).await?;
+        self.topics.meet(&specs).await?;
         let data: Vec<_> = specs.iter().filter(|s| !side.contains(&s.name)).cloned().collect();
         let topics: Vec<String> = data.iter().map(|s| s.name.clone()).collect();
         let ids = self.topics.ids(&topics).await;
