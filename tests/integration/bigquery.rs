@@ -1,6 +1,7 @@
 //! BigQuery into Postgres: every type, windows, what a run may cost, and whatever goes wrong on the way takes nothing away.
 
 mod history;
+mod storage;
 
 use std::process::Command;
 use std::time::Duration;
@@ -159,7 +160,11 @@ async fn a_table_of_bigquery_follows_its_changes_and_deletes_what_two_runs_did_n
 
 #[tokio::test(flavor = "multi_thread")]
 async fn types_of_the_emulator_arrive_exactly_and_null_is_null() {
-    let bench = Bench::new("bq_types").await;
+    types(&Bench::new("bq_types").await, &["read: rest"]).await;
+}
+
+/// Every type of the emulator, read as `lines` say.
+async fn types(bench: &Bench, lines: &[&str]) {
     let all = [
         ("n", "NUMERIC", "NUMERIC '-12345678901.123'", "-12345678901.123000000"),
         ("f", "FLOAT64", "0.1", "0.1"),
@@ -191,7 +196,7 @@ async fn types_of_the_emulator_arrive_exactly_and_null_is_null() {
             "INSERT INTO `{}.tipos` (id) VALUES (2)",
         ])
         .await;
-    let daemon = bench.start(&["tables:", "  tipos: {key: [id]}"]);
+    let daemon = bench.start(&[lines, &["tables:", "  tipos: {key: [id]}"]].concat());
     until(&daemon, &bench.sink, "SELECT count(*) FROM tipos", "2").await;
     for (name, ty, _, expected) in &all {
         let told = one(&bench.sink, &format!("SELECT {name}::text FROM tipos WHERE id = 1")).await.unwrap();

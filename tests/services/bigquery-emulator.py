@@ -5,12 +5,15 @@
 * `defaultDataset` of `jobs.query` holds.
 * Queries have a price: 8 bytes for each value that they give, 10 MB at least, and `maximumBytesBilled` is followed. A dry run tells the
   bytes, and no rows.
-* Its port is taken at once: it takes seconds to start, in which somebody else could.
+* Its port is taken at once: it takes seconds to start, in which somebody else could. That of the Storage API is any free one; the file `storage` in its folder has it.
+* A query's result is a table to the Storage API, too: the one that its job names as destination. Blocks hold 10,000 rows, and reading begins at an offset.
 """
 
 import json
+import os
 import socket
 import sys
+from types import SimpleNamespace
 
 port = int(sys.argv[sys.argv.index("--rest-port") + 1])
 taken = socket.socket()
@@ -19,8 +22,11 @@ taken.bind(("127.0.0.1", port))
 
 import uvicorn
 from bqemulator import server
+from bqemulator.grpc_api import read_servicer
+from bqemulator.jobs.executor import JOB_RESULTS
 from bqemulator.sql.rewriter.default_dataset import qualify_unqualified_tables
 from bqemulator.storage.engine import DuckDBEngine
+from google.cloud.bigquery_storage_v1 import types
 
 LEAST = 10_000_000
 STATUS = {"notFound": 404, "accessDenied": 403, "backendError": 503, "internalError": 500}
@@ -108,6 +114,74 @@ class Priced:
             return refusal("internalError", type(error).__name__)
         return messages[0]["status"], json.loads(b"".join(m.get("body", b"") for m in messages[1:]) or "{}")
 
+
+class Part:
+    """Rows of a stream, from an offset on, in blocks as the service makes them."""
+
+    def __init__(self, table, offset):
+        self.schema = table.schema
+        self.table = table.slice(offset)
+
+    def to_batches(self, max_chunksize):
+        return self.table.to_batches(max_chunksize=10_000)
+
+
+def named(stream, offset=None):
+    """An offset within a stream's name, as the handler passes on nothing else; and back."""
+    name, _, found = stream.partition("@")
+    return (name, int(found or 0)) if offset is None else f"{stream}@{offset}"
+
+
+read_rows = read_servicer.BigQueryReadHandler._handle_read_rows
+stream_data = read_servicer.get_stream_data
+
+
+def rows_from(self, request, context):
+    asked = types.ReadRowsRequest.deserialize(request)
+    asked.read_stream = named(asked.read_stream, asked.offset)
+    return read_rows(self, types.ReadRowsRequest.serialize(asked), context)
+
+
+def part(session, stream):
+    name, offset = named(stream)
+    found = stream_data(session, name)
+    return found and Part(found, offset)
+
+
+create_session = read_servicer.BigQueryReadHandler._handle_create_read_session
+
+
+def session_of(self, request, context):
+    table = types.CreateReadSessionRequest.deserialize(request).read_session.table
+    rows = result(table.rsplit("/", 1)[-1])
+    if rows is None:
+        return create_session(self, request, context)
+    # Its query ran before: there is nothing to fetch.
+    done = SimpleNamespace(fetch_arrow=lambda sql: rows)
+    context_of = SimpleNamespace(engine=done, catalog=self._ctx.catalog, metrics=self._ctx.metrics)
+    return create_session(read_servicer.BigQueryReadHandler(context_of), request, context)
+
+
+def result(name):
+    """What a query gave, by the name of the table that it is."""
+    return next((rows for job, rows in list(JOB_RESULTS.items()) if "anon" + job.replace("-", "") == name), None)
+
+
+read_servicer.get_stream_data = part
+read_servicer.BigQueryReadHandler._handle_read_rows = rows_from
+read_servicer.BigQueryReadHandler._handle_create_read_session = session_of
+
+build_grpc = server.build_grpc_server
+
+
+def build_and_tell(context):
+    built, taken = build_grpc(context)
+    with open(os.path.join(os.environ["HOME"], "storage"), "w") as file:
+        file.write(str(taken))
+    return built, taken
+
+
+server.build_grpc_server = build_and_tell
 
 serve = uvicorn.Server.serve
 uvicorn.Server.serve = lambda self, sockets=None: serve(self, sockets=sockets or [taken])

@@ -46,6 +46,15 @@ impl Emulator {
         self.service.port()
     }
 
+    /// That of its Storage API.
+    ///
+    /// # Errors
+    /// When it has not said it.
+    pub fn storage_port(&self) -> Result<u16> {
+        let said = std::fs::read_to_string(self.service.dir().join("storage"))?;
+        Ok(said.trim().parse()?)
+    }
+
     /// A new, empty dataset of this test's own.
     ///
     /// # Errors

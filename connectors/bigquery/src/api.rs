@@ -4,10 +4,14 @@
 //! day: its pages are of one moment, and each can be asked for again.
 
 use crate::auth::Auth;
+use crate::avro::Plan;
 use crate::client::{Ask, Client, encoded};
+use crate::config::ReadBy;
+use crate::filling::Given;
 use crate::names::Object;
 use crate::param::{Param, written};
 use crate::refusal::{self, Problem, Read};
+use crate::storage::{Block, Storage};
 use crate::types::{Field, Number};
 use bytes::Bytes;
 use caudal_core::{Error, Result};
@@ -17,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the service holds an answer back for a query that goes on, milliseconds.
@@ -36,6 +41,9 @@ pub(crate) struct Api {
     pub(crate) timeout: Duration,
     /// Labels of each job, so that the bill can tell who asked.
     pub(crate) labels: Value,
+    /// Where large results are read; none: by REST alone.
+    pub(crate) storage: Option<Storage>,
+    pub(crate) read: ReadBy,
 }
 
 /// A query's job.
@@ -77,9 +85,29 @@ pub(crate) struct Results {
     rows: Vec<Range<u32>>,
     pub(crate) fields: Vec<Field>,
     pub(crate) job: Job,
-    pub(crate) next: Option<String>,
+    /// Where it is in the result.
+    pub(crate) at: At,
+    /// What comes behind it.
+    pub(crate) next: Option<At>,
+    /// Rows of the whole result, where the answer says it.
+    pub(crate) total: u64,
     /// Where the answer to the query itself says it.
     bill: Option<Bill>,
+    /// How rows are written that are in Avro.
+    plan: Option<Arc<Plan>>,
+}
+
+/// Where an answer is in a result.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum At {
+    /// REST's first page.
+    #[default]
+    First,
+    /// The service's token of a page.
+    Page(String),
+    /// A stream of the Storage API, and a row's number in it.
+    Stream(String, u64),
 }
 
 impl Results {
@@ -88,10 +116,53 @@ impl Results {
     }
 
     /// A row as it stands.
-    pub(crate) fn row(&self, at: usize) -> &str {
+    pub(crate) fn row(&self, at: usize) -> Given<'_> {
         let range = &self.rows[at];
-        // It was cut at the ends of JSON values: the text is whole.
-        std::str::from_utf8(&self.body[range.start as usize..range.end as usize]).unwrap_or_default()
+        let row = &self.body[range.start as usize..range.end as usize];
+        match &self.plan {
+            Some(plan) => Given::Avro(plan.values(row)),
+            // It was cut at the ends of JSON values: the text is whole.
+            None => Given::Json(std::str::from_utf8(row).unwrap_or_default()),
+        }
+    }
+}
+
+/// A result that is read from a stream.
+pub(crate) struct Streamed {
+    name: String,
+    plan: Arc<Plan>,
+    fields: Vec<Field>,
+    job: Job,
+}
+
+impl Streamed {
+    /// # Errors
+    /// `Data` for other columns than the query's.
+    pub(crate) fn of(results: &Results, name: String, plan: Arc<Plan>) -> Result<Self> {
+        let (fields, job) = (results.fields.clone(), results.job.clone());
+        match plan.fits(&fields) {
+            true => Ok(Self { name, plan, fields, job }),
+            false => Err(Error::data("the result's stream has other columns").hint("set `read: rest`")),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The rows of the block at `offset`; of none: the result's end.
+    ///
+    /// # Errors
+    /// `Data` for a block that is not so many rows of these columns.
+    pub(crate) fn rows(&self, offset: u64, block: Option<Block>) -> Result<Results> {
+        let at = |offset| At::Stream(self.name.clone(), offset);
+        let next = block.as_ref().map(|block| at(offset + block.count));
+        let (body, count) = block.map_or((Bytes::new(), 0), |block| (block.rows, block.count));
+        let rows = self.plan.places(&body, count).ok_or_else(|| {
+            Error::data("a block of the result is not what its shape says").hint("set `read: rest`")
+        })?;
+        let (fields, job, plan) = (self.fields.clone(), self.job.clone(), Some(Arc::clone(&self.plan)));
+        Ok(Results { body, rows, fields, job, at: at(offset), next, total: 0, bill: None, plan })
     }
 }
 
@@ -105,6 +176,7 @@ struct Answer<'a> {
     #[serde(borrow, default)]
     rows: Vec<&'a RawValue>,
     page_token: Option<String>,
+    total_rows: Option<Number>,
     total_bytes_processed: Option<Number>,
     total_bytes_billed: Option<Number>,
     total_slot_ms: Option<Number>,
@@ -132,6 +204,27 @@ struct Schema {
 #[serde(rename_all = "camelCase", default)]
 struct JobAnswer {
     statistics: Statistics,
+    configuration: Configuration,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Configuration {
+    query: QueryConfiguration,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct QueryConfiguration {
+    destination_table: Option<TableReference>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct TableReference {
+    project_id: String,
+    dataset_id: String,
+    table_id: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -230,13 +323,13 @@ impl Api {
         let body = self.request(query, false, rows);
         let target = format!("/projects/{}/queries", encoded(&self.project));
         let body = self.call(&query.what, (Method::POST, target), Some(&body), Read::Rows).await?;
-        let (results, job) = self.read(&query.what, body, None)?;
+        let (results, job) = self.read(&query.what, body, None, At::First)?;
         if let Some(job) = &job {
             began(job);
         }
         match (results, job) {
             (Some(results), _) => Ok(results),
-            (None, Some(job)) => self.results(&query.what, &job, None, rows).await,
+            (None, Some(job)) => self.results(&query.what, &job, &At::First, rows).await,
             (None, None) => Err(Error::transient(format!("{}: the answer names no job", query.what))),
         }
     }
@@ -245,13 +338,11 @@ impl Api {
     ///
     /// # Errors
     /// As the service says.
-    pub(crate) async fn results(
-        &self,
-        what: &str,
-        job: &Job,
-        token: Option<&str>,
-        rows: u32,
-    ) -> Result<Results> {
+    pub(crate) async fn results(&self, what: &str, job: &Job, at: &At, rows: u32) -> Result<Results> {
+        let token = match at {
+            At::Page(token) => Some(token.as_str()),
+            At::First | At::Stream(..) => None,
+        };
         loop {
             let mut target = format!(
                 "/projects/{}/queries/{}?maxResults={rows}&timeoutMs={WAIT_MS}&formatOptions.useInt64Timestamp=true",
@@ -264,14 +355,20 @@ impl Api {
                 }
             }
             let body = self.call(what, (Method::GET, target), None, Read::Rows).await?;
-            if let (Some(results), _) = self.read(what, body, Some(job))? {
+            if let (Some(results), _) = self.read(what, body, Some(job), at.clone())? {
                 return Ok(results);
             }
         }
     }
 
     /// None: the job goes on.
-    fn read(&self, what: &str, body: Bytes, of: Option<&Job>) -> Result<(Option<Results>, Option<Job>)> {
+    fn read(
+        &self,
+        what: &str,
+        body: Bytes,
+        of: Option<&Job>,
+        at: At,
+    ) -> Result<(Option<Results>, Option<Job>)> {
         let answer: Answer<'_> = understood(what, &body)?;
         if let Some(problem) = failure(&answer) {
             return Err(refusal::job(what, problem, Read::Rows));
@@ -295,9 +392,32 @@ impl Api {
             from as u32..(from + raw.get().len()) as u32
         };
         let rows = answer.rows.iter().map(place).collect();
-        let next = answer.page_token.filter(|token| !token.is_empty());
+        let next = answer.page_token.filter(|token| !token.is_empty()).map(At::Page);
+        let total = answer.total_rows.map_or(0, |n| n.0);
         let fields = answer.schema.unwrap_or_default().fields;
-        Ok((Some(Results { rows, fields, job: job.clone(), next, bill, body: body.clone() }), Some(job)))
+        let (body, plan) = (body.clone(), None);
+        let results = Results { body, rows, fields, job: job.clone(), at, next, total, bill, plan };
+        Ok((Some(results), Some(job)))
+    }
+
+    /// The table that a query's result is, for a day.
+    ///
+    /// # Errors
+    /// As the service says.
+    pub(crate) async fn destination(&self, what: &str, job: &Job) -> Result<Object> {
+        let found = self.job(what, job).await?.configuration.query.destination_table;
+        let found = found.filter(|table| !table.table_id.is_empty());
+        let table = found.ok_or_else(|| Error::transient(format!("{what}: the job names no result")))?;
+        Ok(Object { project: table.project_id, dataset: table.dataset_id, table: table.table_id })
+    }
+
+    async fn job(&self, what: &str, job: &Job) -> Result<JobAnswer> {
+        let mut target = format!("/projects/{}/jobs/{}", encoded(&self.project), encoded(&job.id));
+        if let Some(location) = &job.location {
+            target.push_str(&format!("?location={}", encoded(location)));
+        }
+        let body = self.call(what, (Method::GET, target), None, Read::Rows).await?;
+        understood(what, &body)
     }
 
     /// What a finished query cost: as its first answer says, or else its job.
@@ -308,13 +428,7 @@ impl Api {
         if let Some(bill) = results.bill {
             return Ok(bill);
         }
-        let job = &results.job;
-        let mut target = format!("/projects/{}/jobs/{}", encoded(&self.project), encoded(&job.id));
-        if let Some(location) = &job.location {
-            target.push_str(&format!("?location={}", encoded(location)));
-        }
-        let body = self.call(what, (Method::GET, target), None, Read::Rows).await?;
-        let Statistics { query, total_slot_ms } = understood::<JobAnswer>(what, &body)?.statistics;
+        let Statistics { query, total_slot_ms } = self.job(what, &results.job).await?.statistics;
         let slot_ms = query.total_slot_ms.or(total_slot_ms).map_or(0, |n| n.0);
         Ok(Bill { bytes: query.total_bytes_billed.map_or(0, |n| n.0), slot_ms })
     }

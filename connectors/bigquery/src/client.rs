@@ -16,6 +16,7 @@ use rustls::{ClientConfig, RootCertStore};
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -27,11 +28,21 @@ const MAX_BODY: usize = 64 << 20;
 
 type Sender = SendRequest<Full<Bytes>>;
 
-/// Asks one server. Memory: an answer for each request under way.
-pub(crate) struct Client {
+/// Where a server is, and how it is spoken to.
+pub(crate) struct Dial {
     /// Scheme, host and port, and the path that all others begin with.
     base: Uri,
     tls: Arc<ClientConfig>,
+}
+
+/// A connection, encrypted or not.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Asks one server. Memory: an answer for each request under way.
+pub(crate) struct Client {
+    dial: Dial,
     timeout: Duration,
     idle: Mutex<Vec<Sender>>,
 }
@@ -74,15 +85,7 @@ pub(crate) fn address(text: &str) -> Option<Uri> {
 
 impl Client {
     pub(crate) fn new(base: Uri, tls: Arc<ClientConfig>, timeout: Duration) -> Self {
-        Self { base, tls, timeout, idle: Mutex::default() }
-    }
-
-    fn host(&self) -> &str {
-        self.base.host().unwrap_or_default()
-    }
-
-    fn is_secure(&self) -> bool {
-        self.base.scheme_str() == Some("https")
+        Self { dial: Dial { base, tls }, timeout, idle: Mutex::default() }
     }
 
     /// Asks. Errors name what was asked (the path, not the query).
@@ -92,7 +95,7 @@ impl Client {
     /// answer that is too large.
     pub(crate) async fn ask(&self, ask: Ask) -> Result<Reply> {
         let path = ask.target.split('?').next().unwrap_or_default();
-        let what = format!("{} {}{path}", ask.method, self.host());
+        let what = format!("{} {}{path}", ask.method, self.dial.host());
         let asked = tokio::time::timeout(self.timeout, self.exchange(ask)).await;
         let asked = asked.unwrap_or_else(|_| {
             Err(Error::transient(format!("no answer within {:?}", self.timeout)).hint("raise `timeout`"))
@@ -104,10 +107,10 @@ impl Client {
         let kept = self.kept();
         let mut sender = match kept {
             Some(sender) => sender,
-            None => self.connect().await?,
+            None => speak(TokioIo::new(self.dial.connect().await?)).await?,
         };
-        let authority = self.base.authority().map_or("", |a| a.as_str());
-        let target = format!("{}{}", self.base.path().trim_end_matches('/'), ask.target);
+        let authority = self.dial.base.authority().map_or("", |a| a.as_str());
+        let target = format!("{}{}", self.dial.base.path().trim_end_matches('/'), ask.target);
         let mut request = Request::builder()
             .method(ask.method)
             .uri(&target)
@@ -149,8 +152,33 @@ impl Client {
             idle.push(sender);
         }
     }
+}
 
-    async fn connect(&self) -> Result<Sender> {
+impl Dial {
+    /// For HTTP/2 alone.
+    pub(crate) fn http2(base: Uri, tls: &ClientConfig) -> Self {
+        let mut tls = tls.clone();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        Self { base, tls: Arc::new(tls) }
+    }
+
+    fn host(&self) -> &str {
+        self.base.host().unwrap_or_default()
+    }
+
+    fn is_secure(&self) -> bool {
+        self.base.scheme_str() == Some("https")
+    }
+
+    /// `https://host:port`
+    pub(crate) fn origin(&self) -> String {
+        let authority = self.base.authority().map_or("", |a| a.as_str());
+        format!("{}://{authority}", self.base.scheme_str().unwrap_or("https"))
+    }
+
+    /// # Errors
+    /// `Transient` for nobody there, `Config` for a certificate that does not hold.
+    pub(crate) async fn connect(&self) -> Result<Box<dyn Stream>> {
         let port = self.base.port_u16().unwrap_or(if self.is_secure() { 443 } else { 80 });
         let host = self.host().trim_matches(['[', ']']);
         let tcp = TcpStream::connect((host, port)).await.map_err(|e| {
@@ -160,12 +188,12 @@ impl Client {
         })?;
         let _ = tcp.set_nodelay(true);
         if !self.is_secure() {
-            return speak(TokioIo::new(tcp)).await;
+            return Ok(Box::new(tcp));
         }
         let name = ServerName::try_from(host.to_owned())
             .map_err(|e| Error::config("names no host").field("endpoint").because(e))?;
         let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await.map_err(refused)?;
-        speak(TokioIo::new(tls)).await
+        Ok(Box::new(tls))
     }
 }
 

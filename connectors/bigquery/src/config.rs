@@ -2,11 +2,12 @@
 
 use crate::api::Api;
 use crate::auth::Auth;
-use crate::client::{Client, address, trust};
+use crate::client::{Client, Dial, address, trust};
 use crate::history::History;
 use crate::names::Object;
 use crate::prices::{LEAST, Prices};
 use crate::statement::Statement;
+use crate::storage::Storage;
 use caudal_core::quantity::{DurationText, SizeText};
 use caudal_core::{Error, Result, TableId};
 use caudal_poll::schedule::zone_of;
@@ -40,6 +41,11 @@ pub struct Config {
     pub credentials_json: Option<String>,
     /// Another address than BigQuery's: an emulator's (`http://127.0.0.1:9050`), which is asked without credentials if none are named, or that of a private endpoint.
     pub endpoint: Option<String>,
+    /// How results are read: `auto` takes the Storage Read API for those of more than 100,000 rows, and REST for smaller ones and where the account may not use the other, or it is not reached;
+    /// `storage` and `rest` take one of them for all.
+    pub read: ReadBy,
+    /// Another address than the Storage Read API's: `http://127.0.0.1:9060`. With an `endpoint` of your own and without this, all is read by REST.
+    pub storage_endpoint: Option<String>,
     /// What the log calls the database: topics are `<prefix>.<log_database>.<table>`. By default the source's name.
     pub log_database: Option<String>,
     /// The tables: name → table or query.
@@ -129,6 +135,19 @@ pub struct TableConfig {
     pub every: Option<DurationText>,
 }
 
+/// How results are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadBy {
+    /// Large ones by the Storage Read API, small ones by REST.
+    #[default]
+    Auto,
+    /// All by the Storage Read API.
+    Storage,
+    /// All by REST.
+    Rest,
+}
+
 /// Which rows a run reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -216,6 +235,7 @@ pub(crate) struct Slices {
 
 const SERVICE: &str = "https://bigquery.googleapis.com";
 const PATH: &str = "/bigquery/v2";
+const STORAGE: &str = "https://bigquerystorage.googleapis.com";
 /// For one request: longer than the service holds an answer back.
 const REQUEST: Duration = Duration::from_secs(90);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -312,6 +332,7 @@ impl Config {
         let whole = if text.ends_with(PATH) { text.to_owned() } else { format!("{text}{PATH}") };
         let base: Uri = whole.parse().map_err(|_| wrong("endpoint", "is no URL of a service"))?;
         let tls = trust()?;
+        let storage = self.storage()?.map(|base| Storage::new(Dial::http2(base, &tls), REQUEST));
         let auth = Auth::resolve(
             self.credentials_json.as_deref(),
             self.credentials.as_deref(),
@@ -332,7 +353,30 @@ impl Config {
             use_cache: self.use_query_cache.unwrap_or(true),
             timeout,
             labels: json!({ "caudal_source": label }),
+            storage,
+            read: self.read,
         })
+    }
+
+    /// Where the Storage API is; none if it is not to be used.
+    fn storage(&self) -> Result<Option<Uri>> {
+        match (&self.storage_endpoint, &self.endpoint, self.read) {
+            (.., ReadBy::Rest) => Ok(None),
+            (Some(text), ..) => {
+                let given = address(text).filter(|uri| uri.query().is_none() && uri.path() == "/");
+                let wrong = || {
+                    wrong("storage_endpoint", "is no URL of a service")
+                        .hint("storage_endpoint: http://127.0.0.1:9060")
+                };
+                given.ok_or_else(wrong).map(Some)
+            }
+            (None, Some(_), ReadBy::Storage) => {
+                Err(wrong("storage_endpoint", "is missing: `endpoint` is not BigQuery's own")
+                    .hint("storage_endpoint: http://127.0.0.1:9060, or read: rest"))
+            }
+            (None, Some(_), ReadBy::Auto) => Ok(None),
+            (None, None, _) => Ok(Some(Uri::from_static(STORAGE))),
+        }
     }
 
     fn table(&self, id: TableId, config: &TableConfig, zone: &TimeZone) -> Result<Table> {

@@ -1,9 +1,10 @@
 //! Rows of answers as rows of a page.
 
-use crate::types::{Field, Row, cell};
+use crate::avro;
+use crate::types::{self, Field, Row, cell};
 use caudal_core::batch::NO_ROW;
 use caudal_core::temporal::MICROS_PER_DAY;
-use caudal_core::{Cell, ColumnType, EventHead, Op, SnapshotMark};
+use caudal_core::{BatchBuilder, Cell, ColumnType, EventHead, Op, SnapshotMark};
 use caudal_poll::{Page, Request};
 use jiff::Timestamp;
 
@@ -12,6 +13,28 @@ use jiff::Timestamp;
 enum High {
     Number(i64),
     Text(String),
+}
+
+/// A row of an answer.
+pub(crate) enum Given<'a> {
+    /// As REST writes it.
+    Json(&'a str),
+    Avro(avro::Values<'a>),
+}
+
+/// The values of a row, one after the other.
+enum Values<'a> {
+    Json(std::vec::IntoIter<types::Value<'a>>),
+    Avro(avro::Values<'a>),
+}
+
+impl Values<'_> {
+    fn next(&mut self, field: &Field, into: &mut BatchBuilder) -> Option<Cell> {
+        match self {
+            Self::Json(values) => cell(&values.next()?, field, into),
+            Self::Avro(values) => values.next(field, into),
+        }
+    }
 }
 
 /// A page that is being filled.
@@ -57,24 +80,31 @@ impl<'a> Filling<'a> {
     }
 
     /// Takes a row, or leaves it out.
-    pub(crate) fn take(&mut self, row: &str) {
+    pub(crate) fn take(&mut self, row: Given<'_>) {
         let first = self.page.rows.cells.len();
-        let Ok(Row { f: values }) = serde_json::from_str::<Row<'_>>(row) else {
-            return self.reject("a row is none".to_owned());
+        let mut values = match row {
+            Given::Json(text) => {
+                let Ok(Row { f: values }) = serde_json::from_str::<Row<'_>>(text) else {
+                    return self.reject("a row is none".to_owned());
+                };
+                if values.len() != self.fields.len() {
+                    return self
+                        .reject("a row has another number of values than there are columns".to_owned());
+                }
+                Values::Json(values.into_iter())
+            }
+            Given::Avro(values) => Values::Avro(values),
         };
-        if values.len() != self.fields.len() {
-            return self.reject("a row has another number of values than there are columns".to_owned());
-        }
         let own = usize::from(self.told);
-        let is_gone = match values.first().zip(self.fields.first()).filter(|_| self.told) {
-            Some((value, field)) => match cell(value, field, &mut self.page.rows) {
+        let is_gone = match self.fields.first().filter(|_| self.told) {
+            Some(field) => match values.next(field, &mut self.page.rows) {
                 Some(Cell::I64(gone)) => gone != 0,
                 _ => return self.reject("a row does not say how it changed".to_owned()),
             },
             None => false,
         };
-        for (value, field) in values.iter().zip(self.fields).skip(own) {
-            let Some(cell) = cell(value, field, &mut self.page.rows) else {
+        for field in self.fields.iter().skip(own) {
+            let Some(cell) = values.next(field, &mut self.page.rows) else {
                 self.page.rows.cells.truncate(first);
                 let finding = format!(
                     "`{}`: a value that is no {}: such rows are left out",

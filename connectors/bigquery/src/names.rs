@@ -25,6 +25,11 @@ impl Object {
         whole.then_some(Self { project, dataset, table })
     }
 
+    /// As the Storage API names it.
+    pub(crate) fn path(&self) -> String {
+        format!("projects/{}/datasets/{}/tables/{}", self.project, self.dataset, self.table)
+    }
+
     /// For SQL.
     pub(crate) fn quoted(&self) -> String {
         format!("`{self}`")

@@ -7,7 +7,8 @@
 //! # Bounds
 //! One answer that pages are taken from, and `parallel` of those that come next, each of `page_rows` rows and what the service lets an answer be (20 MB).
 
-use crate::api::{Bill, Job, Query, Results};
+use crate::answer::{Answer, Jobs, Wanted, fetch};
+use crate::api::{At, Bill, Job, Query};
 use crate::config::{Resolved, Table};
 use crate::filling::Filling;
 use crate::history;
@@ -19,7 +20,7 @@ use caudal_poll::{Look, Page, Request, Session, Window};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::task::JoinSet;
 
 /// Where a page begins.
@@ -30,9 +31,9 @@ pub(crate) struct Place {
     /// Its job; none before it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     job: Option<Job>,
-    /// The service's token of the answer; none for the first one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    token: Option<String>,
+    /// The answer's place in the result.
+    #[serde(default)]
+    at: At,
     /// Rows of the answer that were taken.
     #[serde(default)]
     taken: usize,
@@ -42,7 +43,7 @@ pub(crate) struct Place {
 }
 
 /// Which answer a place is in.
-type Spot = (usize, Option<String>);
+type Spot = (usize, At);
 
 impl Place {
     fn parse(text: Option<&str>) -> Result<Self> {
@@ -55,53 +56,8 @@ impl Place {
     }
 
     fn spot(&self) -> Spot {
-        (self.slice, self.token.clone())
+        (self.slice, self.at.clone())
     }
-}
-
-/// The jobs of the run that goes on, by their query: what was begun is not begun (and paid) twice. Shared by the sessions of a table, of which one
-/// follows the other when something breaks.
-#[derive(Default)]
-pub(crate) struct Jobs(Mutex<BTreeMap<String, (Job, u32)>>);
-
-impl Jobs {
-    fn locked(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, (Job, u32)>> {
-        // A panic while the lock was held leaves a whole map.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn forget(&self) {
-        self.locked().clear();
-    }
-
-    fn began(&self, query: &Query, job: &Job) {
-        self.locked().insert(named(query), (job.clone(), 0));
-    }
-
-    fn of(&self, query: &Query) -> Option<Job> {
-        self.locked().get(&named(query)).map(|(job, _)| job.clone())
-    }
-
-    /// What came of it could not be read. Twice: then it is the job that failed, and another one may not.
-    fn failed(&self, query: &Query) {
-        let mut jobs = self.locked();
-        if let Some((_, failures)) = jobs.get_mut(&named(query)) {
-            *failures += 1;
-            if *failures > 1 {
-                jobs.remove(&named(query));
-            }
-        }
-    }
-}
-
-fn named(query: &Query) -> String {
-    format!("{}\n{:?}", query.sql, query.params)
-}
-
-/// A page of results, and the bill of the query if it is its first one.
-struct Answer {
-    results: Results,
-    bill: Option<Bill>,
 }
 
 /// Reads one table.
@@ -186,28 +142,31 @@ impl TableSession {
             Some(answer) => answer,
             None => {
                 let query = slice(plan, place.slice)?;
-                fetch(&self.source, &self.jobs, query, place.job.clone(), place.token.clone(), rows).await?
+                let wanted = Wanted { job: place.job.clone(), at: place.at.clone(), stream: None };
+                fetch(&self.source, &self.jobs, query, wanted, rows).await?
             }
         };
-        self.kept = Some((spot, answer));
+        // A query's first answer may be the first of a stream.
+        self.kept = Some(((place.slice, answer.results.at.clone()), answer));
         Ok(())
     }
 
     /// Begins to fetch what comes after the answer that is kept.
     fn fetch_ahead(&mut self, plan: &Plan, place: &Place, rows: u32) {
-        let Some((_, kept)) = &self.kept else { return };
-        let next =
-            kept.results.next.clone().map(|token| (place.slice, Some(token), Some(kept.results.job.clone())));
-        let others = (place.slice + 1..plan.queries.len()).map(|slice| (slice, None, None));
+        let Some((_, kept)) = &mut self.kept else { return };
+        let (job, next) = (kept.results.job.clone(), kept.results.next.clone());
+        let next = next
+            .map(|at| (place.slice, at.clone(), Wanted { job: Some(job), at, stream: kept.stream.take() }));
+        let others = (place.slice + 1..plan.queries.len()).map(|slice| (slice, At::First, Wanted::default()));
         let wanted = next.into_iter().chain(others).take(self.source.parallel);
-        for (at, token, job) in wanted {
-            let spot = (at, token.clone());
-            let (false, Some(query)) = (self.ahead.contains_key(&spot), plan.queries.get(at)) else {
+        for (slice, at, wanted) in wanted {
+            let spot = (slice, at);
+            let (false, Some(query)) = (self.ahead.contains_key(&spot), plan.queries.get(slice)) else {
                 continue;
             };
             let (source, jobs, query) = (Arc::clone(&self.source), Arc::clone(&self.jobs), query.clone());
             let mut task = JoinSet::new();
-            task.spawn(async move { fetch(&source, &jobs, &query, job, token, rows).await });
+            task.spawn(async move { fetch(&source, &jobs, &query, wanted, rows).await });
             self.ahead.insert(spot, task);
         }
     }
@@ -219,30 +178,6 @@ impl TableSession {
 
 fn slice(plan: &Plan, at: usize) -> Result<&Query> {
     plan.queries.get(at).ok_or_else(|| Error::bug("a page of no slice"))
-}
-
-/// Asks for an answer. Without a job it is a query's first, and the query is run, unless it was begun already.
-async fn fetch(
-    source: &Resolved,
-    jobs: &Jobs,
-    query: &Query,
-    job: Option<Job>,
-    token: Option<String>,
-    rows: u32,
-) -> Result<Answer> {
-    let (api, what) = (&source.api, query.what.as_str());
-    // Some of its rows were taken: another job of the same query would have its rows in another order.
-    if let Some(job) = &job {
-        let results = api.results(what, job, token.as_deref(), rows).await?;
-        return Ok(Answer { results, bill: None });
-    }
-    let results = match jobs.of(query) {
-        Some(job) => api.results(what, &job, None, rows).await,
-        None => api.query(query, rows, |job| jobs.began(query, job)).await,
-    };
-    let results = results.inspect_err(|_| jobs.failed(query))?;
-    let bill = api.bill(what, &results).await?;
-    Ok(Answer { results, bill: Some(bill) })
 }
 
 #[async_trait]
@@ -295,13 +230,12 @@ impl Session for TableSession {
         let cost = answer.bill.filter(|_| place.taken == 0).map(|bill| self.cost(bill));
         let (mut page, high) = filling.end();
         page.cost = cost;
+        page.findings.extend(answer.finding.clone().filter(|_| place.taken == 0));
         page.watermark = plan.until.clone().or_else(|| high.clone());
         let job = Some(results.job.clone());
         let next = match (taken < results.len(), &results.next) {
-            (true, _) => Some(Place { job, taken, high, ..place }),
-            (false, Some(token)) => {
-                Some(Place { slice: place.slice, job, token: Some(token.clone()), taken: 0, high })
-            }
+            (true, _) => Some(Place { slice: place.slice, job, at: results.at.clone(), taken, high }),
+            (false, Some(at)) => Some(Place { slice: place.slice, job, at: at.clone(), taken: 0, high }),
             (false, None) if place.slice + 1 < plan.queries.len() => {
                 Some(Place { slice: place.slice + 1, high, ..Place::default() })
             }

@@ -1,8 +1,9 @@
 //! The source: what a configuration resolved to, and how a reader is opened.
 
+use crate::answer::Jobs;
 use crate::check;
 use crate::config::{Config, Resolved, Table};
-use crate::session::{Jobs, TableSession};
+use crate::session::TableSession;
 use async_trait::async_trait;
 use caudal_core::{
     Check, PollStatus, Position, Progress, Reader, Result, Signal, Source, TableSchema, Written,

@@ -2,14 +2,15 @@
 //!
 //! REST writes a row as `{"f": [{"v": …}, …]}`: each value is a text, `null`, a row within (STRUCT) or a list of `{"v": …}` (ARRAY); see
 //! <https://cloud.google.com/bigquery/docs/reference/rest/v2/jobs/getQueryResults>. With `formatOptions.useInt64Timestamp` a TIMESTAMP is microseconds since the epoch; without, seconds
-//! as a float, which is not exact.
+//! as a float, which is not exact. What Avro has of a value ([`crate::avro`]) becomes the same cell, to the letter: a row that is read by the one way and then by the other has
+//! not changed.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use caudal_core::temporal::{MICROS_PER_DAY, days_from_civil};
 use caudal_core::{BatchBuilder, Cell, ColumnType};
-use jiff::Timestamp;
 use jiff::civil::{Date, DateTime, Time};
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -78,6 +79,21 @@ impl Field {
 
     pub(crate) fn is_required(&self) -> bool {
         self.mode.eq_ignore_ascii_case("REQUIRED")
+    }
+
+    pub(crate) fn is_range(&self) -> bool {
+        self.kind() == Some(Kind::Range)
+    }
+
+    /// What a range is of, as a field.
+    pub(crate) fn element(&self) -> Self {
+        let ty = self.range_element_type.as_ref().map_or("", |element| &element.ty).to_owned();
+        Self { ty, ..Self::default() }
+    }
+
+    /// What a list is of.
+    pub(crate) fn unrepeated(&self) -> Self {
+        Self { mode: String::new(), ..self.clone() }
     }
 
     fn number(number: Option<Number>) -> Option<u8> {
@@ -203,20 +219,120 @@ pub(crate) fn cell(value: &Value<'_>, field: &Field, into: &mut BatchBuilder) ->
         Kind::DateTime => Cell::I64(clock(&text)?),
         Kind::Date => Cell::I64(days(text.parse().ok()?)?),
         Kind::Time => Cell::I64(since_midnight(text.parse().ok()?)),
-        Kind::Numeric { scale } => {
-            let exact = decimal(&text, scale)?;
-            match field.digits().0 {
-                ..=MOST_DIGITS => Cell::Decimal(into.copy(exact.as_bytes())),
-                _ => Cell::Text(into.copy(short(&exact).as_bytes())),
-            }
-        }
-        Kind::Json => {
-            serde_json::from_str::<&RawValue>(&text).ok()?;
-            Cell::Json(into.copy(text.as_bytes()))
-        }
+        Kind::Numeric { scale } => numeric(&text, scale, field, into)?,
+        Kind::Json => document(&text, into)?,
         Kind::Range => Cell::Text(into.copy(range(&text, field)?.as_bytes())),
         Kind::Struct => return None,
     })
+}
+
+fn numeric(text: &str, scale: u8, field: &Field, into: &mut BatchBuilder) -> Option<Cell> {
+    let exact = decimal(text, scale)?;
+    Some(match field.digits().0 {
+        ..=MOST_DIGITS => Cell::Decimal(into.copy(exact.as_bytes())),
+        _ => Cell::Text(into.copy(short(&exact).as_bytes())),
+    })
+}
+
+fn document(text: &str, into: &mut BatchBuilder) -> Option<Cell> {
+    serde_json::from_str::<&RawValue>(text).ok()?;
+    Some(Cell::Json(into.copy(text.as_bytes())))
+}
+
+/// A value that is neither a list nor a row, as Avro has it; numbers with digits, and ranges, as texts.
+pub(crate) enum Scalar<'a> {
+    Bool(bool),
+    Long(i64),
+    Double(f64),
+    Bytes(&'a [u8]),
+    Text(&'a str),
+    Owned(String),
+}
+
+impl Scalar<'_> {
+    fn str(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Owned(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn long(&self) -> Option<i64> {
+        match self {
+            Self::Long(n) => Some(*n),
+            _ => None,
+        }
+    }
+
+    /// As a text within JSON or a range; none of what is no text there.
+    pub(crate) fn text(&self, field: &Field) -> Option<String> {
+        Some(match field.kind()? {
+            Kind::Timestamp => moment(self.long()?)?,
+            Kind::Date => day(self.long()?)?.to_string(),
+            Kind::Time => {
+                let micros = SignedDuration::from_micros(self.long()?);
+                Time::midnight().checked_add(micros).ok()?.to_string()
+            }
+            _ => self.str()?.to_owned(),
+        })
+    }
+}
+
+/// A value of Avro's as a cell; none if it is not of the field's type.
+pub(crate) fn cell_of(value: Scalar<'_>, field: &Field, into: &mut BatchBuilder) -> Option<Cell> {
+    Some(match (field.kind()?, &value) {
+        (Kind::Text | Kind::Range, _) => Cell::Text(into.copy(value.str()?.as_bytes())),
+        (Kind::Bytes, Scalar::Bytes(bytes)) => Cell::Bytes(into.copy(bytes)),
+        (Kind::Float, Scalar::Double(n)) => Cell::F64(*n),
+        (Kind::Bool, Scalar::Bool(is)) => Cell::I64((*is).into()),
+        (Kind::DateTime, Scalar::Text(text)) => Cell::I64(clock(text)?),
+        (Kind::Int | Kind::Timestamp | Kind::DateTime | Kind::Date | Kind::Time, Scalar::Long(n)) => {
+            Cell::I64(*n)
+        }
+        (Kind::Numeric { scale }, _) => numeric(value.str()?, scale, field, into)?,
+        (Kind::Json, _) => document(value.str()?, into)?,
+        _ => return None,
+    })
+}
+
+/// The same within a STRUCT or an ARRAY, as JSON.
+pub(crate) fn json_of(value: Scalar<'_>, field: &Field, out: &mut Vec<u8>) -> Option<()> {
+    match (field.kind()?, &value) {
+        (Kind::Int, Scalar::Long(n)) => out.extend_from_slice(n.to_string().as_bytes()),
+        (Kind::Float, Scalar::Double(n)) => json_float(*n, out)?,
+        (Kind::Bool, Scalar::Bool(is)) => out.extend_from_slice(is.to_string().as_bytes()),
+        (Kind::Bytes, Scalar::Bytes(bytes)) => quoted(&STANDARD.encode(bytes), out)?,
+        (Kind::Numeric { scale }, _) => {
+            out.extend_from_slice(short(&decimal(value.str()?, scale)?).as_bytes());
+        }
+        (Kind::DateTime, _) => quoted(&written(value.str()?)?, out)?,
+        (Kind::Json, _) => {
+            serde_json::from_str::<&RawValue>(value.str()?).ok()?;
+            out.extend_from_slice(value.str()?.as_bytes());
+        }
+        (Kind::Int | Kind::Float | Kind::Bool | Kind::Bytes | Kind::Struct, _) => return None,
+        _ => quoted(&value.text(field)?, out)?,
+    }
+    Some(())
+}
+
+fn json_float(n: f64, out: &mut Vec<u8>) -> Option<()> {
+    match n {
+        n if n.is_finite() => serde_json::to_writer(out, &n).ok(),
+        n if n.is_nan() => quoted("NaN", out),
+        n => quoted(if n > 0.0 { "Infinity" } else { "-Infinity" }, out),
+    }
+}
+
+/// A DATETIME's text in one way: without zeros at the end of its fraction.
+fn written(text: &str) -> Option<String> {
+    let at: DateTime = text.replacen(' ', "T", 1).parse().ok()?;
+    Some(at.to_string())
+}
+
+fn day(days: i64) -> Option<Date> {
+    Date::constant(1970, 1, 1).checked_add(SignedDuration::from_hours(days.checked_mul(24)?)).ok()
 }
 
 fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
@@ -369,10 +485,7 @@ fn json(raw: &RawValue, field: &Field, repeated: bool, out: &mut Vec<u8>) -> Opt
     let text = text(raw)?;
     match field.kind()? {
         Kind::Int => out.extend_from_slice(text.parse::<i64>().ok()?.to_string().as_bytes()),
-        Kind::Float => match float(&text)? {
-            n if n.is_finite() => serde_json::to_writer(&mut *out, &n).ok()?,
-            _ => quoted(&text, out)?,
-        },
+        Kind::Float => json_float(float(&text)?, out)?,
         Kind::Bool => out.extend_from_slice(if truth(&text)? { b"true" } else { b"false" }),
         Kind::Numeric { scale } => {
             out.extend_from_slice(short(&decimal(&text, scale)?).as_bytes());
@@ -383,6 +496,8 @@ fn json(raw: &RawValue, field: &Field, repeated: bool, out: &mut Vec<u8>) -> Opt
             out.extend_from_slice(text.as_bytes());
         }
         Kind::Range => quoted(&range(&text, field)?, out)?,
+        Kind::DateTime => quoted(&written(&text)?, out)?,
+        Kind::Time => quoted(&text.parse::<Time>().ok()?.to_string(), out)?,
         _ => quoted(&text, out)?,
     }
     Some(())
