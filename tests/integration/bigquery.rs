@@ -160,11 +160,11 @@ async fn a_table_of_bigquery_follows_its_changes_and_deletes_what_two_runs_did_n
 
 #[tokio::test(flavor = "multi_thread")]
 async fn types_of_the_emulator_arrive_exactly_and_null_is_null() {
-    types(&Bench::new("bq_types").await, &["read: rest"]).await;
+    types(&Bench::new("bq_types").await, &["read: rest"], "").await;
 }
 
-/// Every type of the emulator, read as `lines` say.
-async fn types(bench: &Bench, lines: &[&str]) {
+/// Every type of the emulator but one, read as `lines` say.
+async fn types(bench: &Bench, lines: &[&str], without: &str) {
     let all = [
         ("n", "NUMERIC", "NUMERIC '-12345678901.123'", "-12345678901.123000000"),
         ("f", "FLOAT64", "0.1", "0.1"),
@@ -186,6 +186,7 @@ async fn types(bench: &Bench, lines: &[&str]) {
         ),
         ("l", "ARRAY<INT64>", "[1, 2]", "[1, 2]"),
     ];
+    let all: Vec<_> = all.into_iter().filter(|(_, ty, ..)| *ty != without).collect();
     let columns: Vec<String> = all.iter().map(|(name, ty, ..)| format!("{name} {ty}")).collect();
     let names: Vec<&str> = all.iter().map(|(name, ..)| *name).collect();
     let values: Vec<&str> = all.iter().map(|(_, _, value, _)| *value).collect();

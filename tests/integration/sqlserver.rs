@@ -369,6 +369,15 @@ async fn whatever_breaks_in_the_middle_of_rows_takes_nothing_away() {
 
 #[tokio::test]
 async fn a_deadlock_or_a_broken_connection_is_tried_again_within_the_run() {
+    broken("page_rows: 50").await;
+}
+
+#[tokio::test]
+async fn what_breaks_on_the_first_page_is_tried_again_too() {
+    broken("page_rows: 10000").await;
+}
+
+async fn broken(pages: &str) {
     let (server, sink) = (Mssql::start().await.unwrap(), Postgres::shared().database("mssql").await.unwrap());
     products(&server, 300);
     let times = Arc::new(AtomicUsize::new(0));
@@ -384,7 +393,7 @@ async fn a_deadlock_or_a_broken_connection_is_tried_again_within_the_run() {
     });
     let lines = [
         "attempts: 4",
-        "page_rows: 50",
+        pages,
         "tables:",
         "  productos: {from: dbo.Productos, schedule: {cron: \"0 3 29 2 *\"}}",
     ];

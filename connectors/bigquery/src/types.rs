@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use caudal_core::temporal::{MICROS_PER_DAY, days_from_civil};
 use caudal_core::{BatchBuilder, Cell, ColumnType};
 use jiff::civil::{Date, DateTime, Time};
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -305,6 +306,10 @@ pub(crate) fn json_of(value: Scalar<'_>, field: &Field, out: &mut Vec<u8>) -> Op
         (Kind::Bytes, Scalar::Bytes(bytes)) => quoted(&STANDARD.encode(bytes), out)?,
         (Kind::Numeric { scale }, _) => {
             out.extend_from_slice(short(&decimal(value.str()?, scale)?).as_bytes());
+        }
+        (Kind::DateTime, Scalar::Long(micros)) => {
+            let at = Timestamp::from_microsecond(*micros).ok()?.to_zoned(TimeZone::UTC).datetime();
+            quoted(&at.to_string(), out)?;
         }
         (Kind::DateTime, _) => quoted(&written(value.str()?)?, out)?,
         (Kind::Json, _) => {

@@ -67,7 +67,7 @@ pub(crate) struct OAuth {
 impl AuthConfig {
     /// # Errors
     /// `Config`, naming the key.
-    pub(crate) fn resolve(self, server: impl Fn(Uri) -> Arc<Server>) -> Result<Auth> {
+    pub(crate) fn resolve(self, mut server: impl FnMut(Uri) -> Arc<Server>) -> Result<Auth> {
         let wrong = |field: &str, says: &str| Error::config(says.to_owned()).field(format!("auth.{field}"));
         let ways =
             [self.api_key.is_some(), self.bearer.is_some(), self.user.is_some(), self.token_url.is_some()];

@@ -31,7 +31,10 @@ pub(crate) struct Server {
     pub(crate) timeout: Duration,
     /// Most bytes of a body, unpacked.
     pub(crate) max_body: usize,
+    /// The rate of all requests of a source.
     pub(crate) gate: Arc<Gate>,
+    /// Closed by `Retry-After`: this server's own, others go on.
+    pub(crate) closed: Arc<Gate>,
 }
 
 /// What is asked.
@@ -119,6 +122,7 @@ impl Client {
     /// a certificate, 401, 403, other 4xx, a redirect. `Data` for a body that is too large.
     pub(crate) async fn ask(&mut self, ask: Ask) -> Result<Reply> {
         let server = Arc::clone(&self.server);
+        server.closed.pass().await;
         server.gate.pass().await;
         let path = ask.target.split('?').next().unwrap_or_default().to_owned();
         let what = format!("{} {}{path}", ask.method, server.host());
@@ -165,7 +169,7 @@ impl Client {
             408 | 425 | 429 | 500..=599 => {
                 let wait = retry_after(headers);
                 if let Some(wait) = wait {
-                    self.server.gate.close(wait);
+                    self.server.closed.close(wait);
                 }
                 let asks = wait.map(|w| format!(", and to wait {} s", w.min(LONGEST_WAIT).as_secs()));
                 Err(Error::transient(format!("{said}{}", asks.unwrap_or_default())))

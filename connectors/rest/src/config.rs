@@ -354,9 +354,13 @@ impl Config {
         let (tls, timeout) = (trust(self.ca.as_deref())?, self.timeout.get().max(Duration::from_millis(100)));
         let max_body = self.max_body.bytes() as usize;
         let gate = Arc::new(Gate::new(apart));
-        let server = |base: Uri| {
+        let mut doors: BTreeMap<String, Arc<Gate>> = BTreeMap::new();
+        let mut server = |base: Uri| {
             let (tls, gate) = (Arc::clone(&tls), Arc::clone(&gate));
-            Arc::new(Server { base, tls, timeout, max_body, gate })
+            let authority = base.authority().map(|a| a.as_str().to_owned()).unwrap_or_default();
+            let closed = doors.entry(authority).or_insert_with(|| Arc::new(Gate::new(Duration::ZERO)));
+            let closed = Arc::clone(closed);
+            Arc::new(Server { base, tls, timeout, max_body, gate, closed })
         };
         let nobody = BTreeMap::new();
         let all: Vec<&BTreeMap<String, String>> = match &stores {

@@ -109,8 +109,27 @@ pub(crate) struct Head {
 impl Head {
     pub(crate) fn of(reply: &Reply) -> Self {
         let links = reply.headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok());
-        Self { next: links.flat_map(|text| text.split(',')).find_map(next_link) }
+        Self { next: links.flat_map(|text| parts(text, ',')).find_map(next_link) }
     }
+}
+
+/// Parts a header at a character, but not within `<…>` or quotes.
+fn parts(text: &str, at: char) -> Vec<&str> {
+    let (mut parts, mut from, mut address, mut quoted) = (Vec::new(), 0, false, false);
+    for (i, c) in text.char_indices() {
+        match c {
+            '<' if !quoted => address = true,
+            '>' if !quoted => address = false,
+            '"' if !address => quoted = !quoted,
+            c if c == at && !address && !quoted => {
+                parts.push(&text[from..i]);
+                from = i + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[from..]);
+    parts
 }
 
 /// After RFC 8288, as far as `rel=next` needs it.
@@ -121,7 +140,7 @@ fn next_link(link: &str) -> Option<String> {
         name.trim().eq_ignore_ascii_case("rel")
             && value.trim().trim_matches('"').split_whitespace().any(|rel| rel.eq_ignore_ascii_case("next"))
     };
-    parameters.split(';').any(is_next).then(|| address.to_owned())
+    parts(parameters, ';').into_iter().any(is_next).then(|| address.to_owned())
 }
 
 #[cfg(test)]
@@ -130,9 +149,12 @@ mod tests {
 
     #[test]
     fn the_next_link_is_found_among_others() {
-        let found = |text: &str| text.split(',').find_map(next_link);
+        let found = |text: &str| parts(text, ',').into_iter().find_map(next_link);
         let text = r#"<https://a/x?page=1>; rel="prev", <https://a/x?page=3>; title="n"; rel=next"#;
         assert_eq!(found(text).as_deref(), Some("https://a/x?page=3"));
         assert_eq!(found(r#"<https://a/x>; rel="last""#), None);
+        let text = r#"<https://a/x?f=a,b&page=1>; rel="prev", <https://a/x?f=a,b;c&page=2>; title="x, y; rel=last"; rel="next""#;
+        assert_eq!(found(text).as_deref(), Some("https://a/x?f=a,b;c&page=2"));
+        assert_eq!(found(r#"<https://a/x>; title="; rel=next""#), None);
     }
 }

@@ -15,6 +15,7 @@ use caudal_core::{
 };
 use caudal_poll::{Look, Page, Request, Session, Window};
 use hyper::{Method, Uri};
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,20 +152,15 @@ struct Moment<'a> {
     planned: Timestamp,
     window: Window<'a>,
     mark: Option<Mark>,
-    zone: &'a jiff::tz::TimeZone,
+    zone: &'a TimeZone,
 }
 
 impl<'a> Moment<'a> {
-    fn new(
-        planned: Timestamp,
-        window: Window<'a>,
-        zone: &'a jiff::tz::TimeZone,
-        schema: Option<&TableSchema>,
-    ) -> Self {
+    fn new(planned: Timestamp, window: Window<'a>, zone: &'a TimeZone, schema: Option<&TableSchema>) -> Self {
         let mark = match window {
             Window::Since { column, watermark: Some(text), overlap } => {
                 let found = schema.and_then(|s| s.columns.iter().find(|c| c.name == column));
-                found.and_then(|column| mark(text, &column.ty, overlap))
+                found.and_then(|column| mark(text, &column.ty, overlap, zone))
             }
             _ => None,
         };
@@ -188,13 +184,18 @@ impl<'a> Moment<'a> {
     }
 }
 
-/// The watermark less the overlap.
-fn mark(text: &str, ty: &ColumnType, overlap: Duration) -> Option<Mark> {
+/// The watermark less the overlap; a clock's time is one of `zone`.
+fn mark(text: &str, ty: &ColumnType, overlap: Duration, zone: &TimeZone) -> Option<Mark> {
     let number = || text.parse::<i64>().ok();
     Some(match ty {
         ColumnType::Timestamp { .. } | ColumnType::DateTime { .. } => {
             let at = Timestamp::from_microsecond(number()?).ok()?;
-            Mark::Moment(at.checked_sub(SignedDuration::try_from(overlap).ok()?).ok()?)
+            let at = at.checked_sub(SignedDuration::try_from(overlap).ok()?).ok()?;
+            Mark::Moment(match ty {
+                ColumnType::Timestamp { .. } => at,
+                // Of two times that a clock shows alike, the first.
+                _ => zone.to_ambiguous_timestamp(TimeZone::UTC.to_datetime(at)).earlier().ok()?,
+            })
         }
         ColumnType::Date => {
             let days = number()? - overlap.as_secs().div_ceil(86_400) as i64;
@@ -270,6 +271,10 @@ impl Session for RestSession {
         let day =
             another_day.then(|| Place { day: here.day + 1, high: here.high.clone(), ..Place::default() });
         page.next = next.or(day).map(|place| place.text());
+        if page.next.is_none() {
+            // Not held until the next run, in each store.
+            self.kept = None;
+        }
         Ok(page)
     }
 }
@@ -304,7 +309,7 @@ impl High {
 struct Filling<'a> {
     table: &'a Table,
     request: &'a Request<'a>,
-    zone: &'a jiff::tz::TimeZone,
+    zone: &'a TimeZone,
     page: Page,
     /// The window's column.
     column: Option<usize>,
@@ -314,23 +319,18 @@ struct Filling<'a> {
 }
 
 impl<'a> Filling<'a> {
-    fn new(
-        table: &'a Table,
-        request: &'a Request<'a>,
-        zone: &'a jiff::tz::TimeZone,
-        high: Option<String>,
-    ) -> Self {
+    fn new(table: &'a Table, request: &'a Request<'a>, zone: &'a TimeZone, high: Option<String>) -> Self {
         let column = match request.window {
             Window::Since { column, .. } => request.schema.columns.iter().position(|c| c.name == column),
             _ => None,
         };
         let ty = column.map(|i| &request.schema.columns[i].ty);
-        let now = Timestamp::now().as_microsecond();
+        let now = Timestamp::now();
+        let clock = now.as_microsecond() + i64::from(zone.to_offset(now).seconds()) * 1_000_000;
         let latest = match ty {
-            Some(ColumnType::Timestamp { .. }) => now,
-            // The clock of whatever zone it is.
-            Some(ColumnType::DateTime { .. }) => now + 14 * 3_600_000_000,
-            Some(ColumnType::Date) => now / 86_400_000_000 + 1,
+            Some(ColumnType::Timestamp { .. }) => now.as_microsecond(),
+            Some(ColumnType::DateTime { .. }) => clock,
+            Some(ColumnType::Date) => clock.div_euclid(86_400_000_000),
             _ => i64::MAX,
         };
         let is_text = matches!(ty, Some(ColumnType::Text { .. }));
@@ -421,4 +421,22 @@ impl<'a> Filling<'a> {
 /// Whether an error is of the store alone and may pass.
 pub(crate) fn may_pass(error: &Error) -> bool {
     error.fault() == Fault::Transient
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clocks_watermark_is_a_moment_of_its_zone() {
+        let zone = TimeZone::get("Europe/Madrid").unwrap();
+        let at = |ty: ColumnType, text: &str| match mark(text, &ty, Duration::from_secs(300), &zone) {
+            Some(Mark::Moment(at)) => at.to_string(),
+            _ => String::new(),
+        };
+        // 22:00 as a clock shows it, or as a moment.
+        let micros = "2026-01-10T22:00:00Z".parse::<Timestamp>().unwrap().as_microsecond().to_string();
+        assert_eq!(at(ColumnType::DateTime { precision: 6 }, &micros), "2026-01-10T20:55:00Z");
+        assert_eq!(at(ColumnType::Timestamp { precision: 6 }, &micros), "2026-01-10T21:55:00Z");
+    }
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use caudal_core::{
     Check, PollStatus, Position, Progress, Reader, Result, Signal, Source, TableSchema, Written,
 };
-use caudal_poll::{Desk, Job, PollReader, Polled, Scope, Session, Start};
+use caudal_poll::{Desk, Job, PollReader, Polled, Session, Start};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -118,12 +118,7 @@ impl Source for RestSource {
 pub(crate) fn jobs(config: &Resolved) -> Vec<Job> {
     let mut jobs = Vec::new();
     for system in 0..config.places.len() {
-        let scope = config.stores.as_ref().and_then(|stores| {
-            let (column, attribute) = stores.columns.first()?.clone();
-            let store = &stores.stores[system];
-            let value = store.attributes.get(&attribute)?.clone();
-            Some(Scope { name: store.id.clone(), column, value })
-        });
+        let scope = config.stores.as_ref().and_then(|stores| stores.scope(system));
         jobs.extend(config.tables.iter().map(|table| Job {
             table: table.id.clone(),
             system,

@@ -41,8 +41,9 @@ pub(crate) struct Chunk {
 pub(crate) struct Limits {
     pub(crate) rows: usize,
     pub(crate) bytes: usize,
-    /// The highest of the server's clocks, microseconds: a time beyond it is no watermark.
-    pub(crate) latest: i64,
+    /// The server's clocks, microseconds: a time beyond is no watermark, as what comes after it would not be read until then. Of what a clock shows it is not known which one: the lower counts.
+    pub(crate) utc: i64,
+    pub(crate) wall: i64,
 }
 
 impl Reading {
@@ -221,9 +222,11 @@ impl<'a> Filling<'a> {
     fn rise(&mut self, first: usize) {
         let Mark::Highest(at) = *self.mark else { return };
         let rows = &self.chunk.rows;
+        let clock = self.limits.utc.min(self.limits.wall);
         let latest = match self.shape.schema.columns[at].ty {
-            ColumnType::DateTime { .. } | ColumnType::Timestamp { .. } => self.limits.latest,
-            ColumnType::Date => self.limits.latest.div_euclid(caudal_core::temporal::MICROS_PER_DAY),
+            ColumnType::Timestamp { .. } => self.limits.utc,
+            ColumnType::DateTime { .. } => clock,
+            ColumnType::Date => clock.div_euclid(caudal_core::temporal::MICROS_PER_DAY),
             _ => i64::MAX,
         };
         let high = match rows.cells[first + at] {

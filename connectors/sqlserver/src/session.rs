@@ -25,8 +25,9 @@ pub(crate) struct SqlSession {
     client: Option<Client>,
     reading: Option<(TableId, Reading)>,
     shapes: BTreeMap<TableId, Shape>,
-    /// The later of the server's two clocks, when it was last asked.
-    latest: i64,
+    /// The server's two clocks, when it was last asked.
+    utc: i64,
+    wall: i64,
 }
 
 impl SqlSession {
@@ -39,7 +40,8 @@ impl SqlSession {
             client: Some(client),
             reading: None,
             shapes: BTreeMap::new(),
-            latest: i64::MAX,
+            utc: i64::MAX,
+            wall: i64::MAX,
         };
         session.clock().await?;
         Ok(session)
@@ -71,7 +73,7 @@ impl SqlSession {
         let (Some(utc), Some(wall)) = (number(row.first()), number(row.get(1))) else {
             return Err(Error::transient("ask for the time: no answer"));
         };
-        self.latest = utc.max(wall);
+        (self.utc, self.wall) = (utc, wall);
         Ok(utc)
     }
 
@@ -109,7 +111,8 @@ impl SqlSession {
         let moment = Moment { planned: request.planned, zone: &source.zone };
         let client = self.client().await?;
         let select = select(client, &table, &shape, (&sql, params), (request.window, &moment)).await?;
-        let limits = Limits { rows: request.rows as usize, bytes: request.bytes, latest: self.latest };
+        let limits =
+            Limits { rows: request.rows as usize, bytes: request.bytes, utc: self.utc, wall: self.wall };
         let store = &self.source.places[self.at].store;
         let own = table
             .store_columns
@@ -146,6 +149,10 @@ impl Session for SqlSession {
     async fn page(&mut self, request: &Request<'_>) -> Result<Page> {
         let id = &request.schema.id;
         if request.after.is_none() {
+            if !self.shapes.contains_key(id) {
+                // It was another connection that asked for the shape: the run begins anew.
+                return Ok(Page { lost: true, ..Page::default() });
+            }
             let reading = self.begin(request).await?;
             self.reading = Some((id.clone(), reading));
         }

@@ -34,10 +34,8 @@ pub struct Job {
 pub struct Scope {
     /// The system's name: a store's id.
     pub name: String,
-    /// The column of text, one of the key, that tells whose a row is.
-    pub column: String,
-    /// What it holds in this system's rows.
-    pub value: String,
+    /// Columns of text, all of the key, that together tell whose a row is, and what each holds in this system's rows.
+    pub columns: Vec<(String, String)>,
 }
 
 impl Job {

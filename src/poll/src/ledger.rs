@@ -60,6 +60,11 @@ impl Ledger {
         self.absent.forget();
     }
 
+    /// Whether a run has changed something that does not hold yet.
+    pub(crate) fn is_changing(&self) -> bool {
+        self.changes.is_some()
+    }
+
     /// A run begins: what an earlier one wanted to change and was never called durable is forgotten.
     pub(crate) fn begin(&mut self) {
         self.changes = None;
@@ -128,9 +133,11 @@ impl Ledger {
 /// Whether a row is one of the job's system, where systems share the table.
 fn is_within(job: &Job, batch: &Batch, schema: &TableSchema, cells: &[Cell]) -> bool {
     let Some(scope) = &job.scope else { return true };
-    let at = schema.columns.iter().position(|c| c.name == scope.column);
-    let text = at.and_then(|at| cells.get(at)).and_then(|cell| cell.slice());
-    text.is_some_and(|text| batch.bytes(text) == scope.value.as_bytes())
+    scope.columns.iter().all(|(column, value)| {
+        let at = schema.columns.iter().position(|c| c.name == *column);
+        let text = at.and_then(|at| cells.get(at)).and_then(|cell| cell.slice());
+        text.is_some_and(|text| batch.bytes(text) == value.as_bytes())
+    })
 }
 
 fn stamp(indexed: u64) -> String {

@@ -11,8 +11,10 @@
 //! * The index is never ahead of the log: what a run changes in it takes effect only when the run's last position was called durable
 //!   ([`caudal_core::Reader::commit`]). Until then the index says what it said before the run, and the worst that can come of that is the same row
 //!   emitted twice. It is never behind either: each run that changes it has a number, which is in the position and in the index's
-//!   stamp, and an index with another number than the position's is thrown away: all rows then go out again, as `r`. (One
+//!   stamp, and an index with another number than the position's is thrown away. (One
 //!   that is merely behind would take a row that changed back for unchanged.)
+//! * A run that does not reach its last page has told of rows that no index knows. The position says so from its first batch on, and what is known is learnt from the log, once
+//!   all of that is durable, before the next run begins.
 //! * A row that was committed late, below the watermark, is read by the overlap of the next runs; one that was committed later than that only by
 //!   a window or refresh that reaches back to it.
 //!

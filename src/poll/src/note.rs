@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 const VERSION: u32 = 1;
 const NAME: &str = "poll/";
+const TORN: &str = "torn/";
 
 /// The last run of a table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -64,6 +65,11 @@ fn is_zero(n: &i64) -> bool {
 /// The name of a job's note.
 pub(crate) fn name(job: &Job) -> String {
     format!("{NAME}{}", job.name())
+}
+
+/// The name of a job's note that a run has handed rows on and has not ended: the index does not know them.
+pub(crate) fn torn(job: &Job) -> String {
+    format!("{TORN}{}", job.name())
 }
 
 /// Findings that a record holds at most.

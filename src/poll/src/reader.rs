@@ -105,7 +105,8 @@ impl PollReader {
         let now = (start.clock)();
         let table = |job: Job| {
             let record = records.get(&note::name(&job)).cloned().unwrap_or_default();
-            Table::open(&start.dir, job, record, now)
+            let torn = stored.notes.get(&note::torn(&job)).is_some_and(Option::is_some);
+            Table::open(&start.dir, job, (record, torn), now)
         };
         let tables = start.jobs.into_iter().map(table).collect::<Result<_>>()?;
         let lane = |system| Lane { system, session: None, busy: false };
@@ -152,16 +153,18 @@ impl PollReader {
 
     /// A step has ended. None: nothing to hand on.
     fn ended(&mut self, work: Work, stepped: Result<Step>) -> Result<Option<Batch>> {
-        let Work { at, ledger, run, session, .. } = work;
+        let Work { at, ledger, run, session, torn, .. } = work;
         let table = &mut self.tables[at];
         table.ledger = Some(ledger);
         table.run = run;
+        table.torn = torn;
         let lane = &mut self.lanes[table.job.system];
         lane.busy = false;
         match stepped {
             Ok(Step { anew: Some(anew), .. }) => {
                 lane.session = session;
                 table.run = None;
+                table.tears(self.token.number);
                 match anew {
                     Anew::Shape => table.reshaped += 1,
                     Anew::Lost => table.lost += 1,
@@ -217,10 +220,21 @@ impl PollReader {
             }
             table.ends(record, self.token.number + 1, (self.clock)());
             notes.insert(note::name(&table.job), Some(table.record.text()));
+            match table.torn {
+                true if !std::mem::replace(&mut table.told_torn, true) => {
+                    notes.insert(note::torn(&table.job), Some(String::new()));
+                }
+                false if std::mem::take(&mut table.told_torn) => {
+                    notes.insert(note::torn(&table.job), None);
+                }
+                _ => {}
+            }
             table.answer(&self.desk);
             self.show(at);
         } else if rows.events.is_empty() {
             return None;
+        } else if !std::mem::replace(&mut table.told_torn, true) {
+            notes.insert(note::torn(&table.job), Some(String::new()));
         }
         if shape.is_new {
             let id = &shape.schema.id;
@@ -259,11 +273,13 @@ impl PollReader {
             self.show(at);
             return Ok(None);
         }
+        table.tears(self.token.number);
         table.fails(record, now);
         table.answer(&self.desk);
         let notes = BTreeMap::from([(note::name(&table.job), Some(table.record.text()))]);
         self.show(at);
-        if self.tables.iter().all(|t| t.record.error.is_some()) {
+        // What others said before, or have not said yet, is no reason to give them up.
+        if self.tables.iter().all(|t| t.failed && !t.running) {
             return Err(error.context(format!("poll {name}")));
         }
         Ok(Some(self.batch(BatchBuilder::default(), notes)))
@@ -328,7 +344,11 @@ impl PollReader {
                     }
                 }
             }
-            Action::Pause | Action::Resume => {}
+            Action::Pause => {}
+            Action::Resume => {
+                let now = (self.clock)();
+                self.tables.iter_mut().for_each(|table| table.resumes(now));
+            }
             Action::Stop { .. } => {
                 tracing::info!(source = self.name, "poll: a run that has begun is not stopped")
             }

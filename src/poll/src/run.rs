@@ -7,7 +7,7 @@ use crate::shapes::{Held, Shapes};
 use crate::{Job, Look, Mode, Page, Request, Session, Window};
 use caudal_core::batch::NO_ROW;
 use caudal_core::{
-    BatchBuilder, Cell, Error, EventHead, Op, PollCost, Result, Slice, SnapshotMark, TableSchema,
+    BatchBuilder, Cell, Error, EventHead, Fault, Op, PollCost, Result, Slice, SnapshotMark, TableSchema,
     Transaction, Written,
 };
 use caudal_index::{Found, KeyHash, Marks, content_hash};
@@ -170,7 +170,15 @@ impl Run {
         }
         let mut record = None;
         if next.is_none() {
-            self.vanished(&mut rows, ledger, written).await?;
+            match self.vanished(&mut rows, ledger, written).await {
+                // The page is among the changes already: what it asks again may be other rows.
+                Err(e) if e.fault() == Fault::Transient && !self.dry => {
+                    tracing::info!(table = self.job.name(), error = %e, "poll: the run begins anew");
+                    let rows = BatchBuilder::default();
+                    return Ok(Step { rows, record: None, shape, anew: Some(Anew::Lost) });
+                }
+                vanished => vanished?,
+            }
             record = Some(self.end());
         }
         self.after = next;
@@ -219,8 +227,11 @@ impl Run {
             last.insert(key, at);
             hashed.push((at, key, (!is_gone).then(|| hasher.row(&schema, row, bytes))));
         }
-        let content: Vec<u8> =
-            hashed.iter().flat_map(|(_, _, content)| content.unwrap_or_default().to_le_bytes()).collect();
+        let hashes = |(_, key, content): &(usize, KeyHash, Option<u64>)| {
+            let content = content.unwrap_or_default().to_le_bytes();
+            key.to_le_bytes().into_iter().chain(content)
+        };
+        let content: Vec<u8> = hashed.iter().flat_map(hashes).collect();
         let content = (!content.is_empty()).then(|| content_hash(&content));
         hashed.retain(|(at, key, _)| last.get(key) == Some(at));
         let keys: Vec<KeyHash> = hashed.iter().map(|(_, key, _)| *key).collect();
@@ -340,7 +351,9 @@ impl Run {
                 let before = rows.cells.len() as u32;
                 for (i, _) in schema.columns.iter().enumerate() {
                     let place = schema.key.iter().position(|&k| k as usize == i);
-                    let cell = place.map_or(Cell::Unchanged, |k| cells[stored.key[k] as usize]);
+                    let cell = place
+                        .and_then(|k| stored.key.get(k))
+                        .map_or(Cell::Unchanged, |&at| cells[at as usize]);
                     let cell = copied(rows, cell, |s| batch.bytes(s));
                     rows.cells.push(cell);
                 }

@@ -170,7 +170,8 @@ impl Schedule {
     pub fn begins(&self, job: &str, planned: Timestamp, now: Timestamp) -> Timestamp {
         let begins = later(planned, self.jitter(job, planned));
         let Self::Calendar(calendar) = self else { return begins };
-        match planned < now {
+        // Its jitter is part of its time.
+        match begins < now {
             true => calendar.opens(&now.to_zoned(calendar.zone.clone())).map_or(begins, |at| at.timestamp()),
             false => begins,
         }
@@ -271,7 +272,10 @@ impl Calendar {
             return None;
         }
         let day = if time < from { at.date() } else { at.date().tomorrow().ok()? };
-        self.zone.to_ambiguous_zoned(day.to_datetime(from)).compatible().ok()
+        let opens = self.zone.to_ambiguous_zoned(day.to_datetime(from));
+        // Where the clock is set back there are two of them, and the first may be over.
+        let first = opens.clone().compatible().ok()?;
+        if first > *at { Some(first) } else { opens.later().ok() }
     }
 }
 

@@ -138,3 +138,27 @@ fn what_is_no_schedule_is_refused_with_the_key_that_is_wrong() {
     assert_eq!(wrong(ScheduleConfig::default()), "cron");
     assert_eq!(wrong(ScheduleConfig { every: Some(DurationText::secs(5)), ..cron("0 * * * *") }), "cron");
 }
+
+#[test]
+fn a_window_that_opens_in_the_hour_that_comes_twice_opens_once_each_time() {
+    // Madrid: 2026-10-25 03:00 → 02:00.
+    let config =
+        ScheduleConfig { window: Some("02:30-05:00".into()), ..calendar("*/10 * * * *", "Europe/Madrid") };
+    let times: Vec<Timestamp> =
+        upcoming(&config, "2026-10-25T00:00:00Z", 30).iter().map(|t| time(t)).collect();
+    assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
+    assert!(times[29] < time("2026-10-26T06:00:00Z"));
+}
+
+#[test]
+fn the_windows_last_run_is_put_off_by_its_jitter_and_not_until_the_next_day() {
+    let config = ScheduleConfig {
+        window: Some("06:00-22:00".into()),
+        jitter: DurationText::secs(600),
+        ..calendar("*/30 * * * *", "UTC")
+    };
+    let (schedule, last) = (resolved(&config), time("2026-03-01T22:00:00Z"));
+    let job = (0..100).map(|i| i.to_string()).find(|job| schedule.jitter(job, last).as_secs() > 300).unwrap();
+    let begins = schedule.begins(&job, last, time("2026-03-01T22:01:00Z"));
+    assert_eq!(begins, later(last, schedule.jitter(&job, last)));
+}

@@ -1,5 +1,6 @@
 //! Stores: one definition of a source, for each system of a list.
 
+use crate::Scope;
 use caudal_core::{Error, Result};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -90,6 +91,19 @@ pub struct Stores {
     pub columns: Vec<(String, String)>,
     /// How many are read at a time.
     pub concurrent: usize,
+}
+
+impl Stores {
+    /// What tells the rows of the store at a place; none if there is no such store.
+    #[must_use]
+    pub fn scope(&self, at: usize) -> Option<Scope> {
+        let store = self.stores.get(at)?;
+        let value = |(column, attribute): &(String, String)| {
+            Some((column.clone(), store.attributes.get(attribute)?.clone()))
+        };
+        let columns = self.columns.iter().map(value).collect::<Option<_>>()?;
+        Some(Scope { name: store.id.clone(), columns })
+    }
 }
 
 impl StoresConfig {

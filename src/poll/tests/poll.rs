@@ -142,7 +142,9 @@ impl Session for Table {
                 ts_us: 0,
             });
         }
-        for id in &world.gone {
+        // Without rows beside them they come page by page.
+        let (first, most) = if rows.is_empty() { (from, request.rows as usize) } else { (0, usize::MAX) };
+        for id in world.gone.iter().skip(first).take(most) {
             let before = builder.cells.len() as u32;
             builder.cells.extend([Cell::I64(*id), Cell::Unchanged, Cell::Unchanged]);
             let head = EventHead { before, after: NO_ROW, op: Op::Delete, ..blank() };
@@ -150,7 +152,10 @@ impl Session for Table {
         }
         Ok(Page {
             rows: builder,
-            next: (upto < rows.len()).then(|| upto.to_string()),
+            next: match rows.is_empty() {
+                true => (first + most < world.gone.len()).then(|| (first + most).to_string()),
+                false => (upto < rows.len()).then(|| upto.to_string()),
+            },
             watermark: rows[from.min(upto)..upto].last().map(|r| r.2.to_string()),
             cost: (world.price > 0).then(|| PollCost { bytes_billed: world.price, slot_ms: 1, price: 0.5 }),
             ..Page::default()
@@ -634,7 +639,7 @@ async fn stores_are_read_side_by_side_and_each_deletes_its_own_rows_alone() {
     set(&well, &[(1, "a", 1)]);
     set(&down, &[(2, "b", 2)]);
     down.0.lock().unwrap().faults = [Some(Fault::Config)].into();
-    let scope = |name: &str| Some(Scope { name: name.into(), column: "value".into(), value: name.into() });
+    let scope = |name: &str| Some(Scope { name: name.into(), columns: vec![("value".into(), name.into())] });
     let mut reader = PollReader::open(Start {
         systems: vec![Arc::new(well.clone()), Arc::new(down.clone())],
         concurrent: 2,
@@ -754,4 +759,114 @@ async fn a_run_whose_place_is_gone_begins_anew_and_fails_if_that_goes_on() {
         }
     }
     assert!(ended.unwrap_or_default().contains("broke 3 times"));
+}
+
+/// Three rows that are known, of which the first is told anew by a run that reads two pages.
+async fn known(table: &Table, log: &Log, dir: &Path) -> PollReader {
+    set(table, &[(1, "a", 1), (2, "b", 2), (3, "c", 3)]);
+    let mut reader =
+        open(table, log, Mode::FullRefresh, dir, Some(vec![(1, "A", 1), (2, "b", 2), (3, "c", 3)])).await;
+    assert_eq!(run(&mut reader, log, true).await.len(), 3);
+    set(table, &[(1, "A", 1), (2, "b", 2), (3, "c", 3)]);
+    reader
+}
+
+async fn first_page(reader: &mut PollReader, log: &Log) {
+    let batch = reader.next().await.unwrap();
+    log.apply(&batch);
+    reader.commit(&batch.position).await.unwrap();
+    assert_eq!(log.take(), [(Op::Update, 1, text("A"))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_changes_back_after_a_run_that_did_not_end_is_told() {
+    for killed in [false, true] {
+        let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+        let mut reader = known(&table, &log, dir.path()).await;
+        table.0.lock().unwrap().faults = [None, Some(Fault::Data)].into();
+        first_page(&mut reader, &log).await;
+        if !killed {
+            assert!(reader.next().await.is_err());
+        }
+        drop(reader);
+        table.0.lock().unwrap().faults.clear();
+        set(&table, &[(1, "a", 1), (2, "b", 2), (3, "c", 3)]);
+        let topic = Some(vec![(1, "A", 1), (2, "b", 2), (3, "c", 3)]);
+        let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), topic).await;
+        assert_eq!(run(&mut reader, &log, true).await, [(Op::Update, 1, text("a"))], "killed: {killed}");
+        assert_eq!(run(&mut reader, &log, true).await, [], "the index is whole again");
+        let stored = log.position.lock().unwrap().clone().unwrap();
+        assert_eq!(stored.notes.get("torn/d.t"), Some(&None), "and the position says so");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_changes_back_before_its_run_begins_anew_is_told() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    let mut reader = known(&table, &log, dir.path()).await;
+    table.0.lock().unwrap().losses = 1;
+    first_page(&mut reader, &log).await;
+    set(&table, &[(1, "a", 1), (2, "b", 2), (3, "c", 3)]);
+    assert_eq!(run(&mut reader, &log, true).await, [(Op::Update, 1, text("a"))]);
+    assert_eq!(log.record().error, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_only_a_run_without_an_end_has_met_is_deleted_when_it_is_gone() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    let all: Vec<Row> = vec![(1, "a", 1), (2, "b", 2), (3, "c", 3)];
+    set(&table, &all);
+    let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), None).await;
+    run(&mut reader, &log, true).await;
+    set(&table, &[&[(4, "d", 0)], &all[..]].concat());
+    let batch = reader.next().await.unwrap();
+    log.apply(&batch);
+    assert_eq!(log.take(), [(Op::Create, 4, text("d"))]);
+    drop(reader);
+    set(&table, &all);
+    let topic = Some([&all[..], &[(4, "d", 0)]].concat());
+    let mut reader = open(&table, &log, Mode::FullRefresh, dir.path(), topic).await;
+    assert_eq!(run(&mut reader, &log, true).await, []);
+    assert_eq!(run(&mut reader, &log, true).await, [(Op::Delete, 4, None)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_of_nothing_but_deletes_are_not_taken_for_one_page() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    set(&table, &[(1, "a", 1), (2, "b", 1), (3, "c", 1), (4, "d", 1)]);
+    let mut reader = open(&table, &log, incremental(), dir.path(), None).await;
+    run(&mut reader, &log, true).await;
+    set(&table, &[]);
+    table.0.lock().unwrap().gone = vec![1, 2, 3, 4];
+    let told = run(&mut reader, &log, true).await;
+    assert_eq!(told, [1, 2, 3, 4].map(|id| (Op::Delete, id, None)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_fails_does_not_keep_another_one_from_its_turn() {
+    let (bad, good, log) = (Table::default(), Table::default(), Log::default());
+    let dir = tempfile::tempdir().unwrap();
+    set(&good, &[(2, "b", 2)]);
+    let scope = |name: &str| Some(Scope { name: name.into(), columns: vec![("value".into(), name.into())] });
+    // As another reader left them: both had failed.
+    let failed = r#"{"v":1,"run":1,"indexed":0,"complete_us":0,"started_us":0,"took_us":0,"rows":0,"changed":0,"deleted":0,"rejected":0,"bytes":0,"error":"network"}"#;
+    let note = |name: &str| (format!("poll/d.t@{name}"), Some(failed.to_owned()));
+    let notes = BTreeMap::from([note("a"), note("b")]);
+    let token = r#"{"v":1,"kind":"poll","number":3,"ts_us":4}"#.to_owned();
+    *log.position.lock().unwrap() = Some(SourcePosition { token, notes });
+    bad.0.lock().unwrap().faults = (0..9).map(|_| Some(Fault::Config)).collect();
+    let mut reader = PollReader::open(Start {
+        systems: vec![Arc::new(bad), Arc::new(good)],
+        jobs: vec![
+            Job { scope: scope("a"), ..job(Mode::FullRefresh) },
+            Job { system: 1, scope: scope("b"), ..job(Mode::FullRefresh) },
+        ],
+        ..start(&Table::default(), &log, dir.path())
+    })
+    .await
+    .unwrap();
+    for _ in 0..2 {
+        log.apply(&reader.next().await.unwrap());
+    }
+    assert_eq!(log.take(), [(Op::Read, 2, text("b"))]);
 }

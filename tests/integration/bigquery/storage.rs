@@ -1,6 +1,6 @@
 //! Results by the Storage Read API: the same rows as by REST, whatever breaks on the way.
 
-use super::{Bench, COUNT, PATIENCE, caudal, last, one, types, until};
+use super::{Bench, COUNT, PATIENCE, caudal, last, logged, one, types, until};
 use caudal_tests::bigquery::Emulator;
 use caudal_tests::{Daemon, patience};
 use std::sync::Arc;
@@ -71,7 +71,8 @@ async fn poll(daemon: &Daemon) -> serde_json::Value {
 async fn types_arrive_as_exactly_as_by_rest() {
     let bench = Bench::new("bq_avro").await;
     let relay = Relay::start(&[]).await;
-    types(&bench, &["read: storage", &relay.endpoint()]).await;
+    // Which the emulator fails to write in Avro.
+    types(&bench, &["read: storage", &relay.endpoint()], "INTERVAL").await;
     assert!(relay.connections() > 0, "nothing was read by the Storage API");
 }
 
@@ -97,6 +98,7 @@ async fn a_large_result_is_a_stream_that_goes_on_where_it_was_cut_and_gives_what
     daemon.terminate(PATIENCE).await.unwrap();
     drop(daemon);
     let daemon = bench.start(&[&["read: rest"][..], &table].concat());
+    logged(&daemon, "polling").await;
     let run = poll(&daemon).await;
     assert_eq!((&run["rows"], &run["changed"]), (&LARGE.into(), &0.into()), "{run}");
 }
@@ -119,7 +121,6 @@ async fn where_the_storage_api_is_out_of_reach_auto_reads_by_rest_and_says_so() 
     drop(daemon);
 
     let daemon = bench.start(&[&["read: storage", "attempts: 1", &endpoint][..], &table].concat());
-    let (code, said) = caudal(&daemon, &["poll", "pulso", "gestiones"]);
-    assert!(code == 1 && said.contains("connect to 127.0.0.1"), "{code} {said}");
+    logged(&daemon, "open the result for reading: connect to 127.0.0.1").await;
     assert_eq!(one(&bench.sink, COUNT).await.unwrap(), LARGE.to_string());
 }

@@ -46,23 +46,26 @@ pub(super) struct Table {
     /// The same, because what was being read was lost.
     pub(super) lost: u32,
     settles: Option<Settles>,
+    /// Rows were handed on that the index does not know: it is made anew from the log.
+    pub(super) torn: bool,
+    /// The position says so.
+    pub(super) told_torn: bool,
+    /// Its last run since this reader was opened has failed.
+    pub(super) failed: bool,
 }
 
 /// What waits until a batch is durable.
 struct Settles {
     batch: u64,
-    /// The run's number, for the index.
-    indexed: u64,
+    /// The run's number, for the index; none of a run that failed, whose changes do not hold.
+    indexed: Option<u64>,
     since: Instant,
 }
 
 impl Table {
-    pub(super) fn open(dir: &Path, job: Job, record: Record, now: Timestamp) -> Result<Self> {
+    pub(super) fn open(dir: &Path, job: Job, (record, torn): (Record, bool), now: Timestamp) -> Result<Self> {
         let ledger = Ledger::open(dir, &job, record.indexed, record.complete)?;
-        // What an earlier release wrote tells no time: then as if nothing was ever read.
-        let last =
-            (record.planned_us > 0).then(|| Timestamp::from_microsecond(record.planned_us).ok()).flatten();
-        let planned = job.schedule.next(last, now);
+        let planned = job.schedule.next(last(&record), now);
         Ok(Self {
             job: Arc::new(job),
             record,
@@ -79,6 +82,9 @@ impl Table {
             reshaped: 0,
             lost: 0,
             settles: None,
+            torn,
+            told_torn: torn,
+            failed: false,
         })
     }
 
@@ -101,6 +107,7 @@ impl Table {
             planned: self.planned,
             // What is not known to be durable is not known at all.
             unsettled: self.settles.take().is_some(),
+            torn: self.torn,
             ledger,
             run: self.run.take(),
             session: None,
@@ -115,12 +122,15 @@ impl Table {
         if let Some(until) = self.paused {
             return until;
         }
-        if self.run.is_some() || self.reshaped + self.lost > 0 {
+        if self.run.is_some() {
             return now;
         }
         let left = Duration::try_from(self.begins(wall).duration_since(wall)).unwrap_or(Duration::ZERO);
         // The heart beats long before: a bound for the arithmetic.
-        let due = now + left.min(Duration::from_secs(86_400));
+        let due = match self.reshaped + self.lost > 0 {
+            true => now,
+            false => now + left.min(Duration::from_secs(86_400)),
+        };
         self.settles.as_ref().map_or(due, |s| due.max(s.since + GRACE))
     }
 
@@ -134,7 +144,8 @@ impl Table {
 
     /// Whether its time has come, but the run before is not known to be durable.
     pub(super) fn is_held_up(&self, now: Instant, wall: Timestamp) -> bool {
-        self.settles.is_some() && !self.running && self.begins(wall) <= wall && self.due(now, wall) > now
+        let is_time = self.reshaped + self.lost > 0 || (!self.running && self.begins(wall) <= wall);
+        self.settles.is_some() && self.run.is_none() && is_time && self.due(now, wall) > now
     }
 
     /// Whether its last run is not known to be durable.
@@ -155,6 +166,13 @@ impl Table {
             self.planned = now;
         }
         true
+    }
+
+    /// After a pause its times are those that a restart finds.
+    pub(super) fn resumes(&mut self, now: Timestamp) {
+        if !self.running && self.wanted.is_empty() {
+            self.planned = self.job.schedule.next(last(&self.record), now);
+        }
     }
 
     /// Whether its next step is the first of a run.
@@ -197,13 +215,23 @@ impl Table {
 
     /// The run's record goes with the batch of this number.
     pub(super) fn ends(&mut self, record: Record, batch: u64, now: Timestamp) {
-        self.settles = Some(Settles { batch, indexed: record.indexed, since: Instant::now() });
+        self.settles = Some(Settles { batch, indexed: Some(record.indexed), since: Instant::now() });
+        self.failed = false;
         self.over(record, now);
     }
 
     /// The run has failed for good.
     pub(super) fn fails(&mut self, record: Record, now: Timestamp) {
+        self.failed = true;
         self.over(record, now);
+    }
+
+    /// A run ends without its last page, or begins anew, after batches up to this number: what it has changed so far is in the log, and is learnt from there.
+    pub(super) fn tears(&mut self, batch: u64) {
+        if self.told_torn && self.ledger.as_ref().is_some_and(Ledger::is_changing) {
+            self.torn = true;
+            self.settles = Some(Settles { batch, indexed: None, since: Instant::now() });
+        }
     }
 
     fn over(&mut self, record: Record, now: Timestamp) {
@@ -221,9 +249,14 @@ impl Table {
     /// All batches up to this number are durable.
     pub(super) fn settle(&mut self, durable: u64) -> Result<()> {
         let settled = self.settles.take_if(|s| s.batch <= durable);
-        if let (Some(settles), Some(ledger)) = (settled, &mut self.ledger) {
-            ledger.settle(settles.indexed)?;
+        if let (Some(Settles { indexed: Some(indexed), .. }), Some(ledger)) = (settled, &mut self.ledger) {
+            ledger.settle(indexed)?;
         }
         Ok(())
     }
+}
+
+/// The time that the last run was for. What an earlier release wrote tells none: then as if nothing was ever read.
+fn last(record: &Record) -> Option<Timestamp> {
+    (record.planned_us > 0).then(|| Timestamp::from_microsecond(record.planned_us).ok()).flatten()
 }

@@ -20,7 +20,10 @@ pub(super) struct Work {
     pub(super) planned: Timestamp,
     /// Nothing goes out.
     pub(super) dry: bool,
+    /// The run before is not known to be durable.
     pub(super) unsettled: bool,
+    /// Rows were handed on that the index does not know.
+    pub(super) torn: bool,
     pub(super) ledger: Ledger,
     pub(super) run: Option<Run>,
     pub(super) session: Option<Box<dyn Session>>,
@@ -71,12 +74,18 @@ impl Work {
 
     /// What is known must be what the position says, or nothing.
     async fn know(&mut self) -> Result<()> {
-        if self.unsettled {
+        if self.unsettled || self.torn {
             self.ledger.forget();
         }
-        if self.record.indexed == 0 || self.ledger.index.is_some() {
+        if self.unsettled {
+            // What the log will hold is not there yet: all rows go out again, and the run after this one asks the log.
+            self.torn = true;
             return Ok(());
         }
+        if (self.record.indexed == 0 && !self.torn) || self.ledger.index.is_some() {
+            return Ok(());
+        }
+        self.torn = false;
         let table = self.job.name();
         match &self.written {
             Some(written) => {
