@@ -4,6 +4,7 @@ use crate::answer::Jobs;
 use crate::check;
 use crate::config::{Config, Resolved, Table};
 use crate::session::TableSession;
+use crate::statement::Statement;
 use async_trait::async_trait;
 use caudal_core::{
     Check, PollStatus, Position, Progress, Reader, Result, Signal, Source, TableSchema, Written,
@@ -129,5 +130,6 @@ fn job(config: &Resolved, system: usize, table: &Table) -> Job {
         timeout: config.page_timeout,
         attempts: config.attempts,
         most_deleted: config.most_deleted,
+        partial: table.statement.as_ref().is_some_and(Statement::tells_time),
     }
 }

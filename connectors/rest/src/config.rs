@@ -286,6 +286,8 @@ pub(crate) struct Table {
     pub(crate) fields: Vec<Field>,
     pub(crate) infer: bool,
     pub(crate) mode: Mode,
+    /// What is asked names a day, or where the window begins.
+    pub(crate) tells_time: bool,
     pub(crate) schedule: Schedule,
 }
 
@@ -476,6 +478,7 @@ impl Config {
             fields,
             infer: !config.only_fields,
             mode,
+            tells_time,
             schedule,
         })
     }

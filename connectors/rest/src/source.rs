@@ -130,6 +130,7 @@ pub(crate) fn jobs(config: &Resolved) -> Vec<Job> {
             timeout: config.page_timeout,
             attempts: config.attempts,
             most_deleted: config.most_deleted,
+            partial: table.tells_time,
         }));
     }
     jobs

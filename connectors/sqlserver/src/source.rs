@@ -132,6 +132,7 @@ fn jobs(config: &Resolved) -> Vec<Job> {
             timeout: config.page_timeout,
             attempts: config.attempts,
             most_deleted: config.most_deleted,
+            partial: table.statement.tells_time(),
         }));
     }
     jobs

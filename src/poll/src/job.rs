@@ -27,6 +27,8 @@ pub struct Job {
     pub attempts: u32,
     /// The greatest share of the known keys that one refresh may delete, 0 to 1.
     pub most_deleted: f64,
+    /// What it is asked with names a part of the rows, by a time: even of a forced run nothing is gone that is not in the answer.
+    pub partial: bool,
 }
 
 /// One system's part of a table.

@@ -92,7 +92,7 @@ impl Run {
             ))
             .hint("give it a primary key, or name its key in `keys`"));
         }
-        let met = job.mode.is_whole().then(|| Marks::new(ledger.len()));
+        let met = (job.mode.is_whole() && !job.partial).then(|| Marks::new(ledger.len()));
         let record = Record {
             run: before.run + 1,
             indexed: before.indexed,

@@ -262,6 +262,7 @@ fn job(mode: Mode) -> Job {
         timeout: Duration::from_secs(5),
         attempts: 3,
         most_deleted: 0.5,
+        partial: false,
     }
 }
 
@@ -869,4 +870,28 @@ async fn a_table_that_fails_does_not_keep_another_one_from_its_turn() {
         log.apply(&reader.next().await.unwrap());
     }
     assert_eq!(log.take(), [(Op::Read, 2, text("b"))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forced_run_that_asks_for_a_part_of_the_rows_deletes_none() {
+    for partial in [false, true] {
+        let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+        let all: Vec<Row> = (1..6).map(|id| (id, "x", id * 100)).collect();
+        set(&table, &all);
+        let desk = Arc::new(Desk::default());
+        let topic = Arc::new(Topic(all.clone())) as Arc<dyn Written>;
+        let jobs = vec![Job { partial, ..job(incremental()) }];
+        let given =
+            Start { jobs, desk: Arc::clone(&desk), written: Some(topic), ..start(&table, &log, dir.path()) };
+        let mut reader = PollReader::open(given).await.unwrap();
+        run(&mut reader, &log, true).await;
+        set(&table, &all[1..]);
+        let mut deleted = 0;
+        for number in 1..4 {
+            command(&desk, number, &["force"]);
+            let sent = run(&mut reader, &log, true).await;
+            deleted += sent.iter().filter(|(op, ..)| *op == Op::Delete).count();
+        }
+        assert_eq!(deleted, usize::from(!partial));
+    }
 }

@@ -186,6 +186,7 @@ impl Polls {
             timeout: config.timeout.get().max(Duration::from_secs(1)),
             attempts: config.attempts.max(1),
             most_deleted: config.max_deleted_share,
+            partial: false,
         })
     }
 }
