@@ -209,7 +209,7 @@ impl Session for TableSession {
         }
         match self.keep(&plan, &place, request.rows).await {
             // The results of a job are kept for a day.
-            Err(e) if place.job.is_some() && e.fault() == Fault::Config && is_gone(&e) => {
+            Err(e) if place.job.is_some() && is_gone(&e) => {
                 return Ok(Page { lost: true, ..Page::default() });
             }
             kept => kept?,
@@ -246,6 +246,7 @@ impl Session for TableSession {
     }
 }
 
-fn is_gone(error: &Error) -> bool {
-    error.to_string().contains("(notFound")
+/// Whether results are no longer kept, or their stream.
+pub(crate) fn is_gone(error: &Error) -> bool {
+    error.fault() == Fault::Config && error.to_string().contains("(notFound")
 }

@@ -264,7 +264,8 @@ fn unescaped(text: &[u8]) -> String {
 fn fault(code: u16) -> (&'static str, Fault, bool) {
     match code {
         3 => ("invalid argument", Fault::Config, false),
-        5 => ("notFound", Fault::Config, true),
+        // In the words of REST's refusals: what reads them knows that the result is gone.
+        5 => ("it is gone (notFound)", Fault::Config, true),
         7 => ("access denied", Fault::Config, true),
         12 => ("not offered", Fault::Config, true),
         UNAUTHENTICATED => ("the token was refused", Fault::Config, false),
@@ -324,6 +325,8 @@ mod tests {
         for code in [3, 5, 7, 12, 16] {
             assert_eq!(refused(&Auth::None, code, "").await.fault(), Fault::Config, "{code}");
         }
+        // A session is over after six hours.
+        assert!(crate::session::is_gone(&refused(&Auth::None, 5, "Stream not found").await));
         let denied = refused(&Auth::None, 7, "no bigquery.readsessions.create").await;
         assert!(denied.hint_text().unwrap().contains("roles/bigquery.readSessionUser"));
         assert!(!refused(&Auth::None, 13, "row 'geheim'").await.to_string().contains("geheim"));
