@@ -191,7 +191,8 @@ impl Runner {
         let rows = rows.doing(&self.config, doing())?;
         let (got, started): (bool, String) =
             rows.first().map_or((false, String::new()), |row| (row.get(0), row.get(1)));
-        if !got {
+        // Another instance may have run it between the look and the lock.
+        if !got || !self.is_wanted(connection, job, changed).await? {
             return connection.batch("ROLLBACK").await.doing(&self.config, doing());
         }
         match self.steps(connection, job).await {
@@ -205,6 +206,15 @@ impl Runner {
                 self.record(connection, (job, changed), &started, Some(&error.to_string())).await
             }
         }
+    }
+
+    /// Whether nobody has run the job for this change.
+    async fn is_wanted(&self, connection: &Connection, job: &AfterLoad, changed: i64) -> Result<bool> {
+        let sql = format!("SELECT FROM {} WHERE sink = $1 AND job = $2 AND done < $3", self.table);
+        let params: [Param<'_>; 3] =
+            [(&self.config.name, Type::TEXT), (&job.name, Type::TEXT), (&changed, Type::INT8)];
+        let rows = connection.query(&sql, &params).await;
+        Ok(!rows.doing(&self.config, "look for after-load jobs")?.is_empty())
     }
 
     async fn steps(&self, connection: &Connection, job: &AfterLoad) -> Result<()> {

@@ -52,9 +52,12 @@ impl Side {
 
     async fn query(&self, sql: &str, params: &[Param<'_>], doing: String) -> Result<Vec<Row>> {
         self.connection.batch(BEGIN).await.doing(&self.config, &doing)?;
-        let rows = self.connection.query(sql, params).await.doing(&self.config, &doing)?;
-        self.connection.batch("COMMIT").await.doing(&self.config, &doing)?;
-        Ok(rows)
+        let rows = self.connection.query(sql, params).await.doing(&self.config, &doing);
+        // Behind an error too: the connection serves the next table.
+        let end = if rows.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        let ended = self.connection.batch(end).await.doing(&self.config, &doing);
+        let rows = rows?;
+        ended.map(|()| rows)
     }
 
     fn plan(&self, schema: &TableSchema) -> Result<&Plan> {

@@ -346,6 +346,11 @@ impl PgWriter {
             let Some(Table { plan, .. }) = self.tables.get(&identity(&schema)) else { continue };
             let rules = self.options.projector.rules(&schema.id);
             match part {
+                SweepPart::Begin
+                    if schema.key.is_empty() && (rules.history || rules.deletes == Deletes::Ignore) =>
+                {
+                    self.refuse_rows(plan).await?;
+                }
                 // What a history has met stays.
                 SweepPart::Begin if rules.deletes == Deletes::Ignore || rules.history => {}
                 SweepPart::Begin => self.sweeps.begin(&self.connection, &self.state, plan, sweep).await?,
@@ -353,6 +358,21 @@ impl PgWriter {
             }
         }
         Ok(())
+    }
+
+    /// A table without a key whose rows stay would have all of them twice when it is read anew.
+    async fn refuse_rows(&self, plan: &Plan) -> Result<()> {
+        let config = self.connection.config();
+        let sql = format!("SELECT FROM {} LIMIT 1", plan.target);
+        let rows = self.connection.query(&sql, &[]).await;
+        match rows.doing(config, format!("look whether {} is empty", plan.name))?.is_empty() {
+            true => Ok(()),
+            false => Err(Error::data(format!(
+                "{} has no key and keeps its rows: read anew from the log, all would be there twice",
+                plan.name
+            ))
+            .hint("move the table away or empty it, and start the sink again")),
+        }
     }
 
     /// Collects the keys of events that the target refused: the log knows them all the same.

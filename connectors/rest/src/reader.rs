@@ -184,6 +184,10 @@ impl<'a> Moment<'a> {
     }
 }
 
+fn is_text(ty: &ColumnType) -> bool {
+    matches!(ty, ColumnType::Text { .. })
+}
+
 /// The watermark less the overlap; a clock's time is one of `zone`.
 fn mark(text: &str, ty: &ColumnType, overlap: Duration, zone: &TimeZone) -> Option<Mark> {
     let number = || text.parse::<i64>().ok();
@@ -254,6 +258,14 @@ impl Session for RestSession {
             taken += 1;
         }
         let mut page = filling.page;
+        if let Window::Since { column, overlap, .. } = request.window
+            && !overlap.is_zero()
+            && request.schema.columns.iter().any(|c| c.name == column && is_text(&c.ty))
+        {
+            page.findings.push(format!(
+                "`{column}` is a text: its `overlap` does not hold; declare it in `fields` as a timestamp, datetime, date or integer"
+            ));
+        }
         let here = Place { taken, high: filling.high.map(|high| high.text()), ..place };
         if let Window::Since { .. } = request.window {
             page.watermark.clone_from(&here.high);
@@ -333,7 +345,7 @@ impl<'a> Filling<'a> {
             Some(ColumnType::Date) => clock.div_euclid(86_400_000_000),
             _ => i64::MAX,
         };
-        let is_text = matches!(ty, Some(ColumnType::Text { .. }));
+        let is_text = ty.is_some_and(is_text);
         let high =
             high.and_then(
                 |text| if is_text { Some(High::Text(text)) } else { text.parse().ok().map(High::Number) },

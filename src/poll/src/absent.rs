@@ -42,6 +42,14 @@ impl Absent {
         Ok(before)
     }
 
+    /// A key that was absent before stays so: it is not deleted yet.
+    pub(crate) fn again(&mut self, key: KeyHash) -> Result<()> {
+        match &mut self.now {
+            Some((builder, _)) => builder.put(key, 1),
+            None => Ok(()),
+        }
+    }
+
     /// Its word holds no more.
     pub(crate) fn forget(&mut self) {
         self.before = None;

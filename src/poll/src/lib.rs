@@ -31,7 +31,7 @@
 //!
 //! # Bounds
 //!
-//! For each run that goes on: one page of rows, 2 bits per known key, 8 bytes per page, 16 bytes per key that is going to be deleted, and the index's own
+//! For each run that goes on: one page of rows, 2 bits per known key, 8 bytes per page, at its end the deletes (as eight pages at most, or `page_rows` of them; the next refreshes delete more), and the index's own
 //! (see `caudal_index`). Runs of one system are one after the other; of several systems (stores) so many go on at once as [`Start`] says.
 
 mod absent;

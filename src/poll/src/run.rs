@@ -44,6 +44,9 @@ pub(crate) struct Run {
     created: bool,
 }
 
+/// The deletes of a run take as much memory as so many pages at most.
+const PAGES: usize = 8;
+
 /// How often a run may begin anew because rows have another shape than at first.
 pub(crate) const RESHAPES: u32 = 16;
 
@@ -315,7 +318,13 @@ impl Run {
         }
         self.record.complete = self.before.complete + 1;
         ledger.absent.begin(self.record.complete)?;
-        let gone = absent_twice(ledger, &met)?;
+        let width = self.shape.schema.width().max(1);
+        let most =
+            (PAGES * self.job.page_bytes / (width * size_of::<Cell>())).max(self.job.page_rows as usize);
+        let (gone, more) = absent_twice(ledger, &met, most)?;
+        if more > 0 {
+            self.record.find(format!("{more} more rows are gone: they are deleted by the next refreshes"));
+        }
         if gone.is_empty() {
             return Ok(());
         }
@@ -425,18 +434,24 @@ fn late(job: &Job) -> Error {
         .hint("raise the time-out, or ask for smaller pages")
 }
 
-/// Bound: 16 bytes for each, and there are no more than `most_deleted` allows.
-fn absent_twice(ledger: &mut Ledger, met: &Marks) -> Result<HashSet<KeyHash>> {
-    let mut gone = HashSet::new();
+/// At most `most` of them, and how many more there are.
+fn absent_twice(ledger: &mut Ledger, met: &Marks, most: usize) -> Result<(HashSet<KeyHash>, u64)> {
+    let (mut gone, mut more) = (HashSet::new(), 0);
     let Ledger { absent, .. } = ledger;
-    let Some(index) = ledger.index.as_ref() else { return Ok(gone) };
+    let Some(index) = ledger.index.as_ref() else { return Ok((gone, more)) };
     for (at, entry) in (0..).zip(index.entries()?) {
         let (key, _) = entry?;
         if !met.get(at) && absent.add(key)? {
-            gone.insert(key);
+            match gone.len() < most {
+                true => drop(gone.insert(key)),
+                false => {
+                    absent.again(key)?;
+                    more += 1;
+                }
+            }
         }
     }
-    Ok(gone)
+    Ok((gone, more))
 }
 
 /// How many would be deleted now.

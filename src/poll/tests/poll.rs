@@ -895,3 +895,24 @@ async fn a_forced_run_that_asks_for_a_part_of_the_rows_deletes_none() {
         assert_eq!(deleted, usize::from(!partial));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_deletes_so_many_rows_at_most_and_the_next_one_more() {
+    let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+    let all: Vec<Row> = (1..7).map(|id| (id, "x", id)).collect();
+    set(&table, &all);
+    let topic = Arc::new(Topic(all.clone())) as Arc<dyn Written>;
+    // Two rows, a page's.
+    let jobs = vec![Job { page_bytes: 0, ..job(Mode::FullRefresh) }];
+    let given = Start { jobs, written: Some(topic), ..start(&table, &log, dir.path()) };
+    let mut reader = PollReader::open(given).await.unwrap();
+    run(&mut reader, &log, true).await;
+    set(&table, &all[3..]);
+    let mut deleted = Vec::new();
+    let mut found = Vec::new();
+    for _ in 0..4 {
+        deleted.push(run(&mut reader, &log, true).await.len());
+        found.push(log.record().findings.len());
+    }
+    assert_eq!((deleted, found), (vec![0, 2, 1, 0], vec![0, 1, 0, 0]));
+}

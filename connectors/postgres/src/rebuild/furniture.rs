@@ -241,6 +241,9 @@ pub(super) async fn obstacles(connection: &Connection, oid: u32) -> Result<Vec<S
                  FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class \
                  WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 \
                  AND v.relkind = 'v' AND NOT pg_has_role(v.relowner, 'MEMBER') \
+               UNION ALL SELECT DISTINCT format('%s, which is partitioned, has a foreign key to it', k.conrelid::regclass) \
+                 FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid \
+                 WHERE k.contype = 'f' AND k.confrelid = $1 AND (c.relkind = 'p' OR c.relispartition) \
                UNION ALL SELECT DISTINCT format('%s reads it', pg_describe_object('pg_class'::regclass, v.oid, 0)) \
                  FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class \
                  WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND v.relkind NOT IN ('v', 'm') \

@@ -221,3 +221,15 @@ async fn a_sink_whose_offsets_move_between_the_two_locks_of_an_exchange_is_not_e
     assert_eq!(db.rows("SELECT * FROM people").await, ["1|wrong"]);
     assert_eq!(db.value("SELECT phase FROM caudal.rebuilds").await, "rebuild");
 }
+
+#[tokio::test]
+async fn a_table_that_a_partitioned_one_refers_to_is_refused_before_anything_is_done() {
+    let Some(db) = Database::new().await else { return };
+    let t = people();
+    put(db.writer().await.as_mut(), Rows::new().create(&t, &[I(1), T("a")]).at(1)).await;
+    db.run("CREATE TABLE parts (person bigint REFERENCES people, day date) PARTITION BY RANGE (day)").await;
+    let mut rebuild = db.sink().rebuild().await.unwrap().unwrap();
+    let told = rebuild.look(&t).await.unwrap().obstacles;
+    assert_eq!(told, ["parts, which is partitioned, has a foreign key to it"]);
+    assert!(rebuild.begin(&t, "shop.t", Begin::Empty).await.is_err());
+}

@@ -3,7 +3,7 @@
 use crate::database::Database;
 use crate::rows::{I, Rows, T, V, int, put, table, text};
 use caudal_core::compare::Range;
-use caudal_core::{Batch, ColumnType, Fault, TableSchema, Writer};
+use caudal_core::{Batch, ColumnType, Fault, Sweep, SweepPart, TableSchema, Writer};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -207,6 +207,28 @@ async fn a_history_takes_no_part_of_a_row_and_tables_without_a_key_have_one_too(
 }
 
 #[tokio::test]
+async fn rows_without_a_key_that_stay_are_not_there_twice_when_their_table_is_read_anew() {
+    for keep in [json!({"history": true}), json!({"deletes": "ignore"})] {
+        let Some(db) = Database::new().await else { return };
+        let loose = Arc::new(crate::rows::keyless(table("loose", &[("a", int())])));
+        let rows = || Rows::new().create(&loose, &[I(1)]).create(&loose, &[I(1)]);
+        let anew = |offset| {
+            let mut batch = timed(rows(), offset);
+            let (topic, schema) = ("t".into(), Arc::clone(&loose));
+            batch.sweeps.push(Sweep { topic, schema, partitions: 1, part: SweepPart::Begin });
+            batch
+        };
+        let mut w = writer(&db, json!({"*": keep})).await;
+        // An empty one can be filled.
+        put(w.as_mut(), anew(1)).await;
+        let error = w.write(&mut anew(2)).await.unwrap_err();
+        assert!(error.fault() == Fault::Data && error.to_string().contains("loose has no key"), "{error}");
+        drop(w);
+        assert_eq!(db.value("SELECT count(*) FROM loose").await, "2");
+    }
+}
+
+#[tokio::test]
 async fn values_that_postgres_does_not_hold_follow_their_policies() {
     let Some(db) = Database::new().await else { return };
     let t = Arc::new(table(
@@ -317,4 +339,21 @@ async fn a_comparison_sees_of_soft_deletes_and_histories_what_is_alive() {
         let told = differences(&[(1, "a"), (2, "b")]).await;
         assert_eq!(told, ["1 Different", "2 Missing", "3 Surplus"], "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_comparison_that_fails_leaves_the_next_table_its_turn() {
+    let Some(db) = Database::new().await else { return };
+    let tables = ["people", "goods"].map(|name| Arc::new(table(name, &[("id", int()), ("name", text())])));
+    let rows = |t: &Arc<TableSchema>| Rows::new().create(t, &[I(1), T("a")]);
+    put(db.writer().await.as_mut(), timed(rows(&tables[0]).create(&tables[1], &[I(1), T("a")]), 1)).await;
+    let mut side = db.sink().side().await.unwrap().unwrap();
+    for t in &tables {
+        side.open(t).await.unwrap();
+    }
+    db.run("ALTER TABLE people DROP COLUMN name").await;
+    let all = Range { from: None, to: None };
+    assert!(side.compare(&mut rows(&tables[0]).at(9), &tables[0], &all).await.is_err());
+    let found = side.compare(&mut rows(&tables[1]).at(9), &tables[1], &all).await.unwrap();
+    assert!(found.differences.is_empty());
 }
