@@ -2,6 +2,10 @@
 //!
 //! Order within a group: truncate, delete (deleted keys, and rows whose values of another unique index change, so that values may
 //! move between rows), write whole rows in the order of their keys (all writers lock rows in one order), then partial updates.
+//!
+//! A row that is deleted to be written again is not what it was if others refer to it (`ON DELETE CASCADE`) or if the table has columns of its own.
+//! There nothing is deleted: a value that is taken makes the group fail, and its events are written one after the other (`PgWriter::bisect`), in
+//! whose order the source itself had no value twice.
 
 use crate::client::{Connection, Failure, Param};
 use crate::parameter::{Field, borrow};

@@ -14,6 +14,8 @@ pub(crate) struct Relation {
     pub(crate) foreign_keys: Vec<Reference>,
     /// Whether other tables' foreign keys point here: then it cannot be truncated by itself.
     pub(crate) referenced: bool,
+    /// Whether a row that is deleted and written again leaves its mark in rows that refer to it: they go too, lose their reference, or forbid it.
+    pub(crate) holds_others: bool,
 }
 
 /// A column as it is.
@@ -37,6 +39,8 @@ pub(crate) struct Unique {
     pub(crate) columns: Vec<String>,
     /// Over plain columns, of all rows, checked at once: what `ON CONFLICT` can name.
     pub(crate) plain: bool,
+    /// Over plain columns, of all rows, checked when the transaction commits: its values may move between rows as they like.
+    pub(crate) deferrable: bool,
 }
 
 /// A foreign key of the table.
@@ -56,7 +60,9 @@ impl Relation {
         let rows = connection
             .query(
                 "SELECT c.oid, c.relkind::text, EXISTS (SELECT 1 FROM pg_constraint k WHERE k.contype = 'f' \
-                 AND k.confrelid = c.oid AND k.conrelid <> c.oid) \
+                 AND k.confrelid = c.oid AND k.conrelid <> c.oid), \
+                 EXISTS (SELECT 1 FROM pg_constraint k WHERE k.contype = 'f' AND k.confrelid = c.oid \
+                 AND NOT (k.confdeltype = 'a' AND k.condeferrable)) \
                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                  WHERE n.nspname = $1 AND c.relname = $2",
                 &[(&schema, Type::TEXT), (&name, Type::TEXT)],
@@ -70,6 +76,7 @@ impl Relation {
             uniques: Vec::new(),
             foreign_keys: Vec::new(),
             referenced: row.get(2),
+            holds_others: row.get(3),
         };
         relation.read_columns(connection).await?;
         relation.read_constraints(connection).await?;
@@ -106,7 +113,8 @@ impl Relation {
                 "SELECT c.relname::text, i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL, \
                  ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(n, at) \
                  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n \
-                 WHERE k.at <= i.indnkeyatts ORDER BY k.at) \
+                 WHERE k.at <= i.indnkeyatts ORDER BY k.at), \
+                 NOT i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL \
                  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
                  WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid",
                 &[(&self.oid, Type::OID)],
@@ -114,7 +122,12 @@ impl Relation {
             .await?;
         self.uniques = rows
             .iter()
-            .map(|row| Unique { name: row.get(0), plain: row.get(1), columns: row.get(2) })
+            .map(|row| Unique {
+                name: row.get(0),
+                plain: row.get(1),
+                columns: row.get(2),
+                deferrable: row.get(3),
+            })
             .collect();
         let rows = connection
             .query(

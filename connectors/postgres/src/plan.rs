@@ -24,8 +24,14 @@ pub(crate) struct Plan {
     pub(crate) key: Vec<usize>,
     /// Unique indexes beside the key that are over plain columns, each with its columns.
     others: Vec<Vec<usize>>,
-    /// Columns of unique indexes beside the key, written ones only: a row that changes one is deleted before it is written.
+    /// Columns of unique indexes beside the key that are checked at once, written ones only: a row that changes one is deleted before it
+    /// is written. None where that would be seen.
     unique: Vec<usize>,
+    /// Whether a row that is deleted and written again is another one than before: rows of other tables refer to it, or the table has
+    /// columns that nobody writes here.
+    lasting: bool,
+    /// Columns that take NULL.
+    nullable: Vec<usize>,
     /// Whether COPY may write to the table itself: every column there takes the form on the wire.
     pub(crate) direct: bool,
     /// Whether the table may be truncated (no other table refers to it).
@@ -147,7 +153,15 @@ impl Plan {
         let history = columns.iter().any(|c| c.role == Some(Role::Seq));
         let direct = !history && columns.iter().all(|c| !c.skipped && !c.cast);
         let others = relation.uniques.iter().filter(|u| !is_key(u, &key_names));
-        let unique = unique_columns(others.clone(), names, &columns);
+        let own = |name: &String| names.contains(name);
+        let lasting = relation.holds_others || relation.columns.iter().any(|c| !c.generated && !own(&c.name));
+        let unique = match lasting {
+            // Written event by event, values move in the order in which they did in the source.
+            true => Vec::new(),
+            false => unique_columns(others.clone().filter(|u| !u.deferrable), names, &columns),
+        };
+        let is_nullable = |name: &String| relation.column(name).is_some_and(|c| !c.not_null && !c.generated);
+        let nullable = (0..names.len()).filter(|i| is_nullable(&names[*i])).collect();
         let others = others.filter_map(|u| plain_columns(u, names)).collect();
         Self {
             target: qualified(place.0, place.1),
@@ -158,6 +172,8 @@ impl Plan {
             key,
             others,
             unique,
+            lasting,
+            nullable,
             direct,
             truncatable: !relation.referenced,
             partitioned: relation.kind == "p",
@@ -302,7 +318,7 @@ impl Plan {
     }
 
     /// Deletes the rows that change a column of another unique index, so that values may move between rows: the upsert writes
-    /// them anew. None where the table has no such index.
+    /// them anew. None where the table has no such index, or where its rows are to stay.
     pub(crate) fn make_room(&self, from: From) -> Option<String> {
         if self.unique.is_empty() || self.is_history() {
             return None;
@@ -338,7 +354,8 @@ impl Plan {
     }
 
     /// Deletes rows under other keys that have the unique values of rows to be written: one statement for each unique index.
-    /// They are gone from the log, or come again further on. Where changes do not come in one order (not `ordered`), what the
+    /// They are gone from the log, or come again further on: where rows are to stay until that is known, they lose the value, if the
+    /// index has a column that takes NULL, or the row that has it now is refused. Where changes do not come in one order (not `ordered`), what the
     /// sweep has collected stays.
     pub(crate) fn evict(&self, from: From, keys: &str, ordered: bool) -> Vec<String> {
         let of_key = |of: &str| list(&self.key, |k| format!("{of}.{}", self.columns[*k].name));
@@ -355,21 +372,29 @@ impl Plan {
         };
         let new_key = list(&self.key, |k| self.columns[*k].value(&format!("u.c{k}")));
         let statement = |unique: &Vec<usize>| {
+            let (act, from_word) = match self.lasting {
+                false => (format!("DELETE FROM {} AS t", self.target), "USING"),
+                true => {
+                    let column = unique.iter().find(|i| self.nullable.contains(i))?;
+                    let set =
+                        format!("UPDATE {} AS t SET {} = NULL", self.target, self.columns[*column].name);
+                    (set, "FROM")
+                }
+            };
             let equal: Vec<String> = unique
                 .iter()
                 .map(|i| {
                     format!("t.{} = {}", self.columns[*i].name, self.columns[*i].value(&format!("u.c{i}")))
                 })
                 .collect();
-            format!(
-                "DELETE FROM {} AS t USING {} WHERE {} AND ROW({}) IS DISTINCT FROM ROW({new_key}){uncollected}",
-                self.target,
+            Some(format!(
+                "{act} {from_word} {} WHERE {} AND ROW({}) IS DISTINCT FROM ROW({new_key}){uncollected}",
                 self.source(from, &self.all()),
                 equal.join(" AND "),
                 of_key("t"),
-            )
+            ))
         };
-        self.others.iter().map(statement).collect()
+        self.others.iter().filter_map(statement).collect()
     }
 
     /// Deletes rows by arrays of their key columns.
@@ -508,7 +533,7 @@ fn unique_columns<'a>(
 fn plain_columns(unique: &crate::catalog::Unique, names: &[String]) -> Option<Vec<usize>> {
     let at = |column: &String| names.iter().position(|name| name == column);
     let columns: Option<Vec<usize>> = unique.columns.iter().map(at).collect();
-    columns.filter(|columns| unique.plain && !columns.is_empty())
+    columns.filter(|columns| (unique.plain || unique.deferrable) && !columns.is_empty())
 }
 
 fn list<T>(items: impl IntoIterator<Item = T>, f: impl Fn(T) -> String) -> String {

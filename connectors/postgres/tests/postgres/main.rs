@@ -23,4 +23,5 @@ mod shapes;
 mod tables;
 mod tls;
 mod types;
+mod unique;
 mod whole;
