@@ -129,3 +129,45 @@ async fn dead_letters_of_a_sink_of_whole_transactions_live_and_are_replayed_with
 async fn dead_letters_of_a_sink_of_rows_over_kafka_live_and_are_replayed_with_the_current_value() {
     a_life_of_letters("key", true, "letters_k").await;
 }
+
+#[tokio::test]
+async fn letters_of_a_topic_that_was_made_again_are_replayed_like_those_of_the_first() {
+    let server = MysqlServer::shared(Family::MariaDb);
+    let db = server.database("letters_anew").await.unwrap();
+    server.sql(&db, "CREATE TABLE items (id BIGINT PRIMARY KEY, n INT NOT NULL)").await.unwrap();
+    server.sql(&db, "INSERT INTO items VALUES (1, 1)").await.unwrap();
+    let sink = Postgres::shared().database("letters_anew").await.unwrap();
+    let prefix = format!("letters_anew{}", std::process::id());
+    let config = DaemonConfig::new(&prefix)
+        .source("shop", &server.url(&db), &[])
+        .sink("dash", &sink, &["on_reject: dead_letter"])
+        .brokers(&Kafka::shared().bootstrap());
+    let mut daemon = Daemon::start(&config).unwrap();
+    let pairs = TablePair::all(&server.admin_url(&db), &db).await.unwrap();
+    wait_equal(&pairs, &server.url(&db), &sink.url, Duration::from_secs(90)).await.unwrap();
+    let refuse = "ALTER TABLE items ADD CONSTRAINT small CHECK (n < 100) NOT VALID";
+    let take = "ALTER TABLE items DROP CONSTRAINT small";
+    // The first topic's letters end far behind those of the second one.
+    sink.sql(refuse).await.unwrap();
+    server.sql(&db, "INSERT INTO items VALUES (10, 500), (11, 500), (12, 500), (13, 500)").await.unwrap();
+    letters(&daemon, 4).await;
+    sink.sql(take).await.unwrap();
+    assert_eq!(dlq(&daemon, &["replay", "--all"]).1["applied"].as_array().map(Vec::len), Some(4));
+    daemon.kill().unwrap();
+    caudal_tests::kafka::delete(daemon.brokers(), &format!("caudal.{prefix}.dlq.dash")).await.unwrap();
+    daemon.start_again().unwrap();
+    daemon.wait_healthy(Duration::from_secs(90)).await.unwrap();
+    sink.sql(refuse).await.unwrap();
+    server.sql(&db, "INSERT INTO items VALUES (20, 700)").await.unwrap();
+    letters(&daemon, 1).await;
+    sink.sql(take).await.unwrap();
+    let (code, said) = dlq(&daemon, &["replay", "--all"]);
+    assert_eq!((code, said["applied"].as_array().map(Vec::len)), (Some(0), Some(1)), "{said}");
+    assert_eq!(row(&sink, 20).await, Some(700), "the letter was dropped and not applied");
+    // What the sink stores of the new topic holds after a restart, too.
+    daemon.kill().unwrap();
+    daemon.start_again().unwrap();
+    daemon.wait_healthy(Duration::from_secs(90)).await.unwrap();
+    server.sql(&db, "INSERT INTO items VALUES (30, 1)").await.unwrap();
+    wait_row(&sink, 30, Some(1), &daemon).await;
+}

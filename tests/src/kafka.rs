@@ -3,7 +3,9 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -11,6 +13,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+use crate::patience;
 use crate::service::Service;
 
 /// A running single-node broker.
@@ -135,6 +138,21 @@ pub async fn produce(brokers: &str, topic: &str, key: &str, value: &str) -> Resu
     let record = FutureRecord::to(topic).key(key).payload(value);
     let sent = producer.send(record, Timeout::After(Duration::from_secs(30))).await;
     sent.map(|_| ()).map_err(|(error, _)| error).with_context(|| format!("write to {topic}"))
+}
+
+/// Deletes a topic, and waits until the broker does not list it any more.
+///
+/// # Errors
+/// When the broker doesn't delete it within 30 seconds.
+pub async fn delete(brokers: &str, topic: &str) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).create()?;
+    for deleted in admin.delete_topics(&[topic], &AdminOptions::new()).await? {
+        deleted.map_err(|(topic, code)| anyhow!("delete {topic}: {code}"))?;
+    }
+    let (limit, pause) = (Duration::from_secs(30), Duration::from_millis(100));
+    let gone = async || Ok(Offsets::of(brokers)?.topics(topic)?.is_empty());
+    patience::until(&format!("{topic} is deleted"), limit, pause, gone).await
 }
 
 /// Asks a broker (a Kafka or the embedded log) for the ends of topics.

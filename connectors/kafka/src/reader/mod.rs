@@ -49,7 +49,7 @@ use lanes::{Lanes, Tails};
 use partitions::Promise;
 use publication::Publication;
 use rdkafka::producer::FutureProducer;
-use replays::Replays;
+use replays::{Ids, Replays};
 use runner::{Delivery, Mode, Replayed, Runner};
 use shared::Shared;
 use sides::{Side, SourceSides};
@@ -259,19 +259,22 @@ impl LogSource {
             let expected = from.offsets.len().max(owned.len()).max(16);
             let lanes = Lanes::new(&clients, &role, expected, options.fetch_bytes)?;
             let (wake, tails) = (lanes.wake(), lanes.tails());
-            let replays =
-                Replays::new(clients.clone(), format!("{role}-replay"), &letters, desk, Arc::clone(&wake));
+            let resolved = clients.clone();
+            let ids =
+                move |topics: &[String]| runtime.block_on(topic_ids::fetch(resolved.resolved(), topics));
+            let ids: Ids = Arc::new(ids);
+            let as_who = (clients.clone(), format!("{role}-replay"));
+            let replays = Replays::new(as_who, (&letters, Arc::clone(&ids)), desk, Arc::clone(&wake));
             let lag_ms = clients.resolved().config.topics.min_compaction_lag.get().as_millis() as i64;
             let promise = Promise { lag_ms, now: now_ms };
             let limits =
                 Limits { batch_bytes: options.batch_bytes, step_records: options.step_records, promise };
-            let ids = |topics: &[String]| runtime.block_on(topic_ids::fetch(clients.resolved(), topics));
             let mode: Box<dyn Mode> = match consistency {
                 Consistency::Transaction => {
-                    Box::new(Whole::open(lanes, &sides, &from, limits, &ids)?.with(replays))
+                    Box::new(Whole::open(lanes, &sides, &from, limits, &*ids)?.with(replays))
                 }
                 Consistency::Key => Box::new(
-                    Shared::open(lanes, &sides, (&owned, &shared), &from, limits, &ids)?.with(replays),
+                    Shared::open(lanes, &sides, (&owned, &shared), &from, limits, &*ids)?.with(replays),
                 ),
             };
             Ok((mode, wake, tails))

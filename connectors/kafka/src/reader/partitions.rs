@@ -488,9 +488,9 @@ impl Partitions {
         self.lane(topic, partition).is_some() || self.stored(topic, partition).is_some()
     }
 
-    /// The next offset that a sink has stored under a name of our own.
-    pub(super) fn stored_at(&self, topic: &str, partition: i32) -> i64 {
-        self.stored(topic, partition).map_or(0, |stored| stored.offset)
+    /// What a sink has stored under a name, of whichever topic had that name.
+    pub(super) fn ever_stored(&self, topic: &str, partition: i32) -> Option<&LogOffset> {
+        self.stored.get(&(Arc::from(topic), partition))
     }
 
     /// Moves a lane to an end that it has reached.

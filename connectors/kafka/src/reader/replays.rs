@@ -2,6 +2,9 @@
 //!
 //! The topic is searched on a thread of its own, up to where the partition was delivered when the search began; what was delivered
 //! meanwhile is searched when the result is taken, so that it is the current value *then*.
+//!
+//! What the sink has stored of an earlier topic of dead letters, which was deleted and made again, says nothing of the letters in this one:
+//! the topic's id is asked for with each letter.
 
 use super::partitions::Partitions;
 use super::runner::Replayed;
@@ -11,8 +14,10 @@ use crate::dead_letters::{DeadLetter, Desk, Request};
 use crate::decode::{Header, Record, decode, tombstone};
 use crate::offsets::read_range;
 use crate::schemas::{self, Schemas};
+use crate::topic_ids::TopicIds;
 use caudal_core::{BatchBuilder, Error, LogOffset, Result};
 use std::sync::{Arc, mpsc};
+use uuid::Uuid;
 
 /// A record as a search found it.
 #[derive(Clone, Debug)]
@@ -25,8 +30,19 @@ struct Found {
 struct Search {
     letter: DeadLetter,
     upto: i64,
-    result: mpsc::Receiver<Result<Option<Found>>>,
+    result: mpsc::Receiver<(Uuid, Result<Looked>)>,
 }
+
+/// What a search tells.
+enum Looked {
+    /// The letter was applied before the last restart, and is still there: what the sink has stored.
+    Applied(i64),
+    /// The current value, if there is one.
+    Current(Option<Found>),
+}
+
+/// Gives the ids of topics, from any thread.
+pub(super) type Ids = Arc<dyn Fn(&[String]) -> TopicIds + Send + Sync>;
 
 /// What is being applied again for one sink.
 pub(super) struct Replays {
@@ -36,14 +52,18 @@ pub(super) struct Replays {
     topic: Arc<str>,
     desk: Arc<Desk>,
     wake: Arc<Wake>,
+    ids: Ids,
     search: Option<Search>,
-    /// A letter that was applied before the last restart, and is still there.
-    applied: Option<(DeadLetter, i64)>,
 }
 
 impl Replays {
-    pub(super) fn new(clients: Clients, role: String, topic: &str, desk: Arc<Desk>, wake: Arc<Wake>) -> Self {
-        Self { clients, role, topic: Arc::from(topic), desk, wake, search: None, applied: None }
+    pub(super) fn new(
+        (clients, role): (Clients, String),
+        (topic, ids): (&str, Ids),
+        desk: Arc<Desk>,
+        wake: Arc<Wake>,
+    ) -> Self {
+        Self { clients, role, topic: Arc::from(topic), desk, wake, ids, search: None }
     }
 
     /// Adds the next letter's event to the (empty) batch, and gives the offset that is stored with it; none if there is nothing
@@ -57,23 +77,26 @@ impl Replays {
         if self.search.is_none() {
             self.begin(partitions)?;
         }
-        if let Some((letter, stored)) = self.applied.take() {
-            return Ok(Some(self.stored(&letter, stored, letter.id.clone())));
-        }
         let Some(search) = &self.search else { return Ok(None) };
-        let found = match search.result.try_recv() {
-            Ok(found) => found,
+        let (id, looked) = match search.result.try_recv() {
+            Ok(looked) => looked,
             Err(mpsc::TryRecvError::Empty) => return Ok(None),
-            Err(mpsc::TryRecvError::Disconnected) => Err(Error::bug("a search in a topic ended early")),
+            Err(mpsc::TryRecvError::Disconnected) => {
+                (Uuid::nil(), Err(Error::bug("a search in a topic ended early")))
+            }
         };
         let Some(search) = self.search.take() else { return Ok(None) };
-        let found = match found {
-            Ok(found) => self.newer(&search, partitions, found)?,
+        let found = match looked {
+            Ok(Looked::Applied(stored)) => {
+                let event = search.letter.id.clone();
+                return Ok(Some(self.stored(&search.letter, (id, stored), event)));
+            }
+            Ok(Looked::Current(found)) => self.newer(&search, partitions, found)?,
             // The letter stays, and its request with it: the next start looks again.
             Err(error) => return Err(error.context(format!("replay {}", search.letter.id))),
         };
         let event = self.apply(&search.letter, found, store, batch);
-        Ok(Some(self.stored(&search.letter, search.letter.at + 1, event)))
+        Ok(Some(self.stored(&search.letter, (id, search.letter.at + 1), event)))
     }
 
     /// Where the sink stores that a letter was applied: a number of its own for each data partition, since instances share them.
@@ -82,11 +105,16 @@ impl Replays {
         (crate::murmur2::murmur2(name.as_bytes()) & 0x7fff_ffff) as i32
     }
 
-    fn stored(&self, letter: &DeadLetter, offset: i64, event: String) -> (LogOffset, Replayed) {
+    fn stored(
+        &self,
+        letter: &DeadLetter,
+        (topic_id, offset): (Uuid, i64),
+        event: String,
+    ) -> (LogOffset, Replayed) {
         let partition = Self::place(letter);
         let stored = LogOffset {
             topic: Arc::clone(&self.topic),
-            topic_id: uuid::Uuid::nil(),
+            topic_id,
             partition,
             offset,
             leader_epoch: -1,
@@ -100,20 +128,24 @@ impl Replays {
     /// Begins the search for the next letter that is this instance's.
     fn begin(&mut self, partitions: &Partitions) -> Result<()> {
         while let Some(Request { letter }) = self.desk.next() {
-            let stored = partitions.stored_at(&self.topic, Self::place(&letter));
-            if letter.at < stored {
-                self.applied = Some((letter, stored));
-                return Ok(());
-            }
+            let stored = partitions.ever_stored(&self.topic, Self::place(&letter));
+            let stored = stored.map(|stored| (stored.topic_id, stored.offset));
             let Some(upto) = partitions.delivered(&letter.topic, letter.partition) else { continue };
             let (send, result) = mpsc::channel();
             let (clients, role, wake) = (self.clients.clone(), self.role.clone(), Arc::clone(&self.wake));
-            let wanted = letter.clone();
+            let (wanted, topic, ids) = (letter.clone(), self.topic.to_string(), Arc::clone(&self.ids));
             std::thread::Builder::new()
                 .name("caudal-replay".into())
                 .spawn(move || {
+                    let id = ids(std::slice::from_ref(&topic)).get(&topic).copied().unwrap_or_default();
+                    let is_same = |of: Uuid| id.is_nil() || of.is_nil() || of == id;
+                    let applied = stored.filter(|(of, offset)| wanted.at < *offset && is_same(*of));
+                    let looked = match applied {
+                        Some((_, offset)) => Ok(Looked::Applied(offset)),
+                        None => search(&clients, &role, &wanted, 0, upto).map(Looked::Current),
+                    };
                     // Nobody is there any more: then nobody needs it.
-                    let _ = send.send(search(&clients, &role, &wanted, 0, upto));
+                    let _ = send.send((id, looked));
                     wake.set();
                 })
                 .map_err(|e| Error::transient("start the thread of a replay").because(e))?;
