@@ -11,6 +11,10 @@
 //! What is so *now* the topic says alone. A version that is open in the table, and that the topic does not hold, has ended: with the next version
 //! of its key, or, where there is none, at an unknown time before now, which is written as now.
 //!
+//! A deletion whose record was compacted away comes to the shadow by its tombstone alone, without its time and place, as a version that ends in `@0`. The
+//! table may have the version that the record itself made: where its last one of the key, of those that the shadow lacks, is a deletion, it is
+//! that one, and the tombstone's goes.
+//!
 //! Of deleted rows (`deletes: soft`) the key decides: the topic holds what came after, or nothing.
 
 use super::reshape::NewShape;
@@ -22,8 +26,8 @@ use crate::quote::{ident, qualified};
 use caudal_core::{Error, Result, TableId};
 use tokio_postgres::types::Type;
 
-const IS_HISTORY: &str =
-    "SELECT 1 FROM pg_attribute WHERE attrelid = $1 AND attname = '_seq' AND NOT attisdropped";
+const IS_HISTORY: &str = "SELECT 1 FROM pg_attribute WHERE attrelid = $1 AND NOT attisdropped \
+     AND attname IN ('_seq', '_position', '_valid_to') HAVING count(*) = 3";
 
 impl PgRebuild {
     /// Whether the table has, and is to have, what its topic may no longer hold.
@@ -94,7 +98,7 @@ impl PgRebuild {
         let (old, shadow) = (qualified(&place, &table), qualified(&place, &aside(&table, "new")));
         let source: Vec<String> = key.iter().filter(|column| *column != "\"_position\"").cloned().collect();
         let value = |column: &String| match column.as_str() {
-            "\"_valid_to\"" => format!(
+            "\"_valid_to\"" if history => format!(
                 "coalesce(l._valid_to, greatest(l._at, coalesce((SELECT min(s._at) FROM {shadow} s WHERE {}), now())))",
                 same(&source)
             ),
@@ -109,15 +113,22 @@ impl PgRebuild {
         } else {
             "l._deleted AND $1::text IS NOT NULL AND $2::text IS NOT NULL".to_owned()
         };
+        let lacks = format!("{which} AND NOT EXISTS (SELECT 1 FROM {shadow} s WHERE {})", same(&key));
+        let name = id.to_string();
+        let params = [(&self.config.name as _, Type::TEXT), (&name as _, Type::TEXT)];
+        if history {
+            let sql = format!(
+                "DELETE FROM {shadow} AS t WHERE t._op = 'd' AND t._position LIKE '%@0' AND 'd' = \
+                 (SELECT l._op FROM {old} l WHERE {} AND {lacks} ORDER BY l._seq DESC LIMIT 1)",
+                source.iter().map(|k| format!("t.{k} = l.{k}")).collect::<Vec<_>>().join(" AND ")
+            );
+            self.connection.execute(&sql, &params).await.doing(&self.config, doing())?;
+        }
         let sql = format!(
-            "INSERT INTO {shadow} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {old} l \
-             WHERE {which} AND NOT EXISTS (SELECT 1 FROM {shadow} s WHERE {})",
+            "INSERT INTO {shadow} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {old} l WHERE {lacks}",
             columns.join(", "),
             values.join(", "),
-            same(&key)
         );
-        let source = id.to_string();
-        let params = [(&self.config.name as _, Type::TEXT), (&source as _, Type::TEXT)];
         self.connection.execute(&sql, &params).await.doing(&self.config, doing())
     }
 

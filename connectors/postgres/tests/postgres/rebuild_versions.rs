@@ -2,7 +2,7 @@
 
 use crate::database::Database;
 use crate::exchange::people;
-use crate::rows::{I, Rows, T, put};
+use crate::rows::{I, Rows, T, V, put};
 use crate::tables::timed;
 use caudal_core::rebuild::{Begin, Rebuild};
 use caudal_core::{Batch, Sink, TableSchema, Writer};
@@ -99,6 +99,41 @@ async fn a_history_that_stays_one_keeps_the_versions_that_its_topic_no_longer_ho
     assert!(rebuild.begin(&t, "shop.t", Begin::Copy).await.unwrap());
     assert_eq!(rebuild.keep(&t.id).await.unwrap(), 0);
     assert_eq!(db.value("SELECT count(*) FROM people__new").await, "8");
+}
+
+/// The deletion of row 2 as its tombstone alone tells of it.
+fn tombstone(t: &Arc<TableSchema>) -> Batch {
+    let mut batch = timed(Rows::new().delete(t, &[I(2), V::Unchanged]), 2);
+    batch.events[0].ts_us = 0;
+    batch
+}
+
+#[tokio::test]
+async fn a_deletion_of_which_only_the_tombstone_is_left_is_not_in_a_history_twice() {
+    let Some(db) = Database::new().await else { return };
+    let t = people();
+    let history = sink(&db, json!({"history": true}));
+    apply(&mut history.open().await.unwrap(), written(&t)).await;
+    let before = db.rows(HISTORY).await;
+    let topic = || {
+        let [first, last] = <[Batch; 2]>::try_from(compacted(&t)).unwrap();
+        vec![first, tombstone(&t), last]
+    };
+    let mut rebuild = history.rebuild().await.unwrap().unwrap();
+    filled(&mut rebuild, &t, Begin::Empty, topic()).await;
+    rebuild.keep(&t.id).await.unwrap();
+    exchanged(&mut rebuild, &t).await;
+    assert_eq!(db.rows(HISTORY).await, before);
+    // One that the table has missed is told by its tombstone.
+    db.run("DELETE FROM people WHERE _op = 'd'").await;
+    let mut rebuild = history.rebuild().await.unwrap().unwrap();
+    filled(&mut rebuild, &t, Begin::Empty, topic()).await;
+    for _ in 0..2 {
+        rebuild.keep(&t.id).await.unwrap();
+    }
+    exchanged(&mut rebuild, &t).await;
+    let of_two = "SELECT _op, _position LIKE '%@0' FROM people WHERE id = 2 ORDER BY _seq";
+    assert_eq!(db.rows(of_two).await, ["c|f", "d|t"]);
 }
 
 #[tokio::test]
