@@ -14,7 +14,9 @@
 //! A transaction that moves offsets without rows of this table changes nothing; it makes the comparison fail at worst, and it is all tried again.
 //!
 //! **Locks.** Each is waited for [`FIRST_WAIT`], less than the server takes to look for a deadlock: so whoever meets us in another order
-//! wins, and we begin anew. Readers wait for the statements of the exchange, which look at no row.
+//! wins, and we begin anew. Readers wait for the statements of the exchange, which look at no row. Views are locked before their tables, as who reads
+//! through them does. Only one that neither readers nor writers feel is waited for longer: an autovacuum gives way only to who waits for
+//! a second.
 
 mod exchange;
 mod furniture;
@@ -40,6 +42,8 @@ use tokio_postgres::types::Type;
 
 /// How long a first lock is waited for; `deadlock_timeout` is a second.
 const FIRST_WAIT: &str = "800ms";
+/// How long vacuums are waited for: longer than the `deadlock_timeout` after which one that started by itself is cancelled.
+const VACUUM_WAIT: &str = "5s";
 /// How long readers are waited for at the exchange; who comes meanwhile waits behind it.
 const LAST_WAIT: &str = "2s";
 
@@ -508,9 +512,14 @@ impl Rebuild for PgRebuild {
 
     async fn hold(&mut self, tables: &[TableId]) -> Result<bool> {
         let names = self.concerned(tables).await?;
-        self.begin_within(FIRST_WAIT).await?;
-        let sql = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", names.join(", "));
-        let got = self.locked(&sql, "lock the tables").await?;
+        self.begin_within(VACUUM_WAIT).await?;
+        let names = names.join(", ");
+        let ahead = format!("LOCK TABLE {names} IN SHARE UPDATE EXCLUSIVE MODE");
+        let sql = format!(
+            "SET LOCAL lock_timeout = '{FIRST_WAIT}'; LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE"
+        );
+        let got =
+            self.locked(&ahead, "lock the tables").await? && self.locked(&sql, "lock the tables").await?;
         if got {
             self.held = tables.to_vec();
         }

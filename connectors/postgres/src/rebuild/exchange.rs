@@ -38,6 +38,13 @@ impl PgRebuild {
             let (schema, table) = self.place(id)?;
             names.push(qualified(&schema, &table));
             names.push(qualified(&schema, &aside(&table, "new")));
+            let Some(oid) = self.oid(&schema, &table).await? else { continue };
+            let views = furniture::view_locks(&self.connection, oid).await;
+            for lock in views.doing(&self.config, format!("look at {schema}.{table}"))? {
+                if !self.locked(&lock, "lock the views").await? {
+                    return Ok(false);
+                }
+            }
         }
         let lock = format!(
             "SET LOCAL lock_timeout = '{LAST_WAIT}'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE",
@@ -59,7 +66,9 @@ impl PgRebuild {
         let views = self.views_to_come(&live).await?;
         let statements = statements(&pairs)?;
         for statement in &statements.run {
-            self.sql(statement, "exchange the tables").await?;
+            if !self.locked(statement, "exchange the tables").await? {
+                return Ok(false);
+            }
         }
         for pair in &pairs {
             self.note(pair, keep, &statements.to_check).await?;

@@ -233,6 +233,16 @@ async fn views(connection: &Connection, oid: u32) -> Result<Vec<String>, Failure
     Ok(texts(connection, sql, oid).await?.iter().map(statement).collect())
 }
 
+/// Statements that lock the views over a table, and nothing else: `LOCK TABLE` would need rights to what they read.
+pub(super) async fn view_locks(connection: &Connection, oid: u32) -> Result<Vec<String>, Failure> {
+    let sql = "SELECT DISTINCT format('ALTER VIEW %I.%I OWNER TO %I', n.nspname, v.relname, pg_get_userbyid(v.relowner)) \
+               FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class \
+               JOIN pg_namespace n ON n.oid = v.relnamespace \
+               WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND v.relkind = 'v' \
+               ORDER BY 1";
+    Ok(texts(connection, sql, oid).await?.iter().map(|row| row.get(0)).collect())
+}
+
 /// What an exchange could not carry over, in words. Up to version 14 a table with a generated column depends on itself.
 pub(super) async fn obstacles(connection: &Connection, oid: u32) -> Result<Vec<String>, Failure> {
     let sql = "SELECT 'it is no plain table' FROM pg_class WHERE oid = $1 AND (relkind <> 'r' OR relispartition OR relhassubclass) \

@@ -53,11 +53,13 @@ impl PgRebuild {
             return Ok(());
         }
         let (place, table) = self.place(id)?;
+        let live = qualified(&place, &table);
+        // Of several writers one may have a number below the greatest and not have committed it.
+        self.sql(&format!("LOCK TABLE {live} IN SHARE MODE"), "wait for the table's writers").await?;
         let sql = format!(
-            "UPDATE {} SET versions_to = (SELECT coalesce(max(_seq), 0) FROM {}) \
+            "UPDATE {} SET versions_to = (SELECT coalesce(max(_seq), 0) FROM {live}) \
              WHERE sink = $1 AND source_table = $2 AND phase = 'rebuild'",
             self.rebuilds,
-            qualified(&place, &table)
         );
         let source = id.to_string();
         let params = [(&self.config.name as _, Type::TEXT), (&source as _, Type::TEXT)];

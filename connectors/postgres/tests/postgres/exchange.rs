@@ -233,3 +233,47 @@ async fn a_table_that_a_partitioned_one_refers_to_is_refused_before_anything_is_
     assert_eq!(told, ["parts, which is partitioned, has a foreign key to it"]);
     assert!(rebuild.begin(&t, "shop.t", Begin::Empty).await.is_err());
 }
+
+/// A session in a transaction, behind a statement.
+async fn inside(db: &Database, sql: &str) -> tokio_postgres::Client {
+    let client = connect(&db.url).await;
+    client.batch_execute(&format!("BEGIN; {sql}")).await.unwrap();
+    client
+}
+
+#[tokio::test]
+async fn what_only_a_vacuum_holds_is_waited_for_as_long_as_it_takes_to_cancel_one() {
+    let Some(db) = Database::new().await else { return };
+    let (_w, mut rebuild, t) = level(&db).await;
+    let vacuum = inside(&db, "LOCK TABLE people IN SHARE UPDATE EXCLUSIVE MODE").await;
+    let ended = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        vacuum.batch_execute("COMMIT").await.unwrap();
+    });
+    assert!(rebuild.hold(std::slice::from_ref(&t.id)).await.unwrap());
+    ended.await.unwrap();
+    assert!(rebuild.exchange(None).await.unwrap());
+}
+
+#[tokio::test]
+async fn who_reads_through_a_view_meets_the_exchange_in_its_own_order() {
+    let Some(db) = Database::new().await else { return };
+    let (_w, mut rebuild, t) = level(&db).await;
+    db.run("CREATE VIEW names AS SELECT name FROM people").await;
+    assert!(rebuild.hold(std::slice::from_ref(&t.id)).await.unwrap());
+    // Holds the exchange up in its middle.
+    let early = inside(&db, "SELECT * FROM people").await;
+    let exchange = tokio::spawn(async move { rebuild.exchange(None).await });
+    let waits = "SELECT EXISTS (SELECT 1 FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
+                 WHERE d.datname = current_database() AND NOT l.granted AND l.relation = 'people'::regclass)";
+    db.wait_for(waits).await;
+    let reader = connect(&db.url).await;
+    let read = tokio::spawn(async move { reader.simple_query("SELECT * FROM names").await.map(|_| ()) });
+    let waiting = "SELECT count(*) = 2 FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
+                   WHERE d.datname = current_database() AND NOT l.granted";
+    db.wait_for(waiting).await;
+    early.batch_execute("COMMIT").await.unwrap();
+    assert!(exchange.await.unwrap().unwrap(), "the exchange met the reader");
+    read.await.unwrap().expect("the reader met the exchange");
+    assert_eq!(db.rows("SELECT * FROM names").await, ["a"]);
+}
