@@ -71,6 +71,8 @@ pub(crate) fn infer(json: &str, was: Option<&ColumnType>) -> Option<ColumnType> 
         b'{' | b'[' => ColumnType::Json,
         b't' | b'f' => ColumnType::Bool,
         _ if json.parse::<i64>().is_ok() => ColumnType::Int { bits: 64 },
+        // A float would lose its last digits: mostly it is a number of something, such as a receipt's.
+        _ if is_long(json) => LONG,
         _ => ColumnType::Float64,
     };
     Some(match (was, now) {
@@ -80,9 +82,18 @@ pub(crate) fn infer(json: &str, was: Option<&ColumnType>) -> Option<ColumnType> 
             Some(ColumnType::Int { .. } | ColumnType::Float64),
             ColumnType::Int { .. } | ColumnType::Float64,
         ) => ColumnType::Float64,
+        (Some(ColumnType::Int { .. }), LONG) | (Some(&LONG), ColumnType::Int { .. }) => LONG,
         // Of several kinds: as it stands.
         _ => ColumnType::Json,
     })
+}
+
+/// Whole numbers of more than 64 bits.
+const LONG: ColumnType = ColumnType::Decimal { precision: 38, scale: 0 };
+
+fn is_long(json: &str) -> bool {
+    let digits = json.strip_prefix('-').unwrap_or(json);
+    digits.len() <= 38 && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// A value as a cell; none if it does not fit. Dates and times without a zone are the zone's where they become a moment.
@@ -286,5 +297,11 @@ mod tests {
         assert_eq!(inferred(&["1", "2.5"]).as_deref(), Some("number"));
         assert_eq!(inferred(&["1", "\"a\""]).as_deref(), Some("json"));
         assert_eq!(inferred(&["null"]), None);
+        let long = "12345678901234567890";
+        for all in [&[long][..], &["1", long], &[long, "null", "-1"]] {
+            assert_eq!(inferred(all).as_deref(), Some("decimal(38,0)"));
+        }
+        assert_eq!(inferred(&["1.5", long]).as_deref(), Some("json"));
+        assert_eq!(inferred(&[&"1".repeat(39)]).as_deref(), Some("number"));
     }
 }

@@ -18,6 +18,9 @@ pub struct Record {
     pub run: u64,
     /// The last run that changed the index: what its stamp must say.
     pub indexed: u64,
+    /// The generation of the table's shape, whose key the index knows rows by; 0 with what an earlier release wrote.
+    #[serde(default, skip_serializing_if = "is_zero_u32")]
+    pub generation: u32,
     /// How many complete refreshes there were in a row, the last run being one.
     #[serde(default)]
     pub complete: u64,
@@ -59,6 +62,11 @@ pub struct Record {
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_zero(n: &i64) -> bool {
+    *n == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero_u32(n: &u32) -> bool {
     *n == 0
 }
 

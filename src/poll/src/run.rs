@@ -95,10 +95,25 @@ impl Run {
             ))
             .hint("give it a primary key, or name its key in `keys`"));
         }
+        let generation = shape.schema.generation;
+        let rekeyed = ![0, generation].contains(&before.generation);
+        let before = match rekeyed {
+            // The log has no row under it.
+            true => {
+                tracing::warn!(
+                    table = job.name(),
+                    "poll: the table has another key: all of it is read under that"
+                );
+                ledger.forget();
+                Record { run: before.run, ..Record::default() }
+            }
+            false => before.clone(),
+        };
         let met = (job.mode.is_whole() && !job.partial).then(|| Marks::new(ledger.len()));
         let record = Record {
             run: before.run + 1,
             indexed: before.indexed,
+            generation,
             watermark_before: before.watermark.clone(),
             watermark: before.watermark.clone(),
             complete_us: before.complete_us,
@@ -112,7 +127,7 @@ impl Run {
             job: Arc::clone(job),
             shape: Arc::new(shape),
             planned,
-            before: before.clone(),
+            before,
             record,
             began: Instant::now(),
             after: None,
@@ -406,6 +421,7 @@ impl Run {
         Record {
             run: before.run + 1,
             indexed: before.indexed,
+            generation: before.generation,
             complete: before.complete,
             watermark_before: before.watermark.clone(),
             watermark: before.watermark.clone(),

@@ -35,6 +35,8 @@ struct World {
     losses: u32,
     /// What each page bills, bytes.
     price: u64,
+    /// Whether the key is the id and the value.
+    wide: bool,
 }
 
 #[derive(Clone, Default)]
@@ -100,7 +102,11 @@ impl Session for Table {
     }
 
     async fn schema(&mut self, _: &Look<'_>) -> Result<Arc<TableSchema>> {
-        Ok(schema())
+        let mut found = (*schema()).clone();
+        if self.0.lock().unwrap().wide {
+            found.key.push(1);
+        }
+        Ok(Arc::new(found))
     }
 
     async fn page(&mut self, request: &Request<'_>) -> Result<Page> {
@@ -915,4 +921,29 @@ async fn a_refresh_deletes_so_many_rows_at_most_and_the_next_one_more() {
         found.push(log.record().findings.len());
     }
     assert_eq!((deleted, found), (vec![0, 2, 1, 0], vec![0, 1, 0, 0]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_with_another_key_is_read_under_it_from_the_beginning() {
+    for mode in [incremental(), Mode::FullRefresh] {
+        let (table, log, dir) = (Table::default(), Log::default(), tempfile::tempdir().unwrap());
+        let rows = [(1, "a", 1), (2, "b", 100)];
+        set(&table, &rows);
+        let mut reader = open(&table, &log, mode.clone(), dir.path(), None).await;
+        assert_eq!(run(&mut reader, &log, true).await.len(), 2);
+        table.0.lock().unwrap().wide = true;
+        let written = Some(rows.to_vec());
+        let mut reader = open(&table, &log, mode.clone(), dir.path(), written.clone()).await;
+        // One that fails leaves it to be done.
+        table.0.lock().unwrap().faults = [Some(Fault::Data)].into();
+        while reader.next().await.is_ok() {}
+        let mut reader = open(&table, &log, mode.clone(), dir.path(), written.clone()).await;
+        let all = run(&mut reader, &log, true).await;
+        assert_eq!(all, [(Op::Read, 1, text("a")), (Op::Read, 2, text("b"))]);
+        for _ in 0..3 {
+            assert_eq!(run(&mut reader, &log, true).await, [], "nothing is deleted under a key of before");
+        }
+        let mut reader = open(&table, &log, mode, dir.path(), written).await;
+        assert_eq!(run(&mut reader, &log, true).await, []);
+    }
 }
