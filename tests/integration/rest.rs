@@ -326,3 +326,29 @@ async fn a_server_that_asks_to_wait_is_waited_for_and_a_page_that_failed_is_aske
         "{pages:?}"
     );
 }
+
+#[tokio::test]
+async fn a_table_whose_key_is_corrected_begins_anew_under_it_and_follows() {
+    let (klk, sink) = (Klk::start().await.unwrap(), Postgres::shared().database("rest_key").await.unwrap());
+    klk.stock("t1", stock(0..300));
+    let mut daemon = Daemon::start(&config("rest_key", &klk, &sink, INVENTORY)).unwrap();
+    until(&daemon, &sink, "SELECT count(*) FROM inventario", "300").await;
+    daemon.kill().unwrap();
+    let wrong = std::fs::read_to_string(daemon.config_file()).unwrap();
+    let right = wrong.replace("key: [codigo]", "key: [codigo, departamento]");
+    assert_ne!(wrong, right);
+    std::fs::write(daemon.config_file(), right).unwrap();
+    // Gone while nobody looks: nothing tells of it under the new key.
+    klk.stock("t1", stock(1..301));
+    daemon.start_again().unwrap();
+    let key = "SELECT string_agg(attname, ',' ORDER BY attname) FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid \
+               AND a.attnum = ANY(i.indkey) WHERE i.indrelid = to_regclass('inventario') AND i.indisprimary";
+    until(&daemon, &sink, key, "codigo,departamento").await;
+    let codes = "SELECT concat_ws('|', count(*), min(codigo), max(codigo)) FROM inventario";
+    until(&daemon, &sink, codes, "300|000001|000300").await;
+    let mut changed = stock(2..301);
+    changed[0]["existencia"] = json!(0.25);
+    klk.stock("t1", changed);
+    until(&daemon, &sink, "SELECT existencia FROM inventario WHERE codigo = '000002'", "0.25").await;
+    until(&daemon, &sink, codes, "299|000002|000300").await;
+}
