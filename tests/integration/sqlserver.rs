@@ -323,6 +323,14 @@ async fn changes_that_are_cleaned_up_while_they_are_read_are_an_error() {
         });
     };
     cleaned_up("mssql_gm", "change_tracking", meanwhile).await;
+    let meanwhile = |server: &Mssql| {
+        server.instead(|request| {
+            let is_meant = request.sql == "SELECT sys.fn_cdc_get_min_lsn(@P1)";
+            let rows = Box::new(vec![vec![Value::Bytes(vec![0xff; 10])]].into_iter());
+            is_meant.then(|| vec![Reply::Rows(vec![(String::new(), Ty::Binary(10))], rows, End::Done)])
+        });
+    };
+    cleaned_up("mssql_gd", "cdc", meanwhile).await;
 }
 
 /// What goes wrong in the middle of the rows, and what the log says of it.

@@ -9,7 +9,7 @@
 //!   before it. A row that is committed later than that is not seen.
 //! * By Change Tracking: the version is asked for before the SELECT, and changes up to it are read. That the oldest version kept is not above the watermark is
 //!   asked for before, and again when all rows were read; changes that were cleaned up are an error.
-//! * By Change Data Capture: the same with log sequence numbers.
+//! * By Change Data Capture: the same with log sequence numbers; the oldest one that is kept is asked for before and behind, too.
 
 use crate::client::{Client, bytes, number, values};
 use crate::config::{Table, Way};
@@ -22,6 +22,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use std::fmt::Write;
 use std::time::Duration;
+use tiberius::ColumnData;
 
 /// A SELECT.
 pub(crate) struct Select {
@@ -34,13 +35,16 @@ pub(crate) struct Select {
     pub(crate) still: Option<Still>,
 }
 
-/// Changes since a version of Change Tracking must not have been cleaned up while they were read.
-pub(crate) struct Still {
-    object: String,
-    since: i64,
+/// Changes since a watermark must not have been cleaned up while they were read.
+pub(crate) enum Still {
+    /// By Change Tracking: the table, and the version.
+    Tracked { object: String, since: i64 },
+    /// By Change Data Capture: the capture instance, the first log sequence number that is read, and the watermark.
+    Captured { instance: String, from: Vec<u8>, since: String },
 }
 
 const MIN_VALID: &str = "SELECT CHANGE_TRACKING_MIN_VALID_VERSION(OBJECT_ID(@P1))";
+const MIN_LSN: &str = "SELECT sys.fn_cdc_get_min_lsn(@P1)";
 
 impl Still {
     /// Asks.
@@ -48,20 +52,34 @@ impl Still {
     /// # Errors
     /// `Config` if changes are lost; as the server says.
     pub(crate) async fn check(&self, client: &mut Client, table: &str) -> Result<()> {
-        let what = format!("ask for the oldest version of Change Tracking, for {table}");
-        let rows = client.rows(&what, MIN_VALID, &[Param::Text(self.object.clone())]).await?;
-        let oldest = rows.into_iter().next().and_then(|row| number(values(row).first()));
-        match oldest {
-            Some(oldest) if oldest <= self.since => Ok(()),
-            _ => Err(forgotten(
-                table,
-                "Change Tracking",
-                &self.since.to_string(),
-                &oldest.map_or("nowhere".to_owned(), |n| n.to_string()),
-            )),
+        let (sql, of, way) = match self {
+            Self::Tracked { object, .. } => (MIN_VALID, object, TRACKING),
+            Self::Captured { instance, .. } => (MIN_LSN, instance, CAPTURE),
+        };
+        let what = format!("ask for the oldest change of {way}, for {table}");
+        let rows = client.rows(&what, sql, &[Param::Text(of.clone())]).await?;
+        let row = rows.into_iter().next().map(values).unwrap_or_default();
+        let (holds, since, oldest) = match self {
+            Self::Tracked { since, .. } => {
+                let oldest = number(row.first());
+                let holds = oldest.is_some_and(|oldest| oldest <= *since);
+                (holds, since.to_string(), oldest.map(|oldest| oldest.to_string()))
+            }
+            Self::Captured { from, since, .. } => {
+                let oldest = log_number(row.first());
+                let holds = oldest.as_ref().is_some_and(|oldest| oldest <= from);
+                (holds, since.clone(), oldest.map(|oldest| hex(&oldest)))
+            }
+        };
+        match holds {
+            true => Ok(()),
+            false => Err(forgotten(table, way, &since, oldest.as_deref().unwrap_or("nowhere"))),
         }
     }
 }
+
+const TRACKING: &str = "Change Tracking";
+const CAPTURE: &str = "Change Data Capture";
 
 /// What the watermark is after the run.
 #[derive(Clone, Debug, PartialEq)]
@@ -274,12 +292,7 @@ async fn tracked(
     };
     let since: i64 = since.parse().map_err(|_| no_mark(table))?;
     if since < oldest || since > now {
-        return Err(forgotten(
-            &table.id.to_string(),
-            "Change Tracking",
-            &since.to_string(),
-            &oldest.to_string(),
-        ));
+        return Err(forgotten(&table.id.to_string(), TRACKING, &since.to_string(), &oldest.to_string()));
     }
     let names: Vec<String> = shape.key().map(|column| quoted(&column.name)).collect();
     let on = names.iter().map(|name| format!("q.{name} = ct.{name}")).collect::<Vec<_>>().join(" AND ");
@@ -292,8 +305,13 @@ async fn tracked(
          FROM CHANGETABLE(CHANGES {0}, @P1) AS ct LEFT JOIN {0} AS q ON {on} WHERE ct.SYS_CHANGE_VERSION <= @P2",
         object.quoted()
     );
-    let still = Some(Still { object: object.quoted(), since });
+    let still = Some(Still::Tracked { object: object.quoted(), since });
     Ok(Select { sql, params: vec![Param::Int(since), Param::Int(now)], mark, tells_gone: true, still })
+}
+
+/// A log sequence number; none where all bytes are zero.
+fn log_number(value: Option<&ColumnData<'static>>) -> Option<Vec<u8>> {
+    bytes(value).filter(|lsn| lsn.len() == 10 && lsn.iter().any(|byte| *byte != 0))
 }
 
 async fn captured(
@@ -308,14 +326,12 @@ async fn captured(
     let row =
         client.rows(&what, sql, &[Param::Text(instance.to_owned())]).await?.into_iter().next().map(values);
     let row = row.unwrap_or_default();
-    let lsn =
-        |at: usize| bytes(row.get(at)).filter(|lsn| lsn.len() == 10 && lsn.iter().any(|byte| *byte != 0));
-    let Some(oldest) = lsn(0) else {
+    let Some(oldest) = log_number(row.first()) else {
         return Err(Error::config(format!("{}: there is no capture instance `{instance}`, or it is not visible", table.id))
             .hint("EXEC sys.sp_cdc_enable_db; EXEC sys.sp_cdc_enable_table @source_schema, @source_name, @role_name = NULL; and SQL Server Agent must run"));
     };
     // The last one that is read; before the first change of all: the one before the oldest.
-    let high = lsn(1).filter(|max| *max >= oldest).unwrap_or_else(|| stepped(&oldest, false));
+    let high = log_number(row.get(1)).filter(|max| *max >= oldest).unwrap_or_else(|| stepped(&oldest, false));
     let mark = Mark::Known(hex(&high));
     let Window::Since { watermark: Some(since), .. } = window else {
         let sql = format!("SELECT {} FROM {} AS q", columns(shape, |_| "q"), object.quoted());
@@ -323,7 +339,7 @@ async fn captured(
     };
     let next = stepped(&unhex(since).filter(|lsn| lsn.len() == 10).ok_or_else(|| no_mark(table))?, true);
     if next < oldest {
-        return Err(forgotten(&table.id.to_string(), "Change Data Capture", since, &hex(&oldest)));
+        return Err(forgotten(&table.id.to_string(), CAPTURE, since, &hex(&oldest)));
     }
     let list = columns(shape, |_| "q");
     let gone = "CASE q.[__$operation] WHEN 1 THEN 1 ELSE 0 END AS [caudal_gone]";
@@ -342,12 +358,14 @@ async fn captured(
     let sql = format!(
         "SELECT {gone}, {list} FROM cdc.{function}(@P1, @P2, N'all') AS q ORDER BY q.[__$start_lsn], q.[__$seqval], q.[__$operation]"
     );
+    let still =
+        Still::Captured { instance: instance.to_owned(), from: next.clone(), since: since.to_owned() };
     Ok(Select {
         sql,
         params: vec![Param::Bytes(next), Param::Bytes(high)],
         mark,
         tells_gone: true,
-        still: None,
+        still: Some(still),
     })
 }
 
