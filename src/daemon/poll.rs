@@ -44,7 +44,7 @@ pub(crate) async fn poll(cli: &Cli, arguments: &PollArguments) -> Result<ExitCod
         let pipeline = pipeline(&resolved, &arguments.source).await?;
         let mine: Vec<Progress> = pipeline.reading.iter().filter(|p| p.id == record.id).cloned().collect();
         if !mine.is_empty() && mine.iter().all(has_ended) {
-            return finish(cli, &record.id, &mine, &pipeline.polls);
+            return finish(cli, &record.id, (&mine, arguments.dry_run), &pipeline.polls);
         }
         if mine.is_empty() && began.elapsed() > TAKEN_WITHIN {
             let message =
@@ -145,37 +145,48 @@ fn conditions(arguments: &PollArguments) -> Vec<SignalCondition> {
     force.into_iter().chain(dry).chain(lookback).map(one).collect()
 }
 
-fn finish(cli: &Cli, id: &str, ended: &[Progress], polls: &[PollStatus]) -> Result<ExitCode, Failure> {
+fn finish(
+    cli: &Cli,
+    id: &str,
+    (ended, rehearsed): (&[Progress], bool),
+    polls: &[PollStatus],
+) -> Result<ExitCode, Failure> {
     let done = ended.iter().all(|p| p.phase == Phase::Done);
     let error = |progress: &Progress| {
         let poll = polls.iter().find(|poll| name(poll) == progress.table);
         poll.and_then(|poll| poll.last.as_ref()?.error.clone()).filter(|_| progress.phase != Phase::Done)
     };
+    // A rehearsal leaves none behind.
+    let findings = |progress: &Progress| {
+        let poll = polls.iter().find(|poll| name(poll) == progress.table && !rehearsed);
+        poll.and_then(|poll| Some(poll.last.as_ref()?.findings.clone())).unwrap_or_default()
+    };
     match cli.output {
         Format::Json => {
-            let one = |p: &Progress| json!({ "table": p.table, "ok": p.phase == Phase::Done, "rows": p.rows, "changed": p.delivered, "deleted": p.deleted, "error": error(p) });
+            let one = |p: &Progress| json!({ "table": p.table, "ok": p.phase == Phase::Done, "rows": p.rows, "changed": p.delivered, "deleted": p.deleted, "error": error(p), "findings": findings(p) });
             let runs: Vec<_> = ended.iter().map(one).collect();
             line(&json!({ "id": id, "ok": done, "runs": runs }).to_string())?;
         }
         Format::Text => {
             for progress in ended {
-                line(&text(progress, error(progress).as_deref()))?;
+                line(&text(progress, error(progress).as_deref(), &findings(progress)))?;
             }
         }
     }
     Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn text(progress: &Progress, error: Option<&str>) -> String {
+fn text(progress: &Progress, error: Option<&str>, findings: &[String]) -> String {
     let Progress { table, rows, delivered, deleted, .. } = progress;
     match progress.phase {
         Phase::Refused => format!("{table}: no such table is polled"),
         Phase::Done => {
             format!(
-                "{table}: {} rows read, {} changed, {} deleted",
+                "{table}: {} rows read, {} changed, {} deleted{}",
                 count(*rows),
                 count(*delivered),
-                count(*deleted)
+                count(*deleted),
+                findings.iter().map(|finding| format!("; {finding}")).collect::<String>()
             )
         }
         _ => {

@@ -340,6 +340,13 @@ impl Run {
         if more > 0 {
             self.record.find(format!("{more} more rows are gone: they are deleted by the next refreshes"));
         }
+        let once = absent - gone.len() as u64 - more;
+        if self.job.mode == Mode::Force && once > 0 {
+            // A table that is followed by its changes has no other refresh.
+            self.record.find(format!(
+                "{once} known rows did not come: a second forced run, directly behind this one, deletes those that do not come again"
+            ));
+        }
         if gone.is_empty() {
             return Ok(());
         }
