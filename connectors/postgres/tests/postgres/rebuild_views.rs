@@ -155,3 +155,45 @@ async fn what_a_materialized_view_cannot_be_made_anew_for_is_told_before_anythin
     assert!(error.to_string().contains("theirs__old is there"), "{error}");
     assert_eq!(db.value("SELECT name FROM people").await, "wrong");
 }
+
+#[tokio::test]
+async fn what_only_trying_tells_of_a_materialized_view_is_told_before_anything_is_done() {
+    let Some(db) = Database::new().await else { return };
+    let (_, mut rebuild, t) = level(&db).await;
+    rebuild.discard(&t.id).await.unwrap();
+    // Its own view, in a schema where it may make none.
+    db.run("DO $$ BEGIN CREATE ROLE caudal_trying LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+        GRANT ALL ON SCHEMA public, caudal TO caudal_trying; GRANT ALL ON ALL TABLES IN SCHEMA caudal TO caudal_trying;
+        DO $$ BEGIN EXECUTE format('GRANT ALL ON DATABASE %I TO caudal_trying', current_database()); END $$;
+        ALTER TABLE caudal.rebuilds OWNER TO caudal_trying; ALTER TABLE people OWNER TO caudal_trying;
+        CREATE SCHEMA other; GRANT CREATE, USAGE ON SCHEMA other TO caudal_trying;
+        CREATE MATERIALIZED VIEW other.counted AS SELECT count(*) AS n FROM people;
+        ALTER MATERIALIZED VIEW other.counted OWNER TO caudal_trying; REVOKE CREATE ON SCHEMA other FROM caudal_trying")
+        .await;
+    let (_, rest) = db.url.split_once('@').unwrap();
+    let config = db.config_with(serde_json::json!({"url": format!("postgres://caudal_trying@{rest}")}));
+    let mut limited = caudal_postgres::sink("test", config).unwrap().rebuild().await.unwrap().unwrap();
+    let error = limited.begin(&t, "shop.t", Begin::Empty).await.unwrap_err().to_string();
+    assert!(error.contains("try to make materialized view other.counted anew"), "{error}");
+    assert_eq!(db.value("SELECT to_regclass('people__new') IS NULL").await, "t");
+    db.run("GRANT CREATE ON SCHEMA other TO caudal_trying").await;
+    assert!(limited.begin(&t, "shop.t", Begin::Empty).await.unwrap());
+}
+
+#[tokio::test]
+async fn who_still_reads_the_table_of_before_is_named_by_the_next_exchange() {
+    let Some(db) = Database::new().await else { return };
+    let (_, mut rebuild, t) = level(&db).await;
+    exchanged(&mut rebuild, &t.id).await;
+    db.run("CREATE MATERIALIZED VIEW before AS SELECT * FROM people__old").await;
+    assert!(rebuild.begin(&t, "shop.t", Begin::Empty).await.unwrap());
+    let mut shadow = rebuild.writer(&t.id).await.unwrap();
+    shadow.resume().await.unwrap();
+    put(shadow.as_mut(), Rows::new().create(&t, &[I(1), T("a")]).at(1)).await;
+    assert!(rebuild.hold(std::slice::from_ref(&t.id)).await.unwrap());
+    let error = rebuild.exchange(None).await.unwrap_err().to_string();
+    assert!(error.contains("before still reads public.people__old, which has to go"), "{error}");
+    assert_eq!(db.rows("SELECT name FROM before").await, ["wrong"]);
+    db.run("DROP MATERIALIZED VIEW before").await;
+    exchanged(&mut rebuild, &t.id).await;
+}
