@@ -71,7 +71,8 @@ fn sink(entry: &SinkEntry, number: u32, log: &Log) -> Pipeline {
         Consistency::Transaction => caudal_kafka::Consistency::Transaction,
         Consistency::Key => caudal_kafka::Consistency::Key,
     };
-    let source = log.sink_source(&entry.name, entry.from.clone(), consistency, ReadOptions::default());
+    let options = ReadOptions { selected: entry.sink.selected(), ..ReadOptions::default() };
+    let source = log.sink_source(&entry.name, entry.from.clone(), consistency, options);
     Pipeline {
         name: match number {
             1 => format!("sink/{}", entry.name),

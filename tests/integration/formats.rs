@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use caudal_tests::compare::wait_equal;
-use caudal_tests::kafka::{Consumed, consume};
+use caudal_tests::kafka::{Consumed, consume, produce};
 use caudal_tests::patience::until;
-use caudal_tests::{Daemon, DaemonConfig, Family, MysqlServer, Postgres, TablePair};
+use caudal_tests::{Daemon, DaemonConfig, Family, Kafka, MysqlServer, Postgres, TablePair};
 
 const ROWS: &str = "CREATE TABLE t (id INT PRIMARY KEY, u BIGINT UNSIGNED, f TINYINT(1), d DECIMAL(12,3), x DOUBLE, v VARCHAR(20), b VARBINARY(9), \
      ts TIMESTAMP(3) NULL, dt DATETIME(6), j JSON); \
@@ -230,4 +230,39 @@ async fn json_with_schemas_fits_its_schema_to_the_last_field() {
         }
     }
     assert_eq!(all[2].json()["payload"]["op"], "u");
+}
+
+#[tokio::test]
+async fn a_column_that_the_sink_leaves_out_is_not_even_decoded() {
+    let server = MysqlServer::shared(Family::MariaDb);
+    let db = server.database("left_out").await.unwrap();
+    let table =
+        "CREATE TABLE items (id INT PRIMARY KEY, n INT, note TEXT); INSERT INTO items VALUES (1, 10, 'x')";
+    server.sql(&db, table).await.unwrap();
+    let sink = Postgres::shared().database("left_out").await.unwrap();
+    let prefix = format!("left_out{}", std::process::id());
+    let config = DaemonConfig::new(&prefix)
+        .source("shop", &server.url(&db), &[])
+        .sink("pg", &sink, &["consistency: key", "tables: {items: {columns: ['!note']}}"])
+        .brokers(&Kafka::shared().bootstrap());
+    let daemon = Daemon::start(&config).unwrap();
+    let client = sink.connect().await.unwrap();
+    let arrive = async |wanted: &str| {
+        let told = "SELECT coalesce(string_agg(id || '=' || n, ' ' ORDER BY id), '') FROM items";
+        let there =
+            async || Ok(client.query_one(told, &[]).await.is_ok_and(|row| row.get::<_, String>(0) == wanted));
+        let waited = until(wanted, Duration::from_secs(90), Duration::from_millis(100), there).await;
+        waited.unwrap_or_else(|e| panic!("{e:#}\n{}", daemon.log_tail()));
+    };
+    arrive("1=10").await;
+    // What no text is, in the place of one.
+    let topic = format!("{prefix}.{db}.items");
+    let record = consume(daemon.brokers(), &topic).await.unwrap().remove(0);
+    let mut value = record.json();
+    (value["after"]["id"], value["after"]["note"]) = (2.into(), json!({"no": "text"}));
+    let key = record.key().replace("\"id\":1", "\"id\":2");
+    assert_ne!(key, record.key());
+    produce(daemon.brokers(), &topic, &key, &value.to_string()).await.unwrap();
+    server.sql(&db, "INSERT INTO items VALUES (3, 30, 'z')").await.unwrap();
+    arrive("1=10 2=10 3=30").await;
 }

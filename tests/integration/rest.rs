@@ -328,6 +328,35 @@ async fn a_server_that_asks_to_wait_is_waited_for_and_a_page_that_failed_is_aske
 }
 
 #[tokio::test]
+async fn a_server_that_asks_to_wait_for_long_holds_no_other_stores_server_up() {
+    let (busy, klk) = (Klk::start().await.unwrap(), Klk::start().await.unwrap());
+    let sink = Postgres::shared().database("rest").await.unwrap();
+    klk.stock("t1", stock(0..150));
+    busy.instead(|_| Some(Reply::text(429, "{}").header("Retry-After", "600")));
+    let place = |klk: &Klk| klk.url().trim_start_matches("http://").to_owned();
+    let lines = [
+        "every: 200ms",
+        "stores:",
+        "  list:",
+        &format!("    - {{id: busy, place: \"{}\"}}", place(&busy)),
+        &format!("    - {{id: free, place: \"{}\"}}", place(&klk)),
+        "tables:",
+        "  inventario: {path: /t1/inventario, records: data.items, key: [codigo], paging: {type: page, size: 100, total: meta.total}}",
+    ];
+    let config = DaemonConfig::new(&format!("rest_g{}", std::process::id()))
+        .source_of("klk", "rest", "http://{store.place}", &[])
+        .source_line("klk", &format!("auth: {{api_key: {KEY}}}"))
+        .source_lines("klk", &lines)
+        .sink("pg", &sink, &[]);
+    let daemon = Daemon::start(&config).unwrap();
+    let seen = async || Ok(!busy.state().asked.is_empty());
+    patience::until("the busy one is asked", PATIENCE, Duration::from_millis(50), seen).await.unwrap();
+    klk.stock("t1", stock(0..151));
+    until(&daemon, &sink, "SELECT count(*) FROM inventario WHERE store = 'free'", "151").await;
+    assert_eq!(busy.state().asked.len(), 1, "it was to be left alone");
+}
+
+#[tokio::test]
 async fn a_table_whose_key_is_corrected_begins_anew_under_it_and_follows() {
     let (klk, sink) = (Klk::start().await.unwrap(), Postgres::shared().database("rest_key").await.unwrap());
     klk.stock("t1", stock(0..300));

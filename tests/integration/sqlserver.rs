@@ -221,6 +221,32 @@ async fn by_time_rows_within_the_overlap_are_read_again_and_a_clock_ahead_is_no_
     until(&daemon, &sink, "SELECT count(*) FROM ventas", "4").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_servers_two_clocks_the_lower_one_bounds_the_watermark() {
+    let (server, sink) = (Mssql::start().await.unwrap(), Postgres::shared().database("mssql").await.unwrap());
+    server.create("Ventas", vec![column("id", "int"), column("cambiado", "datetime2(7)")], 1);
+    let utc = jiff::Timestamp::now().as_second();
+    let row = |id: i64, hours: i64| {
+        let at = (utc - hours * 3_600 + 719_162 * 86_400) as u64;
+        vec![Value::Int(id), Value::DateTime2((at / 86_400) as u32, at % 86_400 * 10_000_000)]
+    };
+    // Its wall clock is four hours behind, and `cambiado` is of the wall clock.
+    server.instead(move |request| {
+        let clocks = vec![Value::Int(utc * 1_000_000), Value::Int((utc - 4 * 3_600) * 1_000_000)];
+        let columns = vec![(String::new(), Ty::BigInt), (String::new(), Ty::BigInt)];
+        let is_meant = request.sql.starts_with("SELECT DATEDIFF_BIG");
+        is_meant.then(|| vec![Reply::Rows(columns, Box::new(vec![clocks].into_iter()), End::Done)])
+    });
+    // Somebody's clock is wrong by two hours.
+    server.put("Ventas", row(1, 2));
+    let lines = ["tables:", "  ventas: {from: Ventas, mode: incremental, column: cambiado, overlap: 10m}"];
+    let daemon = Daemon::start(&config("mssql_w", &server, &sink, &lines)).unwrap();
+    until(&daemon, &sink, "SELECT count(*) FROM ventas", "1").await;
+    asked(&daemon, &server, ">= @P1", 1).await;
+    server.put("Ventas", row(2, 3));
+    until(&daemon, &sink, "SELECT count(*) FROM ventas WHERE id = 2", "1").await;
+}
+
 fn caudal(daemon: &Daemon, arguments: &[&str]) -> (i32, String) {
     let out = std::process::Command::new(caudal_tests::daemon::binary().unwrap())
         .arg("--config")

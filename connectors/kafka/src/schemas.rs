@@ -124,8 +124,12 @@ impl Schemas {
 
 /// The shape in force at an offset.
 pub(crate) fn at(shapes: &Shapes, offset: i64) -> Option<&Arc<TableSchema>> {
-    let after = shapes.partition_point(|(from, _)| *from <= offset);
-    shapes[..after].last().map(|(_, schema)| schema)
+    number_at(shapes, offset).map(|number| &shapes[number].1)
+}
+
+/// Its place among the shapes.
+pub(crate) fn number_at(shapes: &Shapes, offset: i64) -> Option<usize> {
+    shapes.partition_point(|(from, _)| *from <= offset).checked_sub(1)
 }
 
 #[cfg(test)]

@@ -136,6 +136,14 @@ impl Projector {
         Ok(self.of(schema)?.map_or_else(|| Arc::clone(schema), |projection| Arc::clone(&projection.schema)))
     }
 
+    /// Of each column whether it is written; none: all are. What cannot be projected is told when it is written.
+    pub(crate) fn selected(&self, schema: &Arc<TableSchema>) -> Option<Box<[bool]>> {
+        let projection = self.of(schema).ok()??;
+        let flags: Box<[bool]> =
+            (0..schema.columns.len()).map(|column| projection.columns.contains(&column)).collect();
+        flags.contains(&false).then_some(flags)
+    }
+
     /// Projects the batch's rows; those that are projected already stay.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::writer::PgWriter;
 use async_trait::async_trait;
 use caudal_core::compare::SinkSide;
 use caudal_core::rebuild::Rebuild;
-use caudal_core::{Check, Result, Sink, Writer};
+use caudal_core::{Check, Result, Selected, Sink, Writer};
 use std::sync::Arc;
 
 /// Rows of a table in one batch from which on they go through COPY and the stage.
@@ -57,6 +57,11 @@ impl Sink for PgSink {
 
     async fn rebuild(&self) -> Result<Option<Box<dyn Rebuild>>> {
         Ok(Some(Box::new(PgRebuild::open(&self.config).await?)))
+    }
+
+    fn selected(&self) -> Option<Selected> {
+        let projector = Arc::new(Projector::new(self.config.tables.clone()));
+        Some(Selected::new(move |schema| projector.selected(schema)))
     }
 
     fn whole_transactions(&self) -> bool {

@@ -88,6 +88,30 @@ pub trait Reader: Send {
     async fn commit(&mut self, position: &Position) -> Result<()>;
 }
 
+/// Which columns of a table a sink looks at.
+#[derive(Clone)]
+pub struct Selected(Arc<dyn Fn(&Arc<TableSchema>) -> Option<Box<[bool]>> + Send + Sync>);
+
+impl Selected {
+    /// By a function, which is asked once for each shape: one flag for each of its columns; none: all are selected. Those of the key must be.
+    #[must_use]
+    pub fn new(of: impl Fn(&Arc<TableSchema>) -> Option<Box<[bool]>> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(of))
+    }
+
+    /// Of one shape.
+    #[must_use]
+    pub fn of(&self, schema: &Arc<TableSchema>) -> Option<Box<[bool]>> {
+        (self.0)(schema)
+    }
+}
+
+impl std::fmt::Debug for Selected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Selected")
+    }
+}
+
 /// A system that can be written.
 #[async_trait]
 pub trait Sink: Send + Sync {
@@ -110,6 +134,11 @@ pub trait Sink: Send + Sync {
     /// What makes its tables anew from the log; none where that is not possible.
     async fn rebuild(&self) -> Result<Option<Box<dyn Rebuild>>> {
         Ok(None)
+    }
+
+    /// Which columns it looks at, if not all: the cells of others may be [`crate::Cell::Unchanged`], whatever the row holds.
+    fn selected(&self) -> Option<Selected> {
+        None
     }
 
     /// Whether commits may fall only on boundaries: the engine then keeps writing until the last batch ends at one.

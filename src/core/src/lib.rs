@@ -27,7 +27,7 @@ pub use batch::{
 pub use cell::{Cell, Slice};
 pub use check::{Check, Severity};
 pub use connector::{
-    DeadLetters, Outcome, Prepare, Reader, Rejected, SetAside, Sink, Source, Warning, Writer,
+    DeadLetters, Outcome, Prepare, Reader, Rejected, Selected, SetAside, Sink, Source, Warning, Writer,
 };
 pub use fault::{Error, Fault, Result};
 pub use polled::{PollCost, PollRun, PollStatus};

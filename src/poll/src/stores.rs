@@ -246,6 +246,19 @@ mod tests {
     }
 
     #[test]
+    fn a_row_is_a_stores_by_all_of_its_columns() {
+        let json = r#"{"list": [{"id": "a", "e": "1", "u": "7"}, {"id": "b", "e": "2", "u": "7"}], "columns": {"empresa": "e", "ubicacion": "u"}}"#;
+        let stores = list(json).resolve().unwrap().unwrap();
+        let columns = |at| stores.scope(at).unwrap().columns;
+        let of = |empresa: &str| {
+            [("empresa", empresa), ("ubicacion", "7")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        };
+        assert_eq!((columns(0), columns(1)), (of("1").to_vec(), of("2").to_vec()));
+        assert!(stores.scope(2).is_none());
+    }
+
+    #[test]
     fn stores_that_cannot_be_told_apart_are_refused() {
         for json in [
             r#"{"list": [{"id": "t1"}, {"id": "t1"}]}"#,

@@ -1,36 +1,36 @@
 //! The envelope: `{"before","after","source","transaction","op","ts_ms",…}`, members in any order; bare, or as `payload` beside its
 //! `schema`.
 
-use super::Place;
 use super::avro;
 use super::protobuf;
 use super::scan::{Malformed, Quoted, Scanner, unescape};
 use super::value::{Text, cell};
+use super::{Place, Shape};
 use crate::encode::connect::SOURCE;
 use caudal_core::batch::NO_ROW;
 use caudal_core::{BatchBuilder, Cell, EventHead, Op, Slice, SnapshotMark, TableSchema, Transaction};
 use std::sync::Arc;
 
 /// Decodes one envelope. The record's value lies at `place` in the batch. In the image before an update only the columns of the
-/// table's key are there, if it has one: the others are [`Cell::Unchanged`].
+/// table's key are there, if it has one: the others are [`Cell::Unchanged`], and so are columns that nobody wants.
 pub(super) fn event(
     value: &str,
     place: Place,
-    schema: &Arc<TableSchema>,
+    shape: Shape<'_>,
     batch: &mut BatchBuilder,
 ) -> Result<EventHead, Malformed> {
     let mut text = Text { scanner: Scanner::new(value), place };
     let mut found = Envelope::default();
-    members(&mut text, &mut found, schema, batch, true)?;
+    members(&mut text, &mut found, shape, batch, true)?;
     text.scanner.end()?;
     if let (Some(at), Some(Op::Delete)) = (found.passed, found.op) {
         text.scanner.back_to(at);
         // In the place of the key's cells, if nothing came after them.
         let cells = found.before.filter(|_| found.after.is_none());
         batch.cells.truncate(cells.map_or(batch.cells.len(), |at| at as usize));
-        found.before = row(&mut text, schema, batch, Columns::All).map_err(|e| e.of("before"))?;
+        found.before = row(&mut text, shape, batch, Columns::Selected).map_err(|e| e.of("before"))?;
     }
-    found.head(schema, batch)
+    found.head(shape.schema, batch)
 }
 
 /// The image before. Of an update of a table with a key nobody looks at more than the key, which tells whether it has changed; whether
@@ -38,12 +38,12 @@ pub(super) fn event(
 fn before(
     text: &mut Text<'_>,
     found: &mut Envelope,
-    schema: &TableSchema,
+    shape: Shape<'_>,
     batch: &mut BatchBuilder,
 ) -> Result<(), Malformed> {
-    let columns = if schema.key.is_empty() { Columns::All } else { Columns::Key };
+    let columns = if shape.schema.key.is_empty() { Columns::Selected } else { Columns::Key };
     found.passed = (columns == Columns::Key).then(|| text.scanner.at());
-    found.before = row(text, schema, batch, columns)?;
+    found.before = row(text, shape, batch, columns)?;
     Ok(())
 }
 
@@ -51,7 +51,7 @@ fn before(
 fn members(
     text: &mut Text<'_>,
     found: &mut Envelope,
-    schema: &Arc<TableSchema>,
+    shape: Shape<'_>,
     batch: &mut BatchBuilder,
     outer: bool,
 ) -> Result<(), Malformed> {
@@ -59,9 +59,9 @@ fn members(
     let mut first = true;
     while let Some(name) = text.scanner.member(&mut first)? {
         match name.raw {
-            "payload" if outer => members(text, found, schema, batch, false)?,
-            "before" => before(text, found, schema, batch).map_err(|e| e.of("before"))?,
-            "after" => found.after = row(text, schema, batch, Columns::All).map_err(|e| e.of("after"))?,
+            "payload" if outer => members(text, found, shape, batch, false)?,
+            "before" => before(text, found, shape, batch).map_err(|e| e.of("before"))?,
+            "after" => found.after = row(text, shape, batch, Columns::Selected).map_err(|e| e.of("after"))?,
             "source" => found.source = Some(source(text, batch).map_err(|e| e.of("source"))?),
             "op" => found.op = Some(op(text)?),
             _ => text.scanner.skip()?,
@@ -109,9 +109,10 @@ const WITH_SCHEMA: &str = r#"{"schema":{"type":"struct","#;
 fn json_key(
     key: &[u8],
     place: Place,
-    schema: &TableSchema,
+    schema: &Arc<TableSchema>,
     batch: &mut BatchBuilder,
 ) -> Result<u32, Malformed> {
+    let shape = Shape { schema, selected: None };
     let key = std::str::from_utf8(key).map_err(|_| Malformed::new("UTF-8 expected"))?;
     let mut text = Text { scanner: Scanner::new(key), place };
     let before = if key.starts_with(WITH_SCHEMA) {
@@ -119,13 +120,13 @@ fn json_key(
         let (mut first, mut found) = (true, None);
         while let Some(name) = text.scanner.member(&mut first)? {
             match name.raw {
-                "payload" => found = row(&mut text, schema, batch, Columns::All)?,
+                "payload" => found = row(&mut text, shape, batch, Columns::Selected)?,
                 _ => text.scanner.skip()?,
             }
         }
         found
     } else {
-        row(&mut text, schema, batch, Columns::All)?
+        row(&mut text, shape, batch, Columns::Selected)?
     };
     text.scanner.end()?;
     before.ok_or_else(|| Malformed::new("an object expected"))
@@ -174,17 +175,18 @@ impl Envelope {
 /// Which columns of an image are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Columns {
-    All,
+    Selected,
     Key,
 }
 
 /// A row image: gives the index of its first cell; none for `null`. A column that is absent is `Unchanged`.
 fn row(
     text: &mut Text<'_>,
-    schema: &TableSchema,
+    shape: Shape<'_>,
     batch: &mut BatchBuilder,
     columns: Columns,
 ) -> Result<Option<u32>, Malformed> {
+    let schema = shape.schema;
     if text.scanner.null()? {
         return Ok(None);
     }
@@ -200,7 +202,11 @@ fn row(
             let Some(name) = text.scanner.member(&mut first)? else { break };
             column(schema, expected, name)?
         };
-        if columns == Columns::Key && !schema.key.contains(&(column as u32)) {
+        let passes = match columns {
+            Columns::Key => !schema.key.contains(&(column as u32)),
+            Columns::Selected => shape.passes(column),
+        };
+        if passes {
             text.scanner.skip()?;
             expected = column + 1;
             continue;

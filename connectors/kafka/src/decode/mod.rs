@@ -71,13 +71,33 @@ fn settle(value: &[u8], own: Option<&Bytes>, batch: &mut BatchBuilder) -> Place 
     }
 }
 
+/// The shape of a record.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape<'a> {
+    pub(crate) schema: &'a Arc<TableSchema>,
+    /// For each column whether anybody looks at it; none: at all. Columns of the key are always selected.
+    pub(crate) selected: Option<&'a [bool]>,
+}
+
+impl Shape<'_> {
+    /// Whether a column of an image is not looked at.
+    fn passes(self, column: usize) -> bool {
+        self.selected.is_some_and(|selected| selected.get(column) == Some(&false))
+    }
+}
+
 /// Adds a record to the batch: as an event, as an undecodable record, or, a tombstone, not at all ([`tombstone`] does). `schema` is the shape in force at the record's offset.
 pub(crate) fn decode(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, batch: &mut BatchBuilder) {
+    decode_selected(record, schema.map(|schema| Shape { schema, selected: None }), batch);
+}
+
+/// The same; columns that are not selected are [`caudal_core::Cell::Unchanged`] where the form lets them be passed over.
+pub(crate) fn decode_selected(record: &Record<'_>, shape: Option<Shape<'_>>, batch: &mut BatchBuilder) {
     let Some(value) = record.value else { return };
     let place = settle(value, record.own, batch);
     let raw_value = place.slice(0, value.len());
-    let decoded = match schema {
-        Some(schema) => event(value, (place, record.spread), schema, batch),
+    let decoded = match shape {
+        Some(shape) => event(value, (place, record.spread), shape, batch),
         None => Err(Malformed::new("no schema is known for its table at this offset")),
     };
     let raw = Raw {
@@ -135,17 +155,17 @@ pub(crate) fn tombstone(record: &Record<'_>, schema: Option<&Arc<TableSchema>>, 
 fn event(
     value: &[u8],
     (place, spread): (Place, u32),
-    schema: &Arc<TableSchema>,
+    shape: Shape<'_>,
     batch: &mut BatchBuilder,
 ) -> Result<(), Malformed> {
     let cells = batch.cells.len();
     // JSON begins with neither.
     let decoded = match value.first() {
-        Some(0) if protobuf::is_one(value) => protobuf::event(value, place, schema, batch),
-        Some(0) => avro::event(value, place, schema, batch),
-        Some(&own::FIRST_BYTE) => own::event(value, place, schema, batch),
+        Some(0) if protobuf::is_one(value) => protobuf::event(value, place, shape.schema, batch),
+        Some(0) => avro::event(value, place, shape.schema, batch),
+        Some(&own::FIRST_BYTE) => own::event(value, place, shape, batch),
         _ => match std::str::from_utf8(value) {
-            Ok(text) => envelope::event(text, place, schema, batch),
+            Ok(text) => envelope::event(text, place, shape, batch),
             Err(_) => Err(Malformed::new("UTF-8 expected")),
         },
     };

@@ -1,11 +1,10 @@
 //! Envelopes of `proto/caudal/v1/envelope.proto` to events.
 
-use super::Place;
 use super::envelope::{Envelope, SourceBlock, mark};
 use super::scan::Malformed;
-use caudal_core::{BatchBuilder, Cell, ColumnType, EventHead, Op, Slice, TableSchema};
+use super::{Place, Shape};
+use caudal_core::{BatchBuilder, Cell, ColumnType, EventHead, Op, Slice};
 use caudal_proto::envelope::{self as proto, Fields, Value, unzigzag};
-use std::sync::Arc;
 
 /// How a record begins: the field `version`, a number.
 pub(super) const FIRST_BYTE: u8 = 8;
@@ -28,7 +27,7 @@ impl Whole<'_> {
 pub(super) fn event(
     value: &[u8],
     place: Place,
-    schema: &Arc<TableSchema>,
+    shape: Shape<'_>,
     batch: &mut BatchBuilder,
 ) -> Result<EventHead, Malformed> {
     let whole = Whole { record: value, place };
@@ -41,10 +40,10 @@ pub(super) fn event(
                 )));
             }
             (proto::change::BEFORE, Value::Bytes(row)) => {
-                found.before = Some(row_of(row, schema, batch, whole).map_err(|e| e.of("before"))?);
+                found.before = Some(row_of(row, shape, batch, whole).map_err(|e| e.of("before"))?);
             }
             (proto::change::AFTER, Value::Bytes(row)) => {
-                found.after = Some(row_of(row, schema, batch, whole).map_err(|e| e.of("after"))?);
+                found.after = Some(row_of(row, shape, batch, whole).map_err(|e| e.of("after"))?);
             }
             (proto::change::SOURCE, Value::Bytes(block)) => {
                 found.source = Some(source(block, whole).map_err(|e| e.of("source"))?);
@@ -53,7 +52,7 @@ pub(super) fn event(
             _ => {}
         }
     }
-    found.head(schema, batch)
+    found.head(shape.schema, batch)
 }
 
 pub(super) fn damaged() -> Malformed {
@@ -67,16 +66,16 @@ pub(super) fn text(bytes: &[u8]) -> Result<&str, Malformed> {
 /// A row image: gives the index of its first cell. A column that is absent is `Unchanged`.
 fn row_of(
     row: &[u8],
-    schema: &TableSchema,
+    shape: Shape<'_>,
     batch: &mut BatchBuilder,
     whole: Whole<'_>,
 ) -> Result<u32, Malformed> {
     let start = batch.cells.len();
-    batch.cells.resize(start + schema.width(), Cell::Unchanged);
+    batch.cells.resize(start + shape.schema.width(), Cell::Unchanged);
     let mut expected = 0;
     for field in Fields::of(row) {
         if let (proto::row::FIELDS, Value::Bytes(field)) = field.map_err(|_| damaged())? {
-            let (column, cell) = field_of(field, schema, expected, whole)?;
+            let (column, cell) = field_of(field, shape, expected, whole)?;
             batch.cells[start + column] = cell;
             expected = column + 1;
         }
@@ -86,10 +85,11 @@ fn row_of(
 
 fn field_of(
     field: &[u8],
-    schema: &TableSchema,
+    shape: Shape<'_>,
     expected: usize,
     whole: Whole<'_>,
 ) -> Result<(usize, Cell), Malformed> {
+    let schema = shape.schema;
     let (mut name, mut value) = (&[][..], None);
     for field in Fields::of(field) {
         match field.map_err(|_| damaged())? {
@@ -104,6 +104,9 @@ fn field_of(
         let name = String::from_utf8_lossy(name);
         Malformed::new(format!("column {name:?} is not in version {} of {}", schema.version, schema.id))
     })?;
+    if shape.passes(column) {
+        return Ok((column, Cell::Unchanged));
+    }
     let described = &schema.columns[column];
     let cell = value.map_or(Ok(Cell::Null), |value| cell(value, &described.ty, whole));
     Ok((column, cell.map_err(|e| e.of(&described.name))?))

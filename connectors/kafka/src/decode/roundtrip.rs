@@ -1,6 +1,6 @@
 //! What the encoder writes comes back, cell for cell.
 
-use super::{Record, decode};
+use super::{Record, Shape, decode, decode_selected};
 use crate::client::Clients;
 use crate::config::Config;
 use crate::encode::{EncodeOptions, Encoder};
@@ -234,6 +234,16 @@ fn there_and_back(batch: &Batch, schema: &Arc<TableSchema>) -> Batch {
 }
 
 fn by(encoder: &Encoder, batch: &Batch, schema: &Arc<TableSchema>) -> Batch {
+    selecting(encoder, batch, schema, None)
+}
+
+/// With some of the columns.
+fn selecting(
+    encoder: &Encoder,
+    batch: &Batch,
+    schema: &Arc<TableSchema>,
+    selected: Option<&[bool]>,
+) -> Batch {
     let encoded = encoder.encode(batch).unwrap();
     let topic: Arc<str> = "p.db.t".into();
     let mut decoded = BatchBuilder::default();
@@ -251,7 +261,7 @@ fn by(encoder: &Encoder, batch: &Batch, schema: &Arc<TableSchema>) -> Batch {
             own: own.as_ref(),
             headers: &[],
         };
-        decode(&record, Some(schema), &mut decoded);
+        decode_selected(&record, Some(Shape { schema, selected }), &mut decoded);
     }
     decoded.build(Position::Source(SourcePosition::default()), None)
 }
@@ -335,6 +345,44 @@ proptest! {
                 expected = Some(only_key);
             }
             prop_assert_eq!(expected, values(&back, back.before(is)));
+        }
+    }
+
+    #[test]
+    fn columns_that_nobody_wants_are_left_out_and_others_come_back(
+        before in row(), after in row(), selected in prop::collection::vec(any::<bool>(), types().len()), keyed in any::<bool>(),
+    ) {
+        let (mut schema, mut selected) = (schema().as_ref().clone(), selected);
+        let key = schema.columns.iter().position(|c| c.ty == ColumnType::Int { bits: 64 }).unwrap();
+        if keyed {
+            (schema.key, schema.key_kind, selected[key]) = (vec![key as u32], KeyKind::Primary, true);
+        }
+        let (schema, width) = (Arc::new(schema), types().len());
+        let mut builder = BatchBuilder::default();
+        builder.table(&schema);
+        builder.transaction(Transaction { server_id: 5, ..Transaction::default() });
+        for (i, value) in before.iter().chain(&after).enumerate() {
+            let cell = if keyed && i % width == key { Cell::I64(7) } else { value.put(&mut builder) };
+            builder.cells.push(cell);
+        }
+        builder.events.extend([event(Op::Update, 0, width as u32), event(Op::Delete, 0, NO_ROW), event(Op::Create, NO_ROW, 0)]);
+        let batch = builder.build(Position::Source(SourcePosition::default()), None);
+        for format in [Format::Json, Format::Caudal] {
+            let encoder = encoder(Profile::Safe, format);
+            let (all, some) = (by(&encoder, &batch, &schema), selecting(&encoder, &batch, &schema, Some(&selected)));
+            prop_assert_eq!((all.events.len(), some.events.len()), (3, 3));
+            for (whole, part) in all.events.iter().zip(&some.events) {
+                for (whole, part) in [(all.before(whole), some.before(part)), (all.after(whole), some.after(part))] {
+                    let told = |batch: &Batch, row: Option<&[Cell]>, leave: bool| {
+                        row.map(|row| {
+                            let cells = row.iter().zip(&selected);
+                            let cell = |(cell, selected): (&Cell, &bool)| if leave && !selected { Value::Plain(Cell::Unchanged) } else { Value::of(batch, *cell) };
+                            cells.map(cell).collect::<Vec<_>>()
+                        })
+                    };
+                    prop_assert_eq!(told(&all, whole, true), told(&some, part, false), "{:?}", format);
+                }
+            }
         }
     }
 

@@ -42,7 +42,7 @@ use crate::sources::{self, Numbers};
 use crate::topic_ids;
 use async_trait::async_trait;
 use caudal_core::{
-    Batch, Check, DeadLetters, Error, LogPosition, Position, Reader, Result, Source, TableSchema,
+    Batch, Check, DeadLetters, Error, LogPosition, Position, Reader, Result, Selected, Source, TableSchema,
 };
 use caudal_proto::side::TopicNames;
 use lanes::{Lanes, Tails};
@@ -79,7 +79,7 @@ pub enum Consistency {
 }
 
 /// Bounds of a reader.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ReadOptions {
     /// A batch is closed at this size in bytes; one larger holds one row more.
     pub batch_bytes: usize,
@@ -87,11 +87,13 @@ pub struct ReadOptions {
     pub step_records: i64,
     /// Bytes fetched ahead over all partitions.
     pub fetch_bytes: usize,
+    /// Columns that the sink looks at; none: all.
+    pub selected: Option<Selected>,
 }
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { batch_bytes: 2 << 20, step_records: 20_000, fetch_bytes: 16 << 20 }
+        Self { batch_bytes: 2 << 20, step_records: 20_000, fetch_bytes: 16 << 20, selected: None }
     }
 }
 
@@ -250,7 +252,7 @@ impl LogSource {
         shared: &BTreeSet<Partition>,
         from: LogPosition,
     ) -> Result<(Box<dyn Mode>, Arc<Wake>, Tails)> {
-        let (clients, role, options) = (self.clients.clone(), self.role("read"), self.options);
+        let (clients, role, options) = (self.clients.clone(), self.role("read"), self.options.clone());
         let (sides, owned, shared) = (sides.to_vec(), owned.clone(), shared.clone());
         let (consistency, desk) = (self.consistency, Arc::clone(&self.desk));
         let letters = self.names.dead_letters(&self.sink);
@@ -270,11 +272,15 @@ impl LogSource {
             let limits =
                 Limits { batch_bytes: options.batch_bytes, step_records: options.step_records, promise };
             let mode: Box<dyn Mode> = match consistency {
-                Consistency::Transaction => {
-                    Box::new(Whole::open(lanes, &sides, &from, limits, &*ids)?.with(replays))
-                }
+                Consistency::Transaction => Box::new(
+                    Whole::open(lanes, &sides, &from, limits, &*ids)?
+                        .selecting(options.selected)
+                        .with(replays),
+                ),
                 Consistency::Key => Box::new(
-                    Shared::open(lanes, &sides, (&owned, &shared), &from, limits, &*ids)?.with(replays),
+                    Shared::open(lanes, &sides, (&owned, &shared), &from, limits, &*ids)?
+                        .selecting(options.selected)
+                        .with(replays),
                 ),
             };
             Ok((mode, wake, tails))

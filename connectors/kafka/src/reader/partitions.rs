@@ -13,12 +13,14 @@
 
 use super::feed::{Feed, Fetched, Lane, Polled, Start, Wanted};
 use super::join::{Join, Joined};
-use crate::decode::{Record, decode, tombstone};
+use crate::decode::{Record, Shape, decode, decode_selected, tombstone};
 use crate::encode::{ORDER_HEADER, TRUNCATE_HEADER};
 use crate::schemas::{self, Schemas, Shapes};
 use crate::topic_ids::TopicIds;
 use crate::watermarks::Watermark;
-use caudal_core::{BatchBuilder, Error, LogOffset, LogPosition, Op, Result, Sweep, SweepPart, TableSchema};
+use caudal_core::{
+    BatchBuilder, Error, LogOffset, LogPosition, Op, Result, Selected, Sweep, SweepPart, TableSchema,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -57,6 +59,8 @@ struct Partition {
     /// Records that come in parts. While one does, a restart begins at its head.
     join: Join,
     shapes: Shapes,
+    /// Of each of them which columns the sink looks at; none: at all.
+    flags: Vec<Option<Box<[bool]>>>,
     /// Over how many partitions the table's keys are spread.
     spread: u32,
     /// [`Schemas::changes`] when `shapes` was made.
@@ -117,6 +121,8 @@ pub(super) struct Partitions {
     anew: BTreeMap<Arc<str>, Anew>,
     /// Lanes that moved since the last batch.
     moved: BTreeSet<Lane>,
+    /// Columns that the sink looks at; none: all.
+    selected: Option<Selected>,
 }
 
 impl Partitions {
@@ -132,6 +138,7 @@ impl Partitions {
             changed: HashSet::new(),
             anew: BTreeMap::new(),
             moved: BTreeSet::new(),
+            selected: None,
         };
         for (topic, id) in now.iter().filter(|(_, id)| !id.is_nil()) {
             new.ids.insert(Arc::from(topic.as_str()), *id);
@@ -148,6 +155,11 @@ impl Partitions {
             new.stored.insert((Arc::clone(topic), offset.partition), offset.clone());
         }
         new
+    }
+
+    /// Of a sink that looks at these columns only.
+    pub(super) fn selecting(&mut self, selected: Option<Selected>) {
+        self.selected = selected;
     }
 
     /// What is stored of a partition of the topic that is there now.
@@ -249,6 +261,7 @@ impl Partitions {
             next,
             join: Join::default(),
             shapes: Shapes::new(),
+            flags: Vec::new(),
             spread: 1,
             changes: 0,
             as_of_ms,
@@ -371,12 +384,12 @@ impl Partitions {
         if partition.barred.is_some() {
             return Ok(Polled::Empty);
         }
-        let promise = self.promise;
+        let (promise, selected) = (self.promise, self.selected.as_ref());
         let mut taken = Ok(());
         let polled = feed.poll(lane, end, &mut |fetched| {
             taken = partition.pass(fetched.offset, promise);
             if taken.is_ok() && !partition.drops(&fetched) {
-                taken = partition.take(fetched, schemas, whole, batch);
+                taken = partition.take(fetched, schemas, (whole, selected), batch);
             }
         })?;
         taken?;
@@ -625,11 +638,14 @@ impl Partition {
         &mut self,
         fetched: Fetched<'_>,
         schemas: &Schemas,
-        whole: bool,
+        (whole, selected): (bool, Option<&Selected>),
         batch: &mut BatchBuilder,
     ) -> Result<()> {
         if self.changes != schemas.changes() {
             self.shapes = schemas.shapes(&self.topic, self.partition);
+            let flags =
+                |(_, schema): &(i64, Arc<TableSchema>)| selected.and_then(|selected| selected.of(schema));
+            self.flags = self.shapes.iter().map(flags).collect();
             self.spread = schemas.spread(&self.topic);
             self.changes = schemas.changes();
         }
@@ -666,16 +682,20 @@ impl Partition {
         let Fetched { offset, key, value, own, headers, .. } = *fetched;
         let (topic, partition, spread) = (&self.topic, self.partition, self.spread);
         let record = Record { topic, partition, offset, spread, key, value, own, headers };
-        let schema = schemas::at(&self.shapes, offset);
+        let number = schemas::number_at(&self.shapes, offset);
+        let shape = number.map(|number| Shape {
+            schema: &self.shapes[number].1,
+            selected: self.flags.get(number).and_then(Option::as_deref),
+        });
         match record.value {
             Some(_) => {
                 let events = batch.events.len();
-                decode(&record, schema, batch);
+                decode_selected(&record, shape, batch);
                 let deletion = batch.events[events..].last().is_some_and(|event| event.op == Op::Delete);
                 self.deleted = record.key.filter(|_| deletion).map(<[u8]>::to_vec);
             }
             None if self.deleted.is_some() && self.deleted.as_deref() == record.key => self.deleted = None,
-            None => tombstone(&record, schema, batch),
+            None => tombstone(&record, shape.map(|shape| shape.schema), batch),
         }
     }
 

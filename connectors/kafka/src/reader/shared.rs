@@ -26,7 +26,9 @@ use super::whole::Limits;
 use super::whole::{AskIds, drop_foreign};
 use crate::group::Partition;
 use crate::watermarks::{Chain, Watermark};
-use caudal_core::{Batch, BatchBuilder, Boundary, Error, LogPosition, Position, Result, SourcePosition};
+use caudal_core::{
+    Batch, BatchBuilder, Boundary, Error, LogPosition, Position, Result, Selected, SourcePosition,
+};
 use std::collections::BTreeSet;
 
 /// How often idle partitions are stored anew, at last.
@@ -120,6 +122,12 @@ impl<F: Feed> Shared<F> {
             limits,
             replays: None,
         })
+    }
+
+    /// Of a sink that looks at these columns only.
+    pub(super) fn selecting(mut self, selected: Option<Selected>) -> Self {
+        self.partitions.selecting(selected);
+        self
     }
 
     /// Applies dead letters again on request.

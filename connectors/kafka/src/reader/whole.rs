@@ -27,7 +27,7 @@ use super::sides::{Shapes, Side, SourceSides, open_side};
 use crate::topic_ids::TopicIds;
 use crate::watermarks::{Chain, Watermark};
 use caudal_core::{
-    Batch, BatchBuilder, Boundary, Error, LogOffset, LogPosition, Position, Result, SourcePosition,
+    Batch, BatchBuilder, Boundary, Error, LogOffset, LogPosition, Position, Result, Selected, SourcePosition,
 };
 use std::sync::Arc;
 
@@ -139,6 +139,12 @@ impl<F: Feed> Whole<F> {
             limits,
             replays: None,
         })
+    }
+
+    /// Of a sink that looks at these columns only.
+    pub(super) fn selecting(mut self, selected: Option<Selected>) -> Self {
+        self.partitions.selecting(selected);
+        self
     }
 
     /// Applies dead letters again on request.

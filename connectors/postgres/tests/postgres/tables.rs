@@ -40,8 +40,12 @@ async fn chosen_columns_arrive_under_their_new_names_in_another_schema() {
         "*": {"schema": "raw_{database}"},
         "shop.goods": {"name": "products", "columns": ["*", "!secret"], "rename": {"name": "title", "price": "cost"}},
     });
-    let mut w = writer(&db, options).await;
     let t = goods();
+    let sink = caudal_postgres::sink("test", db.config_with(json!({"tables": options}))).unwrap();
+    let selected = sink.selected().unwrap();
+    assert_eq!(selected.of(&t).as_deref(), Some(&[true, true, true, false][..]));
+    assert_eq!(selected.of(&Arc::new(table("other", &[("id", int())]))), None);
+    let mut w = writer(&db, options).await;
     let rows = Rows::new().create(&t, &row(1, "a", 1)).create(&t, &row(2, "b", 2));
     put(w.as_mut(), rows.at(1)).await;
     let rows = Rows::new().update(&t, &row(1, "a", 1), &row(1, "c", 3)).delete(&t, &row(2, "b", 2));
