@@ -90,7 +90,9 @@ pub trait Reader: Send {
 
 /// Which columns of a table a sink looks at.
 #[derive(Clone)]
-pub struct Selected(Arc<dyn Fn(&Arc<TableSchema>) -> Option<Box<[bool]>> + Send + Sync>);
+pub struct Selected(Arc<OfShape>);
+
+type OfShape = dyn Fn(&Arc<TableSchema>) -> Option<Box<[bool]>> + Send + Sync;
 
 impl Selected {
     /// By a function, which is asked once for each shape: one flag for each of its columns; none: all are selected. Those of the key must be.
